@@ -1,0 +1,144 @@
+//! Floats as Prometheus writes and reads them in text.
+
+use std::fmt::Write as _;
+
+/// Writes `v` as the HTTP API does for sample values: the shortest digits that read back the same, fixed
+/// notation, but an exponent when `|v| < 1e-6` or `|v| >= 1e21`; `NaN`, `+Inf`, `-Inf`.
+/// (Go: `strconv.AppendFloat` with `'f'`/`'e'`, as in Prometheus' `util/jsonutil`.)
+pub fn write_api(out: &mut String, v: f64) {
+    let abs = v.abs();
+    if v.is_finite() && abs != 0.0 && !(1e-6..1e21).contains(&abs) {
+        write_exponent(out, v, 1);
+    } else {
+        write_fixed(out, v);
+    }
+}
+
+/// [`write_api`] into a new string.
+pub fn format_api(v: f64) -> String {
+    let mut out = String::with_capacity(24);
+    write_api(&mut out, v);
+    out
+}
+
+/// Go's `strconv.FormatFloat(v, 'f', -1, 64)`: shortest digits, never an exponent. How PromQL prints numbers
+/// in `count_values` and similar places.
+pub fn write_fixed(out: &mut String, v: f64) {
+    if v.is_nan() {
+        out.push_str("NaN");
+    } else if v.is_infinite() {
+        out.push_str(if v > 0.0 { "+Inf" } else { "-Inf" });
+    } else {
+        // Rust's `Display` of floats is the shortest round-trip form in fixed notation, `-0` included.
+        write!(out, "{v}").expect("writing to a string cannot fail");
+    }
+}
+
+/// [`write_fixed`] into a new string.
+pub fn format_fixed(v: f64) -> String {
+    let mut out = String::with_capacity(24);
+    write_fixed(&mut out, v);
+    out
+}
+
+/// Go's `strconv.FormatFloat(v, 'e', -1, 64)`: always with an exponent of at least two digits (`1e+00`).
+pub fn format_exponent(v: f64) -> String {
+    let mut out = String::with_capacity(24);
+    if v.is_finite() {
+        write_exponent(&mut out, v, 2);
+    } else {
+        write_fixed(&mut out, v);
+    }
+    out
+}
+
+/// Go's `strconv.FormatFloat(v, 'g', -1, 64)` and `fmt.Sprint(v)`'s `%v`: an exponent when it is below -4 or at least
+/// `exponent_from` (21 for both with shortest digits).
+pub fn format_general(v: f64) -> String {
+    let mut out = String::with_capacity(24);
+    let abs = v.abs();
+    if v.is_finite() && abs != 0.0 && !(1e-4..1e21).contains(&abs) {
+        write_exponent(&mut out, v, 2);
+    } else {
+        write_fixed(&mut out, v);
+    }
+    out
+}
+
+fn write_exponent(out: &mut String, v: f64, exponent_digits_min: usize) {
+    let start = out.len();
+    write!(out, "{v:e}").expect("writing to a string cannot fail");
+    // Rust writes `1e21` and `1e-7`; Go writes a sign always, and two digits with 'e' and 'g'.
+    let e = start + out[start..].find('e').expect("exponent form has an e");
+    let (sign, digits) = match out[e + 1..].strip_prefix('-') {
+        Some(digits) => ('-', digits.to_owned()),
+        None => ('+', out[e + 1..].to_owned()),
+    };
+    out.truncate(e + 1);
+    out.push(sign);
+    for _ in digits.len()..exponent_digits_min {
+        out.push('0');
+    }
+    out.push_str(&digits);
+}
+
+/// Writes a timestamp as the API does: seconds with no decimals, or exactly three.
+pub fn write_timestamp(out: &mut String, t: i64) {
+    let seconds = t / 1000;
+    let millis = (t % 1000).unsigned_abs();
+    if t < 0 && seconds == 0 {
+        out.push('-');
+    }
+    write!(out, "{seconds}").expect("writing to a string cannot fail");
+    if millis != 0 {
+        write!(out, ".{millis:03}").expect("writing to a string cannot fail");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn api_form_matches_prometheus() {
+        let cases = [
+            (0.0, "0"),
+            (-0.0, "-0"),
+            (1.0, "1"),
+            (0.1, "0.1"),
+            (1e-6, "0.000001"),
+            (1e-7, "1e-7"),
+            (1.5e-9, "1.5e-9"),
+            (1e20, "100000000000000000000"),
+            (1e21, "1e+21"),
+            (-2.5e22, "-2.5e+22"),
+            (f64::NAN, "NaN"),
+            (f64::INFINITY, "+Inf"),
+            (f64::NEG_INFINITY, "-Inf"),
+        ];
+        for (value, text) in cases {
+            assert_eq!(format_api(value), text);
+        }
+    }
+
+    #[test]
+    fn alert_values_have_two_exponent_digits() {
+        assert_eq!(format_exponent(0.0), "0e+00");
+        assert_eq!(format_exponent(1.0), "1e+00");
+        assert_eq!(format_exponent(123.5), "1.235e+02");
+        assert_eq!(format_exponent(1e-7), "1e-07");
+        assert_eq!(format_exponent(f64::INFINITY), "+Inf");
+        assert_eq!(format_general(1e-5), "1e-05");
+        assert_eq!(format_general(123456789.0), "123456789");
+        assert_eq!(format_general(1e21), "1e+21");
+    }
+
+    #[test]
+    fn timestamps_have_none_or_three_decimals() {
+        for (t, text) in [(1_050, "1.050"), (1_000, "1"), (-500, "-0.500"), (-1_500, "-1.500"), (0, "0")] {
+            let mut out = String::new();
+            write_timestamp(&mut out, t);
+            assert_eq!(out, text);
+        }
+    }
+}

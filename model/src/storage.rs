@@ -1,0 +1,446 @@
+//! The traits by which everybody reads and writes series, whatever engine is behind them.
+//!
+//! Storage hands out series and columns of timestamps and values; how they are encoded stays its own affair. Calls that
+//! will grow take structs. All calls are synchronous and may be made from many threads at once.
+//!
+//! # Reading
+//! [`Queryable::querier`] gives a [`Querier`]: a consistent view (whole commits or nothing) of a time range.
+//! [`Querier::select`] gives a [`SeriesSet`]: the matching series are known, their samples not yet decoded; each is
+//! read on its own, by whatever thread, into reusable [`SeriesColumns`].
+//!
+//! # Writing
+//! [`Append::appender`] starts a transaction. Sources with a stable set of series (a scrape target, a rule) open a
+//! *layout*, a list of series with a slot each, and append whole *rows*: one timestamp and a value per slot. Others
+//! append sample by sample. Nothing is visible before [`Appender::commit`], and a commit that was acknowledged
+//! survives a crash of the process.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::annotations::Annotations;
+use crate::exemplar::Exemplar;
+use crate::histogram::FloatHistogram;
+use crate::labels::Labels;
+use crate::matcher::Matcher;
+use crate::metadata::Metadata;
+use crate::sample::{SampleValue, TimeRange, Timestamp};
+
+/// Trouble in storage, told apart by who can mend it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StorageError {
+    /// The system failed us (disk full, permission, I/O error): a retry may help.
+    #[error("{what}: {path}: {source}", path = path.display())]
+    Io {
+        /// What was being done.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// Stored bytes are damaged.
+    #[error("{file}: damaged at byte {offset}: {what}", file = file.display())]
+    Corrupted {
+        /// The file.
+        file: PathBuf,
+        /// Where.
+        offset: u64,
+        /// What was found wrong.
+        what: String,
+    },
+    /// A bound was reached.
+    #[error("{what} exceeds the limit of {limit}")]
+    Limit {
+        /// What there was too much of.
+        what: &'static str,
+        /// The bound.
+        limit: u64,
+    },
+    /// The request itself is wrong.
+    #[error("{0}")]
+    BadRequest(String),
+    /// Not ready: still replaying, or shutting down.
+    #[error("storage is not ready: {0}")]
+    NotReady(&'static str),
+    /// Whoever asked has gone, or time is up.
+    #[error("cancelled")]
+    Cancelled,
+    /// Another engine behind this one failed.
+    #[error("{0}")]
+    Remote(String),
+}
+
+/// Why one sample was refused. Texts are Prometheus'.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum AppendError {
+    /// Older than the newest sample of the series, and no out-of-order window covers it.
+    #[error("out of order sample")]
+    OutOfOrder,
+    /// Outside of the time the store takes samples for.
+    #[error("out of bounds")]
+    OutOfBounds,
+    /// Older than the out-of-order window.
+    #[error("too old sample")]
+    TooOld,
+    /// The series has another value at this very time.
+    #[error("duplicate sample for timestamp")]
+    Duplicate,
+    /// A label set without labels, with an invalid name, or with a repeated one.
+    #[error("invalid labels")]
+    InvalidLabels,
+    /// A histogram that contradicts itself.
+    #[error("invalid histogram")]
+    InvalidHistogram,
+    /// An exemplar that is out of order, repeated, or too long.
+    #[error("invalid exemplar")]
+    InvalidExemplar,
+    /// The reference or layout is not (or no longer) known: resolve the labels again.
+    #[error("unknown series reference")]
+    UnknownSeries,
+    /// A bound on series was reached.
+    #[error("too many series")]
+    SeriesLimit,
+}
+
+/// A series within the head: valid until the store says [`AppendError::UnknownSeries`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SeriesRef(pub u64);
+
+/// An append layout: a list of series that are written together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LayoutRef(pub u64);
+
+/// A place in a layout, counted from 0, never renumbered while the layout lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LayoutSlot(pub u32);
+
+/// Gives consistent views of stored series.
+pub trait Queryable: Send + Sync {
+    /// A view of `range`; holds what it needs alive and unchanged until dropped.
+    ///
+    /// # Errors
+    /// When storage is not ready.
+    fn querier(&self, range: TimeRange) -> Result<Box<dyn Querier>, StorageError>;
+}
+
+/// A consistent view of a span of time.
+pub trait Querier: Send + Sync {
+    /// The series that all of `matchers` accept and that may have samples in the view's range.
+    ///
+    /// # Errors
+    /// When a bound is reached, data are damaged, or the work was cancelled.
+    fn select(&self, matchers: &[Matcher], hints: &SelectHints) -> Result<Box<dyn SeriesSet>, StorageError>;
+
+    /// Names of labels on series that all of `matchers` accept, sorted.
+    ///
+    /// # Errors
+    /// As [`Querier::select`].
+    fn label_names(&self, matchers: &[Matcher], hints: &LabelHints) -> Result<LabelList, StorageError>;
+
+    /// Values of label `name` on series that all of `matchers` accept, sorted.
+    ///
+    /// # Errors
+    /// As [`Querier::select`].
+    fn label_values(
+        &self,
+        name: &str,
+        matchers: &[Matcher],
+        hints: &LabelHints,
+    ) -> Result<LabelList, StorageError>;
+}
+
+/// What the reader is going to do, so that storage decodes no more than needed. Hints never change results.
+#[derive(Clone, Debug, Default)]
+pub struct SelectHints {
+    /// The samples that will be looked at; `None` means the view's whole range.
+    pub range: Option<TimeRange>,
+    /// Distance of evaluation steps in milliseconds, 0 for instant queries.
+    pub step_ms: i64,
+    /// Length of the range selector in milliseconds, 0 for instant selectors.
+    pub window_ms: i64,
+    /// The function or aggregation around the selector (`rate`, `sum`), or empty; `series` when only labels matter.
+    pub func: String,
+    /// Labels of the aggregation around the selector.
+    pub grouping: Vec<String>,
+    /// Whether `grouping` keeps (`by`) or drops (`without`) its labels.
+    pub grouping_is_by: bool,
+    /// Most series wanted, 0 for all.
+    pub limit: usize,
+    /// Whether series must come in order of their labels. Otherwise any order that is the same for the same data.
+    pub sorted: bool,
+}
+
+/// Bounds of label look-ups.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LabelHints {
+    /// Most entries wanted, 0 for all.
+    pub limit: usize,
+}
+
+/// Names or values of labels.
+#[derive(Clone, Debug, Default)]
+pub struct LabelList {
+    /// Sorted, unique.
+    pub items: Vec<String>,
+    /// Whether `limit` cut the list.
+    pub truncated: bool,
+    /// Doubts about the list.
+    pub annotations: Annotations,
+}
+
+/// Selected series. Random access, so that many threads can read different series.
+pub trait SeriesSet: Send + Sync {
+    /// Number of series.
+    fn len(&self) -> usize;
+
+    /// Whether nothing was found.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The labels of series `index`.
+    ///
+    /// # Panics
+    /// When `index >= len()`.
+    fn labels(&self, index: usize) -> Labels;
+
+    /// Replaces the content of `into` by the samples of series `index` within the hinted range, in order of time,
+    /// staleness markers included.
+    ///
+    /// # Errors
+    /// When data are damaged or the work was cancelled.
+    ///
+    /// # Panics
+    /// When `index >= len()`.
+    fn read(&self, index: usize, into: &mut SeriesColumns) -> Result<(), StorageError>;
+
+    /// Doubts about the selection.
+    fn annotations(&self) -> Annotations {
+        Annotations::new()
+    }
+}
+
+/// The samples of one series: columns of equal length per kind. Meant to be reused.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SeriesColumns {
+    /// Times of float samples, ascending.
+    pub float_times: Vec<Timestamp>,
+    /// Values of float samples.
+    pub float_values: Vec<f64>,
+    /// Start timestamps of float samples (0: unknown); empty when none is known.
+    pub float_starts: Vec<Timestamp>,
+    /// Times of histogram samples, ascending.
+    pub histogram_times: Vec<Timestamp>,
+    /// Histogram samples.
+    pub histograms: Vec<Arc<FloatHistogram>>,
+    /// Start timestamps of histogram samples (0: unknown); empty when none is known.
+    pub histogram_starts: Vec<Timestamp>,
+}
+
+impl SeriesColumns {
+    /// Empties all columns, keeping their memory.
+    pub fn clear(&mut self) {
+        self.float_times.clear();
+        self.float_values.clear();
+        self.float_starts.clear();
+        self.histogram_times.clear();
+        self.histograms.clear();
+        self.histogram_starts.clear();
+    }
+
+    /// Number of samples of all kinds.
+    pub fn len(&self) -> usize {
+        self.float_times.len() + self.histogram_times.len()
+    }
+
+    /// Whether there is no sample.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Takes samples.
+pub trait Append: Send + Sync {
+    /// Starts a transaction.
+    fn appender(&self, options: AppendOptions) -> Box<dyn Appender>;
+}
+
+/// How a transaction treats what it is given.
+#[derive(Clone, Debug, Default)]
+pub struct AppendOptions {
+    /// Refuse samples later than this; `None`: no bound.
+    pub max_time: Option<Timestamp>,
+    /// Refuse out-of-order samples even where a window would take them (rules, scrapes without own timestamps).
+    pub reject_out_of_order: bool,
+}
+
+/// One transaction. Dropped without [`Appender::commit`], nothing of it stays (series that were introduced may).
+pub trait Appender: Send {
+    /// Opens an empty layout. It lives until [`Appender::close_layout`], over many transactions.
+    fn open_layout(&mut self) -> LayoutRef;
+
+    /// Adds a series to a layout and says its slot.
+    ///
+    /// # Errors
+    /// [`AppendError::InvalidLabels`], [`AppendError::SeriesLimit`], [`AppendError::UnknownSeries`] (no such layout).
+    fn extend_layout(&mut self, layout: LayoutRef, labels: &Labels) -> Result<LayoutSlot, AppendError>;
+
+    /// Frees a slot: rows must leave it absent from now on. Slots of other series keep their numbers.
+    fn retire_slot(&mut self, layout: LayoutRef, slot: LayoutSlot);
+
+    /// Forgets a layout.
+    fn close_layout(&mut self, layout: LayoutRef);
+
+    /// Appends one row. Samples that are refused are reported one by one; the others stay.
+    fn append_row(&mut self, row: &Row<'_>) -> RowOutcome;
+
+    /// Appends one sample. `series`, when given, saves the look-up by labels; the answer is the reference to use next time.
+    ///
+    /// # Errors
+    /// Why the sample was refused; the transaction goes on.
+    fn append(
+        &mut self,
+        series: Option<SeriesRef>,
+        labels: &Labels,
+        sample: AppendSample,
+    ) -> Result<SeriesRef, AppendError>;
+
+    /// Appends an exemplar to a series.
+    ///
+    /// # Errors
+    /// Why it was refused.
+    fn append_exemplar(&mut self, series: SeriesRef, exemplar: &Exemplar) -> Result<(), AppendError>;
+
+    /// Records what a series' metric is.
+    ///
+    /// # Errors
+    /// [`AppendError::UnknownSeries`].
+    fn update_metadata(&mut self, series: SeriesRef, metadata: &Metadata) -> Result<(), AppendError>;
+
+    /// Makes all of the transaction durable (against a crash of the process) and visible, or nothing of it.
+    ///
+    /// # Errors
+    /// When the log cannot be written: then nothing of the transaction is visible, now or after a restart.
+    fn commit(self: Box<Self>) -> Result<CommitSummary, StorageError>;
+
+    /// Drops the transaction.
+    fn rollback(self: Box<Self>);
+}
+
+/// One sample to append.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AppendSample {
+    /// When it was taken.
+    pub t: Timestamp,
+    /// Its value.
+    pub value: SampleValue,
+    /// Since when the counter counts, if known.
+    pub start: Option<Timestamp>,
+}
+
+impl AppendSample {
+    /// A float sample.
+    pub fn float(t: Timestamp, v: f64) -> Self {
+        Self { t, value: SampleValue::Float(v), start: None }
+    }
+}
+
+/// Bits of the NaN that marks an absent slot in a [`Row`]; no page and no request can produce it as a value, since
+/// parsers normalise NaNs to [`crate::sample::NORMAL_NAN_BITS`] or the staleness marker.
+pub const ABSENT_BITS: u64 = 0x7ff0_0000_0000_ab5e;
+
+/// One timestamp and a value for each slot of a layout.
+#[derive(Clone, Copy, Debug)]
+pub struct Row<'a> {
+    /// The layout.
+    pub layout: LayoutRef,
+    /// When all samples of the row were taken.
+    pub t: Timestamp,
+    /// A value per slot; [`ABSENT_BITS`] where the series has no sample now. Slots beyond the end are absent.
+    pub values: &'a [f64],
+}
+
+/// What became of a row.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RowOutcome {
+    /// Number of samples taken.
+    pub appended: usize,
+    /// Samples that were refused and why.
+    pub refused: Vec<(LayoutSlot, AppendError)>,
+    /// The whole row was refused (an unknown layout).
+    pub error: Option<AppendError>,
+}
+
+/// What a commit did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CommitSummary {
+    /// Samples made durable and visible.
+    pub samples: u64,
+    /// Series seen for the first time.
+    pub series_created: u64,
+}
+
+/// Reads exemplars.
+pub trait ExemplarQueryable: Send + Sync {
+    /// Exemplars within `range` of series accepted by any of the matcher lists, grouped by series, in order of labels
+    /// and time.
+    ///
+    /// # Errors
+    /// As [`Querier::select`].
+    fn exemplars(
+        &self,
+        range: TimeRange,
+        selectors: &[Vec<Matcher>],
+    ) -> Result<Vec<(Labels, Vec<Exemplar>)>, StorageError>;
+}
+
+/// What operators ask of a store.
+pub trait StorageAdmin: Send + Sync {
+    /// Numbers about the head, with top lists of `limit` entries.
+    fn head_stats(&self, limit: usize) -> HeadStats;
+
+    /// How far start-up has come.
+    fn replay_progress(&self) -> ReplayProgress;
+
+    /// First and last stored timestamps, `None` while there is none.
+    fn time_range(&self) -> Option<TimeRange>;
+
+    /// How long samples are kept, and the limit in bytes (`15d`, `15d or 10GiB`), for people.
+    fn retention_text(&self) -> String;
+}
+
+/// The content of `/api/v1/status/tsdb`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HeadStats {
+    /// Series in the head.
+    pub series: u64,
+    /// Distinct label pairs.
+    pub label_pairs: u64,
+    /// Chunks in the head.
+    pub chunks: u64,
+    /// Span of the head; `None` when empty.
+    pub range: Option<TimeRange>,
+    /// Series per metric name, largest first.
+    pub series_by_metric: Vec<(String, u64)>,
+    /// Distinct values per label name, largest first.
+    pub values_by_label: Vec<(String, u64)>,
+    /// Bytes of values per label name, largest first.
+    pub memory_by_label: Vec<(String, u64)>,
+    /// Series per `name=value`, largest first.
+    pub series_by_pair: Vec<(String, u64)>,
+}
+
+/// Segments of the write-ahead log while starting.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReplayProgress {
+    /// First segment to read.
+    pub min: u64,
+    /// Last segment to read.
+    pub max: u64,
+    /// Segment being read.
+    pub current: u64,
+    /// Whether replay is over.
+    pub done: bool,
+}
