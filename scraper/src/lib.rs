@@ -1,2 +1,4 @@
-//! placeholder
+//! Finds targets, scrapes them on time, reads brokers, and appends what it got.
 #![forbid(unsafe_code)]
+
+pub mod collector;
