@@ -1,0 +1,218 @@
+//! Requests as bytes against a store that writes down what it is told.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex as StdMutex;
+
+use model::storage::{CommitSummary, LayoutRef, LayoutSlot, Row, RowOutcome};
+use model::{Exemplar, ManualClock, Metadata};
+
+use super::*;
+
+#[derive(Default)]
+struct Store {
+    series: Vec<Labels>,
+    samples: BTreeMap<(u64, i64), SampleValue>,
+    /// Look-ups by labels: what the cache saves.
+    lookups: usize,
+    exemplars: usize,
+    forget: bool,
+}
+
+#[derive(Clone, Default)]
+struct FakeAppend(Arc<StdMutex<Store>>);
+
+struct FakeAppender {
+    store: Arc<StdMutex<Store>>,
+    pending: Vec<((u64, i64), SampleValue)>,
+    max_time: i64,
+}
+
+impl Append for FakeAppend {
+    fn appender(&self, options: AppendOptions) -> Box<dyn Appender> {
+        let max_time = options.max_time.unwrap_or(i64::MAX);
+        Box::new(FakeAppender { store: Arc::clone(&self.0), pending: Vec::new(), max_time })
+    }
+}
+
+impl Appender for FakeAppender {
+    fn open_layout(&mut self) -> LayoutRef {
+        unimplemented!("remote write appends sample by sample")
+    }
+    fn extend_layout(&mut self, _: LayoutRef, _: &Labels) -> Result<LayoutSlot, AppendError> {
+        unimplemented!("remote write appends sample by sample")
+    }
+    fn retire_slot(&mut self, _: LayoutRef, _: LayoutSlot) {}
+    fn close_layout(&mut self, _: LayoutRef) {}
+    fn append_row(&mut self, _: &Row<'_>) -> RowOutcome {
+        unimplemented!("remote write appends sample by sample")
+    }
+    fn append(
+        &mut self,
+        series: Option<SeriesRef>,
+        labels: &Labels,
+        sample: AppendSample,
+    ) -> Result<SeriesRef, AppendError> {
+        let mut store = self.store.lock().unwrap();
+        let reference = match series {
+            Some(_) if store.forget => {
+                store.forget = false;
+                return Err(AppendError::UnknownSeries);
+            }
+            Some(reference) => reference.0,
+            None => {
+                store.lookups += 1;
+                match store.series.iter().position(|known| known == labels) {
+                    Some(index) => index as u64,
+                    None => {
+                        store.series.push(labels.clone());
+                        store.series.len() as u64 - 1
+                    }
+                }
+            }
+        };
+        if sample.t > self.max_time {
+            return Err(AppendError::OutOfBounds);
+        }
+        if store.samples.range((reference, sample.t + 1)..(reference + 1, i64::MIN)).next().is_some() {
+            return Err(AppendError::OutOfOrder);
+        }
+        self.pending.push(((reference, sample.t), sample.value));
+        Ok(SeriesRef(reference))
+    }
+    fn append_exemplar(&mut self, _: SeriesRef, _: &Exemplar) -> Result<(), AppendError> {
+        self.store.lock().unwrap().exemplars += 1;
+        Ok(())
+    }
+    fn update_metadata(&mut self, _: SeriesRef, _: &Metadata) -> Result<(), AppendError> {
+        Ok(())
+    }
+    fn commit(self: Box<Self>) -> Result<CommitSummary, StorageError> {
+        self.store.lock().unwrap().samples.extend(self.pending);
+        Ok(CommitSummary::default())
+    }
+    fn rollback(self: Box<Self>) {}
+}
+
+const NOW: i64 = 1_700_000_000_000;
+
+fn receiver() -> (Receiver, Arc<StdMutex<Store>>) {
+    let store = FakeAppend::default();
+    let clock = Arc::new(ManualClock::new(NOW));
+    let receiver =
+        Receiver::new(Arc::new(store.clone()), clock, 7, ReceiverOptions::default(), &Registry::new())
+            .unwrap();
+    (receiver, store.0)
+}
+
+fn varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+fn message(number: u8, body: &[u8]) -> Vec<u8> {
+    let mut out = vec![number << 3 | 2];
+    varint(&mut out, body.len() as u64);
+    out.extend_from_slice(body);
+    out
+}
+
+fn label(name: &str, value: &[u8]) -> Vec<u8> {
+    message(1, &[message(1, name.as_bytes()), message(2, value)].concat())
+}
+
+fn sample(t: i64, v: f64) -> Vec<u8> {
+    let mut body = vec![1 << 3 | 1];
+    body.extend_from_slice(&v.to_le_bytes());
+    body.push(2 << 3);
+    varint(&mut body, t as u64);
+    message(2, &body)
+}
+
+fn series(name: &str, parts: &[Vec<u8>]) -> Vec<u8> {
+    message(1, &[label("__name__", name.as_bytes()), label("job", b"j"), parts.concat()].concat())
+}
+
+fn body(series: &[Vec<u8>]) -> Vec<u8> {
+    snap::raw::Encoder::new().compress_vec(&series.concat()).unwrap()
+}
+
+#[test]
+fn stores_samples_and_names_a_series_once() {
+    let (receiver, store) = receiver();
+    for step in 0..3 {
+        let t = NOW + step * 1000;
+        let summary =
+            receiver.write_v1(&body(&[series("a", &[sample(t, 1.5)]), series("b", &[sample(t, f64::NAN)])]));
+        assert_eq!(summary.unwrap().samples, 2);
+    }
+    let store = store.lock().unwrap();
+    assert_eq!(store.series[0], Labels::from_pairs([("__name__", "a"), ("job", "j")]));
+    assert_eq!(store.samples.len(), 6);
+    assert_eq!(store.lookups, 2, "later requests must be recognised by their bytes");
+}
+
+#[test]
+fn a_forgotten_series_is_named_anew() {
+    let (receiver, store) = receiver();
+    receiver.write_v1(&body(&[series("a", &[sample(NOW, 1.0)])])).unwrap();
+    store.lock().unwrap().forget = true;
+    receiver.write_v1(&body(&[series("a", &[sample(NOW + 1, 2.0)])])).unwrap();
+    let store = store.lock().unwrap();
+    assert_eq!((store.lookups, store.samples.len()), (2, 2));
+}
+
+#[test]
+fn one_refused_sample_rolls_the_request_back() {
+    let (receiver, store) = receiver();
+    receiver.write_v1(&body(&[series("a", &[sample(NOW, 1.0)])])).unwrap();
+    let bad = body(&[series("b", &[sample(NOW, 1.0)]), series("a", &[sample(NOW - 1, 1.0)])]);
+    let error = receiver.write_v1(&bad).unwrap_err();
+    assert!(!error.is_retryable());
+    assert_eq!(
+        error.to_string(),
+        format!("out of order sample (series {{__name__=\"a\", job=\"j\"}}, timestamp {})", NOW - 1)
+    );
+    let future = body(&[series("c", &[sample(NOW + FUTURE_MAX_MS + 1, 1.0)])]);
+    assert!(matches!(
+        receiver.write_v1(&future),
+        Err(WriteError::Refused { error: AppendError::OutOfBounds, .. })
+    ));
+    assert_eq!(store.lock().unwrap().samples.len(), 1);
+}
+
+#[test]
+fn series_with_invalid_labels_are_left_out_and_counted() {
+    let (receiver, store) = receiver();
+    let samples = [sample(NOW, 1.0), sample(NOW + 1, 2.0)].concat();
+    let nameless = message(1, &[label("job", b"j"), samples.clone()].concat());
+    let repeated = series("a", &[label("job", b"k"), samples.clone()]);
+    let not_utf8 = message(1, &[label("__name__", b"x\xff"), samples.clone()].concat());
+    let good = series("good", std::slice::from_ref(&samples));
+    let summary = receiver.write_v1(&body(&[nameless, repeated, not_utf8, good])).unwrap();
+    assert_eq!((summary.samples, summary.invalid_labels_samples), (2, 6));
+    assert_eq!(store.lock().unwrap().series.len(), 1);
+}
+
+/// A series was once recognised by the labels before its first sample only: the second one here ended up in the first.
+#[test]
+fn labels_after_samples_are_read_too() {
+    let (receiver, store) = receiver();
+    let scattered =
+        |job| message(1, &[label("__name__", b"a"), sample(NOW, 1.0), label("job", job)].concat());
+    receiver.write_v1(&body(&[scattered(b"j")])).unwrap();
+    receiver.write_v1(&body(&[scattered(b"k")])).unwrap();
+    let expected = ["j", "k"].map(|job| Labels::from_pairs([("__name__", "a"), ("job", job)]));
+    assert_eq!(store.lock().unwrap().series, expected);
+}
+
+#[test]
+fn bombs_and_garbage_are_refused_before_anything_is_allocated() {
+    let (receiver, _) = receiver();
+    let bomb = [0xff, 0xff, 0xff, 0xff, 0x0f, 0x00];
+    assert!(matches!(receiver.write_v1(&bomb), Err(WriteError::Compression(_))));
+    assert!(matches!(receiver.write_v1(b"hello"), Err(WriteError::Compression(_))));
+    assert!(matches!(receiver.write_v1(&body(&[vec![0x0a, 0x7f]])), Err(WriteError::Decode(_))));
+}
