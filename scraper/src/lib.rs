@@ -2,3 +2,5 @@
 #![forbid(unsafe_code)]
 
 pub mod collector;
+pub mod discovery;
+pub mod metrics;
