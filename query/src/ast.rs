@@ -269,10 +269,7 @@ impl BinaryOp {
 
     /// `== != < <= > >=`
     pub fn is_comparison(self) -> bool {
-        matches!(
-            self,
-            Self::Eq | Self::NotEq | Self::Less | Self::LessEq | Self::Greater | Self::GreaterEq
-        )
+        matches!(self, Self::Eq | Self::NotEq | Self::Less | Self::LessEq | Self::Greater | Self::GreaterEq)
     }
 
     /// `and or unless`
@@ -383,6 +380,16 @@ pub enum ExtendedRange {
     Smoothed,
 }
 
+impl ExtendedRange {
+    /// As written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Anchored => "anchored",
+            Self::Smoothed => "smoothed",
+        }
+    }
+}
+
 /// `offset` and `@` of a selector or subquery.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TimeModifiers {
@@ -461,14 +468,24 @@ pub struct DurationExpr {
     pub span: Span,
 }
 
+impl DurationExpr {
+    /// The seconds of a plain literal.
+    pub fn literal(&self) -> Option<f64> {
+        match self.kind {
+            DurationKind::Literal { seconds, .. } => Some(seconds),
+            _ => None,
+        }
+    }
+}
+
 /// The kinds of duration expression.
 #[derive(Clone, Debug, PartialEq)]
 pub enum DurationKind {
-    /// A literal, in milliseconds (may be negative in offsets).
+    /// A literal (may be negative). One that is the whole of a range, step or offset counts in full milliseconds.
     Literal {
-        /// Milliseconds.
-        ms: i64,
-        /// Whether it was written as a plain number of seconds.
+        /// Seconds.
+        seconds: f64,
+        /// Whether it was written as a plain number; false where the literal is the whole duration.
         is_number: bool,
     },
     /// `step()`: the step of the query.

@@ -1,11 +1,23 @@
 //! PromQL's grammar: text → [`Expr`] and back.
 
+mod check;
+mod duration;
+mod error;
 pub mod functions;
+mod grammar;
+mod lexer;
+mod literal;
+mod pieces;
+mod stream;
+mod token;
 
+pub use duration::{DurationEvalError, QueryTimes, eval_duration, eval_positive_duration};
+pub use error::ParseError;
 pub use functions::lookup;
 
-use crate::ast::{Expr, ExprKind, Span, ValueType};
-use model::Matcher;
+use model::{Labels, Matcher};
+
+use crate::ast::{Expr, ExprKind, ValueType};
 
 /// Which parts of the language are on. Prometheus' feature flags of the same names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,64 +56,67 @@ impl ParseOptions {
     }
 }
 
-/// Why a text is no PromQL.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{line}:{column}: parse error: {message}")]
-#[non_exhaustive]
-pub struct ParseError {
-    /// Where in the text.
-    pub span: Span,
-    /// Line of the span's start, from 1.
-    pub line: u32,
-    /// Column of the span's start in bytes, from 1.
-    pub column: u32,
-    /// What is wrong, in Prometheus' words.
-    pub message: String,
-}
-
-/// Parses and type-checks an expression.
+/// Parses and type-checks an expression. Cost is linear in the text.
 ///
 /// # Errors
-/// The first fault, in Prometheus' words.
+/// The first fault, in Prometheus' words; also when the tree is deeper than 1000 levels. The caller limits the length
+/// of the text.
 pub fn parse(text: &str, options: &ParseOptions) -> Result<Expr, ParseError> {
-    let _ = (text, options);
-    Err(ParseError {
-        span: Span::default(),
-        line: 1,
-        column: 1,
-        message: "the parser is under way".to_owned(),
-    })
+    let lexed = lexer::lex(text);
+    let mut expr = grammar::expression(&lexed, options)?;
+    check::check(text, &mut expr)?;
+    Ok(expr)
 }
 
-/// Parses a series selector, as in `match[]`.
+/// Parses a series selector, as in `match[]`. Whether it selects everything is for the caller to judge.
 ///
 /// # Errors
 /// The first fault, in Prometheus' words.
 pub fn parse_selector(text: &str) -> Result<Vec<Matcher>, ParseError> {
-    let _ = text;
-    Err(ParseError {
-        span: Span::default(),
-        line: 1,
-        column: 1,
-        message: "the parser is under way".to_owned(),
-    })
+    grammar::selector(&lexer::lex(text))
 }
 
-/// The type of an expression's value. Takes a path down through parentheses and signs only.
+/// Parses a metric: `name{label="value"}`, either part alone, or nothing.
+///
+/// # Errors
+/// The first fault, in Prometheus' words.
+pub fn parse_metric(text: &str) -> Result<Labels, ParseError> {
+    grammar::metric(&lexer::lex(text))
+}
+
+/// The type of an expression's value. Looks into operators until a vector is found; constant for all else.
 pub fn value_type(expr: &Expr) -> ValueType {
-    let mut expr = expr;
-    loop {
-        match &expr.kind {
-            ExprKind::Aggregate(_) | ExprKind::Vector(_) => return ValueType::Vector,
-            ExprKind::Matrix(_) | ExprKind::Subquery(_) => return ValueType::Matrix,
-            ExprKind::Number(_) => return ValueType::Scalar,
-            ExprKind::String(_) => return ValueType::String,
-            ExprKind::Call(call) => return call.func.returns,
-            ExprKind::Binary(binary) => {
-                return if binary.matching.is_none() { ValueType::Scalar } else { ValueType::Vector };
+    let mut open = vec![expr];
+    let mut within_operator = false;
+    while let Some(expr) = open.pop() {
+        let found = match &expr.kind {
+            ExprKind::Aggregate(_) | ExprKind::Vector(_) => ValueType::Vector,
+            ExprKind::Matrix(_) | ExprKind::Subquery(_) => ValueType::Matrix,
+            ExprKind::Number(_) => ValueType::Scalar,
+            ExprKind::String(_) => ValueType::String,
+            ExprKind::Call(call) => call.func.returns,
+            ExprKind::Paren(inner) => {
+                open.push(inner);
+                continue;
             }
-            ExprKind::Paren(inner) => expr = inner,
-            ExprKind::Unary(unary) => expr = &unary.expr,
+            ExprKind::Unary(unary) => {
+                open.push(&unary.expr);
+                continue;
+            }
+            ExprKind::Binary(binary) => {
+                within_operator = true;
+                open.extend([&*binary.rhs, &*binary.lhs]);
+                continue;
+            }
+        };
+        match (within_operator, found) {
+            (true, ValueType::Scalar) => {}
+            (true, _) => return ValueType::Vector,
+            (false, found) => return found,
         }
     }
+    ValueType::Scalar
 }
+
+#[cfg(test)]
+mod tests;
