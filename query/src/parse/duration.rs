@@ -250,7 +250,7 @@ fn whole_literal(expr: DurationExpr) -> DurationExpr {
     clippy::cast_possible_truncation,
     reason = "literals are within 2^63 nanoseconds; the cast saturates"
 )]
-fn literal_ms(seconds: f64) -> i64 {
+pub(super) fn literal_ms(seconds: f64) -> i64 {
     (seconds * 1e9).round() as i64 / 1_000_000
 }
 

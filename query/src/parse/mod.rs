@@ -5,15 +5,20 @@ mod duration;
 mod error;
 pub mod functions;
 mod grammar;
+mod json;
 mod lexer;
 mod literal;
 mod pieces;
+mod pretty;
+mod print;
 mod stream;
 mod token;
 
 pub use duration::{DurationEvalError, QueryTimes, eval_duration, eval_positive_duration};
 pub use error::ParseError;
 pub use functions::lookup;
+pub use json::to_json;
+pub use pretty::pretty;
 
 use model::{Labels, Matcher};
 

@@ -11,7 +11,7 @@ fn accepts_the_whole_language() {
     let good = [
         "sum by (job, \"a.b\") (rate(x{a=~\"b.*\"}[5m] offset -1m)) / on(job) group_left(team) fill(0) y",
         "{\"http.requests\", \"service.name\"!=\"x\"} @ start() offset (5m + step())",
-        "max_over_time(x[1h:step()*2] @ 1.5 offset 1w) and foo unless bar or -1 ^ 2 ^ 3 atan2 4",
+        "max_over_time(x[1h:step()*2] @ 1.5 offset 1w) and foo unless bar or y * -1 ^ 2 ^ 3 atan2 4",
         "sum(x) without (y) </ 5 >/ bool_metric # comment\n + by + on_metric + start + step{end=\"1\"}",
         "foo[max_of(range(), 5m) + 1] smoothed",
         "fill + fill_left + fill_right",
