@@ -3,4 +3,5 @@
 
 pub mod collector;
 pub mod discovery;
+pub mod exposition;
 pub mod metrics;

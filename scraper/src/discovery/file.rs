@@ -90,11 +90,7 @@ impl RawFileSdConfig {
                 "refresh interval must be greater than 0",
             ));
         }
-        Ok(FileSdConfig {
-            patterns,
-            refresh_interval,
-            poll_interval: POLL_INTERVAL.min(refresh_interval),
-        })
+        Ok(FileSdConfig { patterns, refresh_interval, poll_interval: POLL_INTERVAL.min(refresh_interval) })
     }
 }
 
@@ -320,7 +316,7 @@ mod tests {
         let (yaml, json) = (dir.path().join("a.yml"), dir.path().join("b.json"));
         std::fs::write(&yaml, "- targets: [a:1, b:2]\n  labels: {env: x}\n- targets: [c:3]\n").unwrap();
         std::fs::write(&json, r#"[{"targets": ["d:4"], "labels": {"n": "1"}}]"#).unwrap();
-        let mut files = discoverer(dir.path(), "*.*ml");
+        let mut files = discoverer(dir.path(), "*.yml");
         let mut json_files = discoverer(dir.path(), "*.json");
 
         let groups = files.look(true);
