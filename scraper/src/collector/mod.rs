@@ -21,6 +21,17 @@
 //!   while the broker is away, set [`CollectError::samples`]: they are stored although `up` is 0.
 //! - Bounds on everything read from the wire, and no secrets in errors.
 //! - CPU work above about 1 ms goes to `tokio::task::spawn_blocking`.
+//!
+//! # What is shared
+//! [`schema`] has the metric names and labels of every broker, [`queues`] the rules for queues (caps, dead letters,
+//! objectives), [`account`] what a collector says about itself, [`resp`] the protocol of Redis and Disque.
+
+pub mod account;
+pub mod glob;
+pub mod queues;
+pub mod redis;
+pub mod resp;
+pub mod schema;
 
 use std::fmt;
 use std::path::PathBuf;

@@ -143,7 +143,8 @@ fn long_strings_are_hashed_and_deep_lists_dropped() {
 
 #[test]
 fn bounds_hold_before_anything_is_allocated() {
-    let limits = Limits { line_bytes_max: 16, elements_max: 3, depth_max: 2, reply_bytes_max: 1000, ..deep() };
+    let limits =
+        Limits { line_bytes_max: 16, elements_max: 3, depth_max: 2, reply_bytes_max: 1000, ..deep() };
     let error = |bytes: &[u8]| decode_all(bytes, limits).unwrap_err();
     assert_eq!(error(b"$1001\r\n"), DecodeError::TooLarge { limit: 1000 });
     assert_eq!(error(b"$9223372036854775807\r\n"), DecodeError::LineTooLong { limit: 16 });

@@ -144,7 +144,8 @@ impl Command {
     pub fn new(name: &'static str, arguments: &[&[u8]]) -> Self {
         let words = name.split(' ').map(str::as_bytes);
         let count = words.clone().count() + arguments.len();
-        let size: usize = name.len() + arguments.iter().map(|argument| argument.len() + 16).sum::<usize>() + 32;
+        let size: usize =
+            name.len() + arguments.iter().map(|argument| argument.len() + 16).sum::<usize>() + 32;
         let mut encoded = Vec::with_capacity(size);
         push_header(&mut encoded, b'*', count);
         for word in words.chain(arguments.iter().copied()) {
@@ -185,10 +186,7 @@ mod tests {
     #[test]
     fn commands_are_lists_of_strings() {
         let command = Command::new("XINFO STREAM", &[b"a\r\nb", b""]);
-        assert_eq!(
-            command.encoded(),
-            b"*4\r\n$5\r\nXINFO\r\n$6\r\nSTREAM\r\n$4\r\na\r\nb\r\n$0\r\n\r\n"
-        );
+        assert_eq!(command.encoded(), b"*4\r\n$5\r\nXINFO\r\n$6\r\nSTREAM\r\n$4\r\na\r\nb\r\n$0\r\n\r\n");
     }
 
     #[test]
