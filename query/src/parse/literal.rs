@@ -69,9 +69,11 @@ fn underscores_fit(text: &str) -> bool {
 /// Seconds of a duration token, or what is wrong with it.
 pub(super) fn duration_seconds(text: &str) -> Result<f64, String> {
     duration::parse_ms(text).map(ms_to_seconds).map_err(|error| match (unknown_unit(text), error) {
-        (Some(unit), _) => format!("unknown unit {} in duration {}", Quoted(unit), Quoted(text)),
-        (None, error @ DurationError::OutOfRange) if first_number_fits(text) => error.to_string(),
-        (None, _) => format!("not a valid duration string: {}", Quoted(text)),
+        (Some(unit), _) if text.starts_with(|c: char| c.is_ascii_digit()) => {
+            format!("unknown unit {} in duration {}", Quoted(unit), Quoted(text))
+        }
+        (_, error @ DurationError::OutOfRange) if first_number_fits(text) => error.to_string(),
+        _ => format!("not a valid duration string: {}", Quoted(text)),
     })
 }
 
@@ -201,6 +203,7 @@ mod tests {
             ("5hs", r#"unknown unit "hs" in duration "5hs""#),
             ("1m1h", r#"not a valid duration string: "1m1h""#),
             ("300y", "duration out of range"),
+            (".50s", r#"not a valid duration string: ".50s""#),
             ("99999999999999999999s", r#"not a valid duration string: "99999999999999999999s""#),
         ];
         for (text, message) in bad {

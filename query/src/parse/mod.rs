@@ -11,6 +11,7 @@ mod literal;
 mod pieces;
 mod pretty;
 mod print;
+mod series;
 mod stream;
 mod token;
 
@@ -19,6 +20,7 @@ pub use error::ParseError;
 pub use functions::lookup;
 pub use json::to_json;
 pub use pretty::pretty;
+pub use series::{Increment, SeriesDesc, SeriesRun, SeriesValue, parse_series_desc};
 
 use model::{Labels, Matcher};
 

@@ -217,6 +217,11 @@ pub(super) fn quoted_char(c: Option<char>) -> String {
     match c {
         '\'' => r"'\''".to_owned(),
         '"' => "'\"'".to_owned(),
+        // Debug escapes what cannot be printed, as Go does, but also marks that combine: those only at the start.
+        c if !c.is_ascii() && format!("{:?}", ["a", c.encode_utf8(&mut [0; 4])].concat()).contains('\\') => {
+            let code = c as u32;
+            if code > 0xffff { format!("'\\U{code:08x}'") } else { format!("'\\u{code:04x}'") }
+        }
         _ => {
             let mut buffer = [0; 4];
             let quoted = Quoted(c.encode_utf8(&mut buffer)).to_string();
@@ -245,6 +250,8 @@ mod tests {
         assert_eq!(quoted_char(Some('\'')), r"'\''");
         assert_eq!(quoted_char(Some('"')), "'\"'");
         assert_eq!(quoted_char(Some('\\')), r"'\\'");
+        assert_eq!(quoted_char(Some('\u{2028}')), r"'\u2028'");
+        assert_eq!(quoted_char(Some('é')), "'é'");
         assert_eq!(quoted_char(None), "'\u{fffd}'");
         assert_eq!(unicode_char('x'), "U+0078 'x'");
         assert_eq!(unicode_char('\n'), "U+000A");
