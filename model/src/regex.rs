@@ -73,3 +73,13 @@ impl fmt::Debug for RegexMatcher {
         write!(f, "RegexMatcher({})", self.regex.as_str())
     }
 }
+
+/// Compiles `pattern` for searching: not anchored, `.` does not match newlines.
+pub fn compile_search(pattern: &str) -> Result<regex::Regex, RegexError> {
+    regex::RegexBuilder::new(pattern).size_limit(COMPILED_SIZE_MAX).build().map_err(|e| RegexError(e.to_string()))
+}
+
+/// Go's `Regexp.Expand`.
+pub fn expand(template: &str, captures: &regex::Captures<'_>, out: &mut String) {
+    captures.expand(template, out);
+}
