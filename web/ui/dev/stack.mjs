@@ -12,7 +12,17 @@ import { exposition, history, jobs } from './metrics.mjs';
 import { listen, uiServer } from './static.mjs';
 
 const { values: o } = parseArgs({
-  options: { prometheus: { type: 'string' }, promtool: { type: 'string' }, rules: { type: 'string' }, port: { type: 'string', default: '9190' }, prefix: { type: 'string', default: '' }, many: { type: 'string', default: '0' }, history: { type: 'string', default: '0' }, data: { type: 'string' }, upstream: { type: 'string' } },
+  options: {
+    prometheus: { type: 'string' },
+    promtool: { type: 'string' },
+    rules: { type: 'string' },
+    port: { type: 'string', default: '9190' },
+    prefix: { type: 'string', default: '' },
+    many: { type: 'string', default: '0' },
+    history: { type: 'string', default: '0' },
+    data: { type: 'string' },
+    upstream: { type: 'string' },
+  },
 });
 const dist = join(dirname(dirname(fileURLToPath(import.meta.url))), 'dist');
 const many = Number(o.many);
@@ -34,18 +44,34 @@ async function startPrometheus() {
   const probe = http.createServer();
   const port = await listen(probe);
   probe.close();
-  const scrape = jobs.map((job) => `- job_name: ${job}\n  metrics_path: /${job}\n  static_configs: [{targets: ['127.0.0.1:${metricsPort}']}]\n`).join('');
+  const scrape = jobs
+    .map((job) => `- job_name: ${job}\n  metrics_path: /${job}\n  static_configs: [{targets: ['127.0.0.1:${metricsPort}']}]\n`)
+    .join('');
   writeFileSync(
     join(folder, 'prometheus.yml'),
     `global: {scrape_interval: 2s, evaluation_interval: 5s}\n${o.rules ? `rule_files: ['${o.rules}']\n` : ''}scrape_configs:\n${scrape}- job_name: prometheus\n  static_configs: [{targets: ['127.0.0.1:${port}']}]\n- job_name: nsq\n  static_configs: [{targets: ['127.0.0.1:1'], labels: {cluster: "down & out"}}]\n`,
   );
   if (o.promtool && Number(o.history) > 0) {
     const now = Math.floor(Date.now() / 1000) * 1000;
-    writeFileSync(join(folder, 'history.om'), history(now - Number(o.history) * 60_000, now, 15_000, () => `127.0.0.1:${metricsPort}`, { many }));
-    const made = spawnSync(o.promtool, ['tsdb', 'create-blocks-from', 'openmetrics', join(folder, 'history.om'), join(folder, 'data')], { encoding: 'utf8' });
+    writeFileSync(
+      join(folder, 'history.om'),
+      history(now - Number(o.history) * 60_000, now, 15_000, () => `127.0.0.1:${metricsPort}`, { many }),
+    );
+    const made = spawnSync(o.promtool, ['tsdb', 'create-blocks-from', 'openmetrics', join(folder, 'history.om'), join(folder, 'data')], {
+      encoding: 'utf8',
+    });
     if (made.status !== 0) throw new Error(made.stderr);
   }
-  const child = spawn(o.prometheus, [`--config.file=${join(folder, 'prometheus.yml')}`, `--storage.tsdb.path=${join(folder, 'data')}`, `--web.listen-address=127.0.0.1:${port}`, '--log.level=warn'], { stdio: 'inherit' });
+  const child = spawn(
+    o.prometheus,
+    [
+      `--config.file=${join(folder, 'prometheus.yml')}`,
+      `--storage.tsdb.path=${join(folder, 'data')}`,
+      `--web.listen-address=127.0.0.1:${port}`,
+      '--log.level=warn',
+    ],
+    { stdio: 'inherit' },
+  );
   const stop = () => child.kill('SIGTERM');
   process.on('SIGINT', stop);
   process.on('SIGTERM', stop);

@@ -4,7 +4,13 @@ import { createReadStream, existsSync, readFileSync, statSync } from 'node:fs';
 import http from 'node:http';
 import { extname, join, normalize } from 'node:path';
 
-const types = { '.js': 'text/javascript; charset=utf-8', '.css': 'text/css; charset=utf-8', '.svg': 'image/svg+xml', '.html': 'text/html; charset=utf-8', '.txt': 'text/plain; charset=utf-8' };
+const types = {
+  '.js': 'text/javascript; charset=utf-8',
+  '.css': 'text/css; charset=utf-8',
+  '.svg': 'image/svg+xml',
+  '.html': 'text/html; charset=utf-8',
+  '.txt': 'text/plain; charset=utf-8',
+};
 export const csp = "default-src 'self'";
 
 const escapeAttribute = (s) => s.replace(/&/g, '&amp;').replace(/"/g, '&quot;').replace(/</g, '&lt;');
@@ -25,24 +31,43 @@ export function uiServer({ dist, prefix = '', upstream }) {
         res.writeHead(404);
         return res.end();
       }
-      const headers = { 'content-type': types[extname(file)] ?? 'application/octet-stream', 'cache-control': path.startsWith('/assets/') ? 'public, max-age=31536000, immutable' : 'no-cache', 'x-content-type-options': 'nosniff', vary: 'accept-encoding' };
+      const headers = {
+        'content-type': types[extname(file)] ?? 'application/octet-stream',
+        'cache-control': path.startsWith('/assets/') ? 'public, max-age=31536000, immutable' : 'no-cache',
+        'x-content-type-options': 'nosniff',
+        vary: 'accept-encoding',
+      };
       const accept = String(req.headers['accept-encoding'] ?? '');
-      const [encoding, extension] = /\bbr\b/.test(accept) && existsSync(`${file}.br`) ? ['br', '.br'] : /\bgzip\b/.test(accept) && existsSync(`${file}.gz`) ? ['gzip', '.gz'] : ['', ''];
+      const [encoding, extension] =
+        /\bbr\b/.test(accept) && existsSync(`${file}.br`)
+          ? ['br', '.br']
+          : /\bgzip\b/.test(accept) && existsSync(`${file}.gz`)
+            ? ['gzip', '.gz']
+            : ['', ''];
       if (encoding) headers['content-encoding'] = encoding;
       res.writeHead(200, headers);
       return createReadStream(file + extension).pipe(res);
     }
-    res.writeHead(200, { 'content-type': types['.html'], 'content-security-policy': csp, 'cache-control': 'no-cache', 'x-content-type-options': 'nosniff', 'referrer-policy': 'same-origin' });
+    res.writeHead(200, {
+      'content-type': types['.html'],
+      'content-security-policy': csp,
+      'cache-control': 'no-cache',
+      'x-content-type-options': 'nosniff',
+      'referrer-policy': 'same-origin',
+    });
     res.end(page());
   });
 }
 
 function proxy(upstream, path, req, res) {
   const { hostname, port } = new URL(upstream);
-  const out = http.request({ hostname, port, path, method: req.method, headers: { ...req.headers, host: `${hostname}:${port}` } }, (answer) => {
-    res.writeHead(answer.statusCode, answer.headers);
-    answer.pipe(res);
-  });
+  const out = http.request(
+    { hostname, port, path, method: req.method, headers: { ...req.headers, host: `${hostname}:${port}` } },
+    (answer) => {
+      res.writeHead(answer.statusCode, answer.headers);
+      answer.pipe(res);
+    },
+  );
   out.on('error', () => {
     if (!res.headersSent) res.writeHead(502, { 'content-type': 'text/plain' });
     res.end('upstream does not answer\n');

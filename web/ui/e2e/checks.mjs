@@ -27,8 +27,13 @@ export const checks = [
       await page.click('.qhead .c-ready button');
       must(page.url().includes('sort=-ready'), `sort is not in the URL: ${page.url()}`);
       const name = await text(page, '.qbody .c-queue a');
-      const values = await page.$$eval('.qbody .c-ready', (l) => l.map((e) => Number((e.getAttribute('title') ?? '').replace(/,/g, ''))).filter((n) => !Number.isNaN(n)));
-      must(values.every((v, i) => i === 0 || v <= values[i - 1]), 'rows are not in descending order of ready');
+      const values = await page.$$eval('.qbody .c-ready', (l) =>
+        l.map((e) => Number((e.getAttribute('title') ?? '').replace(/,/g, ''))).filter((n) => !Number.isNaN(n)),
+      );
+      must(
+        values.every((v, i) => i === 0 || v <= values[i - 1]),
+        'rows are not in descending order of ready',
+      );
       await page.type('.search input', 'nothing-has-this-name');
       must((await page.$('.empty')) !== null && page.url().includes('q=nothing'), 'the filter does not filter');
       await page.click('.empty button');
@@ -158,7 +163,36 @@ export const checks = [
       must((await page.$eval('.editor-area', (e) => e.value)) === 'scrape_duration_seconds', 'the history is empty');
     },
   },
-  { name: 'alerts', path: '/alerts', run: async ({ page }) => must((await page.$('.rule, .empty')) !== null, 'neither rules nor an empty state') },
+  {
+    name: 'explore shows the error of the server as it is',
+    path: '/explore?g0.expr=sum(up&g0.tab=table',
+    once: true,
+    // The browser itself reports the 400 it got.
+    tolerates: /HTTP 400|status of 400/,
+    run: async ({ page }) => {
+      await page.waitForSelector('.alertbox pre', { timeout: 5000 });
+      must(/parse error/.test(await text(page, '.alertbox pre')), `the text is ${await text(page, '.alertbox pre')}`);
+    },
+  },
+  {
+    name: 'the page says when the server is away, and resumes',
+    path: '/targets',
+    once: true,
+    tolerates: /ERR_INTERNET_DISCONNECTED/,
+    run: async ({ page }) => {
+      await page.setOfflineMode(true);
+      await page.click('[aria-label="Refresh now"]');
+      await page.waitForSelector('.banner', { timeout: 5000 });
+      must((await page.$('.card, .empty')) !== null, 'the last known state is gone');
+      await page.setOfflineMode(false);
+      await page.waitForFunction(() => document.querySelector('.banner') === null, { timeout: 8000 });
+    },
+  },
+  {
+    name: 'alerts',
+    path: '/alerts',
+    run: async ({ page }) => must((await page.$('.rule, .empty')) !== null, 'neither rules nor an empty state'),
+  },
   {
     name: 'targets',
     path: '/targets',

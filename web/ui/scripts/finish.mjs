@@ -38,5 +38,8 @@ for (const entry of readdirSync(dist, { recursive: true, withFileTypes: true }))
   const gz = gzipSync(bytes, { level: 9 });
   gz[9] = 255;
   writeFileSync(`${file}.gz`, gz);
-  writeFileSync(`${file}.br`, brotliCompressSync(bytes, { params: { [constants.BROTLI_PARAM_QUALITY]: 11, [constants.BROTLI_PARAM_SIZE_HINT]: bytes.length } }));
+  writeFileSync(
+    `${file}.br`,
+    brotliCompressSync(bytes, { params: { [constants.BROTLI_PARAM_QUALITY]: 11, [constants.BROTLI_PARAM_SIZE_HINT]: bytes.length } }),
+  );
 }

@@ -15,7 +15,10 @@ const visit = (file) => {
   if (first.has(file) || !existsSync(file)) return;
   first.add(file);
   if (!file.endsWith('.js')) return;
-  for (const [, path] of readFileSync(file, 'utf8').matchAll(/(?:^|[;}\s])(?:import|export)\s*(?:[\w*{}\s,$]+\s*from\s*)?["'](\.[^"']+)["']/g)) visit(normalize(join(dirname(file), path)));
+  for (const [, path] of readFileSync(file, 'utf8').matchAll(
+    /(?:^|[;}\s])(?:import|export)\s*(?:[\w*{}\s,$]+\s*from\s*)?["'](\.[^"']+)["']/g,
+  ))
+    visit(normalize(join(dirname(file), path)));
 };
 const page = join(dist, 'index.html');
 visit(page);

@@ -21,16 +21,21 @@ const list = (folder) =>
     .map((e) => relative(folder, join(e.parentPath, e.name)))
     .sort();
 const sameNode = process.version === `v${readFileSync('.node-version', 'utf8').trim()}`;
-const unpack = (name, bytes) => (sameNode ? bytes : name.endsWith('.gz') ? gunzipSync(bytes) : name.endsWith('.br') ? brotliDecompressSync(bytes) : bytes);
+const unpack = (name, bytes) =>
+  sameNode ? bytes : name.endsWith('.gz') ? gunzipSync(bytes) : name.endsWith('.br') ? brotliDecompressSync(bytes) : bytes;
 const [have, want] = [list(committed), list(fresh)];
 const wrong = [
   ...have.filter((f) => !want.includes(f)).map((f) => `${f}: committed, but not built`),
   ...want.filter((f) => !have.includes(f)).map((f) => `${f}: built, but not committed`),
-  ...want.filter((f) => have.includes(f) && !unpack(f, readFileSync(join(committed, f))).equals(unpack(f, readFileSync(join(fresh, f))))).map((f) => `${f}: differs`),
+  ...want
+    .filter((f) => have.includes(f) && !unpack(f, readFileSync(join(committed, f))).equals(unpack(f, readFileSync(join(fresh, f)))))
+    .map((f) => `${f}: differs`),
 ];
 rmSync(fresh, { recursive: true });
 if (wrong.length > 0) {
   console.error(`dist is not what its source builds:\n${wrong.join('\n')}\nrun npm run build and commit dist`);
   process.exit(1);
 }
-console.log(`${want.length} files of dist are what their source builds${sameNode ? '' : ' (compressed siblings compared by content: other Node version)'}`);
+console.log(
+  `${want.length} files of dist are what their source builds${sameNode ? '' : ' (compressed siblings compared by content: other Node version)'}`,
+);

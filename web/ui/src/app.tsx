@@ -72,7 +72,9 @@ function Outlet({ path }: { path: string }) {
   if (error) {
     return (
       <div class="page">
-        <ErrorBox error={new Error(`This page could not be loaded. The server may have been upgraded: reload the page. (${error.message})`)} />
+        <ErrorBox
+          error={new Error(`This page could not be loaded. The server may have been upgraded: reload the page. (${error.message})`)}
+        />
       </div>
     );
   }

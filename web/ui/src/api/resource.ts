@@ -78,7 +78,13 @@ export function useResource<T>(key: string | null, load: (signal: AbortSignal) =
         (error: unknown) => {
           if (running.current !== controller || isAbort(error)) return;
           // The last good data stays beside the error, greyed, if it answers the same question.
-          setState((s) => ({ ...s, data: s.key === forKey ? s.data : undefined, error: error instanceof Error ? error : new Error(String(error)), loading: false, key: forKey }));
+          setState((s) => ({
+            ...s,
+            data: s.key === forKey ? s.data : undefined,
+            error: error instanceof Error ? error : new Error(String(error)),
+            loading: false,
+            key: forKey,
+          }));
         },
       )
       .finally(() => {

@@ -9,6 +9,42 @@ import { type ChartSeries, isolated, stack, type Values } from './series';
 
 export const paletteSize = 12;
 
+export type Unit = 'number' | 'count' | 'seconds';
+const decades = (from: number, to: number) =>
+  Array.from({ length: to - from }, (_, i) => [1, 2, 5].map((n) => n * 10 ** (from + i))).flat();
+// Half a message and 2h 46m are no places for a grid line.
+const increments: Record<Unit, number[] | undefined> = {
+  number: undefined,
+  count: decades(0, 15),
+  seconds: [
+    ...decades(-3, 0),
+    1,
+    2,
+    5,
+    10,
+    15,
+    30,
+    60,
+    120,
+    300,
+    600,
+    900,
+    1800,
+    3600,
+    7200,
+    10_800,
+    21_600,
+    43_200,
+    86_400,
+    172_800,
+    604_800,
+    1_209_600,
+    2_592_000,
+    7_776_000,
+    31_536_000,
+  ],
+};
+
 export interface PlotProps {
   /** Grid in seconds. */
   x: number[];
@@ -24,6 +60,8 @@ export interface PlotProps {
   height?: number;
   /** Text of a value on the axis and in the tooltip. */
   show?: (value: number) => string;
+  /** What the y axis is divided by; `number` divides decimally. */
+  unit?: Unit;
   /** Charts with the same key share the cursor. */
   sync?: string;
   /** `nearest`: one series; `all`: every series at the moment. */
@@ -46,7 +84,8 @@ export function Plot(props: PlotProps) {
     const u = new uPlot(options(latest, z, element.clientWidth || 600), columns(latest.current), element);
     chart.current = u;
     const observer = new ResizeObserver(() => {
-      if (element.clientWidth > 0 && element.clientWidth !== u.width) u.setSize({ width: element.clientWidth, height: latest.current.height ?? 320 });
+      if (element.clientWidth > 0 && element.clientWidth !== u.width)
+        u.setSize({ width: element.clientWidth, height: latest.current.height ?? 320 });
     });
     observer.observe(element);
     return () => {
@@ -78,8 +117,10 @@ function options(latest: { current: PlotProps }, z: Zone, width: number): uPlot.
   const { series, stacked, filled, height = 320, sync, onZoom } = latest.current;
   const muted = variable('--muted');
   const lines = variable('--grid');
-  const font = '11.5px system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", Arial, "DejaVu Sans", sans-serif';
+  // uPlot reads whole pixels out of this.
+  const font = '12px system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", Arial, "DejaVu Sans", sans-serif';
   const show = (v: number) => (latest.current.show ?? compact)(v);
+  const incrs = increments[latest.current.unit ?? 'number'];
   const bands: uPlot.Band[] = [];
   if (stacked) {
     for (let i = 1; i < series.length; i++) {
@@ -134,9 +175,10 @@ function options(latest: { current: PlotProps }, z: Zone, width: number): uPlot.
         font,
         gap: 8,
         space: 34,
+        ...(incrs ? { incrs } : {}),
         grid: { stroke: lines, width: 1 },
         ticks: { show: false },
-        size: (_u, values) => (values ? Math.max(...values.map((v) => String(v ?? '').length)) * 6.7 + 18 : 40),
+        size: (_u, values) => (values ? Math.max(...values.map((v) => String(v ?? '').length)) * 7 + 18 : 40),
         values: (_u, splits) => splits.map((v) => show(Number(v.toPrecision(12)))),
       },
     ],
@@ -150,7 +192,11 @@ function options(latest: { current: PlotProps }, z: Zone, width: number): uPlot.
           width: s.reference ? 1.3 : 1.6,
           ...(s.dashed ? { dash: [6, 4] } : {}),
           ...((stacked && i === 0) || (filled && !s.reference) ? { fill: translucent(color, stacked ? 32 : 12) } : {}),
-          points: { size: 4, fill: color, filter: (u, index, drawn) => (drawn ? null : isolated((u.data[index] as Values | undefined) ?? [])) },
+          points: {
+            size: 4,
+            fill: color,
+            filter: (u, index, drawn) => (drawn ? null : isolated((u.data[index] as Values | undefined) ?? [])),
+          },
         };
       }),
     ],

@@ -14,7 +14,8 @@ export function Badge({ tone, icon, children, title }: { tone: Tone; icon?: Icon
   );
 }
 
-export const alertTone = (state: string): Tone => (state === 'firing' ? 'bad' : state === 'pending' ? 'warn' : state === 'inactive' ? 'ok' : 'quiet');
+export const alertTone = (state: string): Tone =>
+  state === 'firing' ? 'bad' : state === 'pending' ? 'warn' : state === 'inactive' ? 'ok' : 'quiet';
 
 /** Label pairs as chips; values are text nodes. */
 export function Labels({ labels, skip = [] }: { labels: Readonly<Record<string, string>>; skip?: readonly string[] }) {

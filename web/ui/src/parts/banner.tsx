@@ -12,7 +12,8 @@ export function Banner() {
         <div class="banner">
           <Icon name="warn" />
           <span>
-            <strong>The server does not answer</strong> since {clock(c.since, zone.value)} ({c.reason}). What you see is the last known state; this page resumes by itself.
+            <strong>The server does not answer</strong> since {clock(c.since, zone.value)} ({c.reason}). What you see is the last known
+            state; this page resumes by itself.
           </span>
         </div>
       )}

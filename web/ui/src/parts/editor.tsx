@@ -51,7 +51,8 @@ export function Editor({ value, label, names, autoFocus, onInput, onRun }: Edito
     element.style.height = `${Math.min(element.scrollHeight + 2, 320)}px`;
   }, [value]);
   useLayoutEffect(() => {
-    if (autoFocus && matchMedia('(pointer: fine)').matches) area.current?.focus({ preventScroll: true });
+    // Not where it would raise an on-screen keyboard.
+    if (autoFocus && !matchMedia('(pointer: coarse)').matches) area.current?.focus({ preventScroll: true });
   }, []);
 
   const close = () => {

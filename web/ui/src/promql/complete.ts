@@ -1,12 +1,4 @@
-import { call } from '../api/client';
-
-/** More names than this are not completed; the server is told, too. */
-export const namesMax = 20_000;
-
-export async function loadMetricNames(signal: AbortSignal): Promise<string[]> {
-  const { data } = await call<string[]>('label/__name__/values', { limit: namesMax }, { signal });
-  return data.slice(0, namesMax);
-}
+/** Completion of metric and function names at the caret. Pure. */
 
 const functions =
   'abs absent absent_over_time avg avg_over_time bottomk ceil changes clamp clamp_max clamp_min count count_over_time count_values day_of_month day_of_week days_in_month delta deriv exp floor group histogram_avg histogram_count histogram_fraction histogram_quantile histogram_sum hour idelta increase irate label_join label_replace last_over_time limitk ln log10 log2 max max_over_time min min_over_time minute month predict_linear present_over_time quantile quantile_over_time rate resets round scalar sgn sort sort_by_label sort_by_label_desc sort_desc sqrt stddev stddev_over_time stdvar sum sum_over_time time timestamp topk vector year'.split(

@@ -21,7 +21,9 @@ export function AlertsPage() {
   const { params } = location.value;
   const state = states.find((s) => s === params.get('state'));
   const text = params.get('q') ?? '';
-  const rules = useResource('rules', async (signal) => (await call<{ groups: RuleGroup[] }>('rules', { type: 'alert' }, { signal })).data.groups.filter((g) => g.rules.length > 0));
+  const rules = useResource('rules', async (signal) =>
+    (await call<{ groups: RuleGroup[] }>('rules', { type: 'alert' }, { signal })).data.groups.filter((g) => g.rules.length > 0),
+  );
   const groups = rules.data;
   const counts = useMemo(() => countRules(groups ?? []), [groups]);
   const shown = useMemo(() => filterGroups(groups ?? [], state, text), [groups, state, text]);
@@ -43,7 +45,12 @@ export function AlertsPage() {
         <label class="search">
           <span class="sr">Filter rules and alerts</span>
           <Icon name="search" />
-          <input type="search" placeholder="Filter by name or label …" value={text} onInput={(e) => setParams({ q: e.currentTarget.value })} />
+          <input
+            type="search"
+            placeholder="Filter by name or label …"
+            value={text}
+            onInput={(e) => setParams({ q: e.currentTarget.value })}
+          />
         </label>
       </div>
       {rules.error ? <ErrorBox error={rules.error} context="GET rules?type=alert" /> : null}
@@ -54,7 +61,8 @@ export function AlertsPage() {
       ) : groups.length === 0 ? (
         <Empty title="No alerting rules are loaded">
           <p>
-            Rule files are named under <code>rule_files</code> in the configuration. A file that could not be read is reported in the log and on the <a href={href('/status')}>Status</a> page's configuration.
+            Rule files are named under <code>rule_files</code> in the configuration. A file that could not be read is reported in the log
+            and on the <a href={href('/status')}>Status</a> page's configuration.
           </p>
         </Empty>
       ) : shown.length === 0 ? (
@@ -86,7 +94,10 @@ function Group({ group }: { group: RuleGroup }) {
         {counts.pending > 0 ? <Badge tone="warn">{counts.pending} pending</Badge> : null}
         <span class="grow" />
         <span class="muted small-text">
-          <span class="file" title={group.file}>{group.file.split('/').pop()}</span> · every {human(group.interval)}
+          <span class="file" title={group.file}>
+            {group.file.split('/').pop()}
+          </span>{' '}
+          · every {human(group.interval)}
           {group.lastEvaluation ? (
             <>
               {' '}
@@ -136,7 +147,11 @@ function Rule({ rule }: { rule: AlertingRule }) {
       ) : null}
       {open ? (
         <div class="rule-body">
-          <a class="expr" href={href('/explore', { 'g0.expr': rule.query, 'g0.tab': 'graph', 'g0.range_input': '1h' })} title="Open in Explore">
+          <a
+            class="expr"
+            href={href('/explore', { 'g0.expr': rule.query, 'g0.tab': 'graph', 'g0.range_input': '1h' })}
+            title="Open in Explore"
+          >
             {rule.query.trim()}
           </a>
           <div class="rule-labels">
@@ -148,42 +163,40 @@ function Rule({ rule }: { rule: AlertingRule }) {
             ))}
           </div>
           {shown.length > 0 ? (
-            <div class="scroll-x">
-              <table class="plain alert-table">
-                <thead>
-                  <tr>
-                    <th scope="col">State</th>
-                    <th scope="col">Since</th>
-                    <th scope="col">Alert</th>
-                    <th scope="col" class="num">
-                      Value
-                    </th>
+            <table class="plain stacking alert-table">
+              <thead>
+                <tr>
+                  <th scope="col">State</th>
+                  <th scope="col">Since</th>
+                  <th scope="col">Alert</th>
+                  <th scope="col" class="num">
+                    Value
+                  </th>
+                </tr>
+              </thead>
+              <tbody>
+                {shown.map((a, i) => (
+                  <tr key={i}>
+                    <td>
+                      <Badge tone={alertTone(a.state)}>{a.state}</Badge>
+                    </td>
+                    <td class="since">
+                      <Ago ms={rfc3339(a.activeAt)} />
+                    </td>
+                    <td>
+                      {Object.entries(a.annotations).map(([k, v]) => (
+                        <div key={k} class="annotation">
+                          {k === 'summary' || k === 'description' ? null : <span class="muted">{k} </span>}
+                          {v}
+                        </div>
+                      ))}
+                      <Labels labels={a.labels} skip={['alertname']} />
+                    </td>
+                    <td class="num mono">{shortValue(a.value)}</td>
                   </tr>
-                </thead>
-                <tbody>
-                  {shown.map((a, i) => (
-                    <tr key={i}>
-                      <td>
-                        <Badge tone={alertTone(a.state)}>{a.state}</Badge>
-                      </td>
-                      <td class="since">
-                        <Ago ms={rfc3339(a.activeAt)} />
-                      </td>
-                      <td>
-                        {Object.entries(a.annotations).map(([k, v]) => (
-                          <div key={k} class="annotation">
-                            {k === 'summary' || k === 'description' ? null : <span class="muted">{k} </span>}
-                            {v}
-                          </div>
-                        ))}
-                        <Labels labels={a.labels} skip={['alertname']} />
-                      </td>
-                      <td class="num mono">{shortValue(a.value)}</td>
-                    </tr>
-                  ))}
-                </tbody>
-              </table>
-            </div>
+                ))}
+              </tbody>
+            </table>
           ) : null}
           {shown.length < alerts.length ? (
             <button type="button" class="button small" onClick={() => setAll(true)}>

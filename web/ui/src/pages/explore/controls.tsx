@@ -10,7 +10,26 @@ interface Props {
   onChange: (part: Partial<PanelState>, replace?: boolean) => void;
 }
 
-const ladder = ['10s', '1m', '5m', '15m', '30m', '1h', '2h', '6h', '12h', '1d', '2d', '7d', '14d', '28d', '56d', '112d', '182d', '365d'].map((d) => parse(d) as number);
+const ladder = [
+  '10s',
+  '1m',
+  '5m',
+  '15m',
+  '30m',
+  '1h',
+  '2h',
+  '6h',
+  '12h',
+  '1d',
+  '2d',
+  '7d',
+  '14d',
+  '28d',
+  '56d',
+  '112d',
+  '182d',
+  '365d',
+].map((d) => parse(d) as number);
 
 export function GraphControls({ panel, onChange }: Props) {
   const { range, end, resolution } = panel;
@@ -19,11 +38,30 @@ export function GraphControls({ panel, onChange }: Props) {
   return (
     <>
       <span class="joined" role="group" aria-label="Range">
-        <button type="button" class="button icon-only" aria-label="Shorter range" disabled={narrower === undefined} onClick={() => narrower && onChange({ range: narrower })}>
+        <button
+          type="button"
+          class="button icon-only"
+          aria-label="Shorter range"
+          disabled={narrower === undefined}
+          onClick={() => narrower && onChange({ range: narrower })}
+        >
           <Icon name="minus" />
         </button>
-        <TextField label="Range" width="range" text={format(range)} read={(t) => (parse(t) ? parse(t) : undefined)} problem="a duration such as 1h30m" onCommit={(v) => onChange({ range: v })} />
-        <button type="button" class="button icon-only" aria-label="Longer range" disabled={wider === undefined} onClick={() => wider && onChange({ range: wider })}>
+        <TextField
+          label="Range"
+          width="range"
+          text={format(range)}
+          read={(t) => (parse(t) ? parse(t) : undefined)}
+          problem="a duration such as 1h30m"
+          onCommit={(v) => onChange({ range: v })}
+        />
+        <button
+          type="button"
+          class="button icon-only"
+          aria-label="Longer range"
+          disabled={wider === undefined}
+          onClick={() => wider && onChange({ range: wider })}
+        >
           <Icon name="plus" />
         </button>
       </span>
@@ -34,7 +72,9 @@ export function GraphControls({ panel, onChange }: Props) {
           value={resolution.type === 'auto' ? resolution.density : 'fixed'}
           onChange={(e) => {
             const v = e.currentTarget.value;
-            onChange({ resolution: v === 'fixed' ? { type: 'fixed', step: stepOf(range, resolution) } : { type: 'auto', density: v as Density } });
+            onChange({
+              resolution: v === 'fixed' ? { type: 'fixed', step: stepOf(range, resolution) } : { type: 'auto', density: v as Density },
+            });
           }}
         >
           <option value="low">Low resolution</option>
@@ -43,30 +83,65 @@ export function GraphControls({ panel, onChange }: Props) {
           <option value="fixed">Fixed step</option>
         </select>
       </label>
-      {resolution.type === 'auto' ? null : <TextField label="Step" width="step" text={format(resolution.step)} read={(t) => parse(t) || undefined} problem="a duration such as 30s" onCommit={(step) => onChange({ resolution: { type: 'fixed', step } })} />}
+      {resolution.type === 'auto' ? null : (
+        <TextField
+          label="Step"
+          width="step"
+          text={format(resolution.step)}
+          read={(t) => parse(t) || undefined}
+          problem="a duration such as 30s"
+          onCommit={(step) => onChange({ resolution: { type: 'fixed', step } })}
+        />
+      )}
       <span class="grow" />
       <label class="check">
         <input type="checkbox" checked={panel.stacked} onChange={(e) => onChange({ stacked: e.currentTarget.checked }, true)} />
         Stacked
       </label>
       <label class="check">
-        <input type="checkbox" checked={panel.fromZero} onChange={(e) => onChange({ fromZero: e.currentTarget.checked }, true)} />Y axis from 0
+        <input type="checkbox" checked={panel.fromZero} onChange={(e) => onChange({ fromZero: e.currentTarget.checked }, true)} />Y axis
+        from 0
       </label>
     </>
   );
 }
 
 export function TableControls({ panel, onChange }: Props) {
-  return <MomentField label="Evaluation time" placeholder="At: now" value={panel.moment} step={panel.range / 2} onCommit={(v) => onChange({ moment: v })} />;
+  return (
+    <MomentField
+      label="Evaluation time"
+      placeholder="At: now"
+      value={panel.moment}
+      step={panel.range / 2}
+      onCommit={(v) => onChange({ moment: v })}
+    />
+  );
 }
 
 /** A moment or now; the arrows step by half the range. */
-function MomentField({ label, placeholder, value, step, onCommit }: { label: string; placeholder: string; value: number | null; step: number; onCommit: (v: number | null) => void }) {
+function MomentField({
+  label,
+  placeholder,
+  value,
+  step,
+  onCommit,
+}: {
+  label: string;
+  placeholder: string;
+  value: number | null;
+  step: number;
+  onCommit: (v: number | null) => void;
+}) {
   const z = zone.value;
   const second = (ms: number) => Math.floor(ms / 1000) * 1000;
   return (
     <span class="joined" role="group" aria-label={label}>
-      <button type="button" class="button icon-only" aria-label={`${label}: earlier`} onClick={() => onCommit(second((value ?? Date.now()) - step))}>
+      <button
+        type="button"
+        class="button icon-only"
+        aria-label={`${label}: earlier`}
+        onClick={() => onCommit(second((value ?? Date.now()) - step))}
+      >
         <Icon name="chevron" class="flip" />
       </button>
       <TextField
@@ -95,7 +170,23 @@ function MomentField({ label, placeholder, value, step, onCommit }: { label: str
 }
 
 /** Commits on Enter and on leaving; Escape takes the change back. What cannot be read is marked and not committed. */
-function TextField<T>({ label, width, text, read, problem, placeholder, onCommit }: { label: string; width: string; text: string; read: (text: string) => T | undefined; problem: string; placeholder?: string; onCommit: (value: T) => void }) {
+function TextField<T>({
+  label,
+  width,
+  text,
+  read,
+  problem,
+  placeholder,
+  onCommit,
+}: {
+  label: string;
+  width: string;
+  text: string;
+  read: (text: string) => T | undefined;
+  problem: string;
+  placeholder?: string;
+  onCommit: (value: T) => void;
+}) {
   const [draft, setDraft] = useState(text);
   useEffect(() => setDraft(text), [text]);
   const value = read(draft);

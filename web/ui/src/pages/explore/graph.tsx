@@ -32,7 +32,15 @@ export function ResultGraph({ data, start, end, step, stacked, fromZero, label, 
   const histograms = items.length - floats.length;
   const cut = all ? floats.length : Math.min(floats.length, seriesMax);
   const series = useMemo(
-    () => floats.slice(0, cut).map((item, i): ChartSeries => ({ name: seriesName(item.metric), color: i % paletteSize, labels: item.metric, values: onGrid(item, start, step, x.length) })),
+    () =>
+      floats.slice(0, cut).map(
+        (item, i): ChartSeries => ({
+          name: seriesName(item.metric),
+          color: i % paletteSize,
+          labels: item.metric,
+          values: onGrid(item, start, step, x.length),
+        }),
+      ),
     [floats, cut, x],
   );
   // Hidden entries belong to a set of series; another set starts with all shown.
@@ -44,8 +52,25 @@ export function ResultGraph({ data, start, end, step, stacked, fromZero, label, 
   if (items.length === 0) return <div class="note">Empty result: no series matches in this range.</div>;
   return (
     <div class="graph">
-      {histograms > 0 ? <div class="note">{count(histograms)} {histograms === 1 ? 'series holds' : 'series hold'} native histograms, which are not drawn; the table shows their count and sum.</div> : null}
-      {series.length > 0 ? <Plot x={x} series={visible} span={[start, end]} label={label} stacked={stacked} fromZero={fromZero} height={360} onZoom={onZoom} onZoomOut={onZoomOut} /> : null}
+      {histograms > 0 ? (
+        <div class="note">
+          {count(histograms)} {histograms === 1 ? 'series holds' : 'series hold'} native histograms, which are not drawn; the table shows
+          their count and sum.
+        </div>
+      ) : null}
+      {series.length > 0 ? (
+        <Plot
+          x={x}
+          series={visible}
+          span={[start, end]}
+          label={label}
+          stacked={stacked}
+          fromZero={fromZero}
+          height={360}
+          onZoom={onZoom}
+          onZoomOut={onZoomOut}
+        />
+      ) : null}
       {cut < floats.length ? (
         <div class="note">
           The first {count(cut)} of {count(floats.length)} series are drawn.{' '}
@@ -62,7 +87,15 @@ export function ResultGraph({ data, start, end, step, stacked, fromZero, label, 
 const legendMax = 200;
 
 /** Click isolates, Ctrl or Cmd with click toggles; so do Enter and Space. */
-function Legend({ series, hidden, onHidden }: { series: ChartSeries[]; hidden: ReadonlySet<number>; onHidden: (next: Set<number>) => void }) {
+function Legend({
+  series,
+  hidden,
+  onHidden,
+}: {
+  series: ChartSeries[];
+  hidden: ReadonlySet<number>;
+  onHidden: (next: Set<number>) => void;
+}) {
   const [all, setAll] = useState(false);
   const shown = all ? series : series.slice(0, legendMax);
   return (
@@ -70,7 +103,14 @@ function Legend({ series, hidden, onHidden }: { series: ChartSeries[]; hidden: R
       {shown.map((s, i) => {
         const on = !hidden.has(i);
         return (
-          <button key={s.name} type="button" class={on ? 'legend-entry' : 'legend-entry off'} aria-pressed={on} title="Click: only this one. Ctrl+click: hide or show." onClick={(e) => onHidden(nextHidden(hidden, series.length, i, e.ctrlKey || e.metaKey))}>
+          <button
+            key={s.name}
+            type="button"
+            class={on ? 'legend-entry' : 'legend-entry off'}
+            aria-pressed={on}
+            title="Click: only this one. Ctrl+click: hide or show."
+            onClick={(e) => onHidden(nextHidden(hidden, series.length, i, e.ctrlKey || e.metaKey))}
+          >
             <i class={`swatch c${s.color}`}>{on ? null : <Icon name="close" />}</i>
             <Series metric={s.labels ?? {}} />
           </button>

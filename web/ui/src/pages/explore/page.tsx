@@ -1,10 +1,10 @@
 /** Explore: any number of query panels; all of their state is in the URL. */
 import './explore.css';
 import { useMemo, useRef } from 'preact/hooks';
+import { loadMetricNames } from '../../api/names';
 import { useResource } from '../../api/resource';
 import { Icon } from '../../parts/icons';
 import { go, href, location } from '../../router';
-import { loadMetricNames } from '../../promql/complete';
 import { ExplorePanel } from './panel';
 import { decodePanels, defaultPanel, encodePanels, type PanelState } from './url';
 
@@ -43,7 +43,14 @@ export function ExplorePage() {
     <div class="page">
       <h1 class="sr">Explore</h1>
       {panels.map((panel, i) => (
-        <ExplorePanel key={ids.current.list[i]} number={i + 1} panel={panel} names={names.data} onChange={(part, replace) => change(i, part, replace)} onRemove={panels.length > 1 ? () => remove(i) : undefined} />
+        <ExplorePanel
+          key={ids.current.list[i]}
+          number={i + 1}
+          panel={panel}
+          names={names.data}
+          onChange={(part, replace) => change(i, part, replace)}
+          onRemove={panels.length > 1 ? () => remove(i) : undefined}
+        />
       ))}
       <button type="button" class="button add-panel" onClick={add}>
         <Icon name="plus" />

@@ -85,7 +85,14 @@ export function ExplorePanel({ number, panel, names, onChange, onRemove }: Props
   return (
     <section class="card panel" aria-label={`Panel ${number}`}>
       <div class="panel-query">
-        <Editor label={`Expression of panel ${number}`} value={draft} names={names} autoFocus={number === 1 && expr === ''} onInput={setDraft} onRun={run} />
+        <Editor
+          label={`Expression of panel ${number}`}
+          value={draft}
+          names={names}
+          autoFocus={number === 1 && expr === ''}
+          onInput={setDraft}
+          onRun={run}
+        />
         <div class="panel-actions">
           {busy ? (
             <button type="button" class="button" onClick={result.cancel}>
@@ -98,7 +105,13 @@ export function ExplorePanel({ number, panel, names, onChange, onRemove }: Props
             </button>
           )}
           {onRemove ? (
-            <button type="button" class="button icon-only plain" aria-label={`Remove panel ${number}`} title="Remove panel" onClick={onRemove}>
+            <button
+              type="button"
+              class="button icon-only plain"
+              aria-label={`Remove panel ${number}`}
+              title="Remove panel"
+              onClick={onRemove}
+            >
               <Icon name="close" />
             </button>
           ) : null}
@@ -121,7 +134,21 @@ export function ExplorePanel({ number, panel, names, onChange, onRemove }: Props
       ) : null}
       {fits && loaded ? (
         <div class={result.stale ? 'stale' : undefined} aria-busy={result.loading}>
-          {tab === 'table' ? <ResultTable data={loaded.data} /> : <ResultGraph data={loaded.data} start={loaded.start} end={loaded.end} step={loaded.step} stacked={panel.stacked} fromZero={panel.fromZero} label={`Graph of ${loaded.expr}`} onZoom={zoom} onZoomOut={zoomOut} />}
+          {tab === 'table' ? (
+            <ResultTable data={loaded.data} />
+          ) : (
+            <ResultGraph
+              data={loaded.data}
+              start={loaded.start}
+              end={loaded.end}
+              step={loaded.step}
+              stacked={panel.stacked}
+              fromZero={panel.fromZero}
+              label={`Graph of ${loaded.expr}`}
+              onZoom={zoom}
+              onZoomOut={zoomOut}
+            />
+          )}
           <Notes warnings={loaded.warnings} infos={loaded.infos} />
           <StatsLine loaded={loaded} />
         </div>
@@ -132,7 +159,8 @@ export function ExplorePanel({ number, panel, names, onChange, onRemove }: Props
       ) : (
         <Empty title="Ask a question">
           <p class="muted">
-            Type an expression and press Enter. Shift+Enter breaks the line, Ctrl+↑ brings back earlier expressions, Escape leaves the editor.
+            Type an expression and press Enter. Shift+Enter breaks the line, Ctrl+↑ brings back earlier expressions, Escape leaves the
+            editor.
           </p>
           <p class="starters">
             {starters.map((s) => (

@@ -1,7 +1,7 @@
 /** An instant result as rows. Values are the server's own text. */
 import { useState } from 'preact/hooks';
 import type { HistogramValue, QueryData } from '../../api/types';
-import { labelName, type LabelSet, quote } from '../../format/labels';
+import { type LabelSet, labelName, quote } from '../../format/labels';
 import { count } from '../../format/number';
 import { clock } from '../../format/time';
 import { memo } from '../../parts/memo';
@@ -12,7 +12,8 @@ export const rowsMax = 10_000;
 /** Label colours are switched off above this: tens of thousands of elements make the page slow. */
 const plainAbove = 1000;
 
-export const histogramText = (h: HistogramValue): string => `histogram: count ${h.count}, sum ${h.sum}${h.buckets ? `, ${h.buckets.length} buckets` : ''}`;
+export const histogramText = (h: HistogramValue): string =>
+  `histogram: count ${h.count}, sum ${h.sum}${h.buckets ? `, ${h.buckets.length} buckets` : ''}`;
 
 export const ResultTable = memo(function ResultTable({ data }: { data: QueryData }) {
   const [all, setAll] = useState(false);

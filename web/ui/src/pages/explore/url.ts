@@ -20,7 +20,16 @@ export interface PanelState {
   resolution: Resolution;
 }
 
-export const defaultPanel: PanelState = { expr: '', tab: 'table', range: 3_600_000, end: null, moment: null, stacked: false, fromZero: false, resolution: { type: 'auto', density: 'medium' } };
+export const defaultPanel: PanelState = {
+  expr: '',
+  tab: 'table',
+  range: 3_600_000,
+  end: null,
+  moment: null,
+  stacked: false,
+  fromZero: false,
+  resolution: { type: 'auto', density: 'medium' },
+};
 /** More panels than this are not read from a URL. */
 export const panelsMax = 50;
 

@@ -92,7 +92,10 @@ export function parseOverview(items: readonly VectorItem[]): Overview {
     let row = rows.get(key);
     if (!row) {
       const labels = readerLabels(metric);
-      const hay = keyLabels.map((k) => labels[k]).join('\n').toLowerCase();
+      const hay = keyLabels
+        .map((k) => labels[k])
+        .join('\n')
+        .toLowerCase();
       row = { key, labels, hay, lagState: 'none', firing: 0, pending: 0, alertNames: [] };
       rows.set(key, row);
     }
@@ -101,7 +104,14 @@ export function parseOverview(items: readonly VectorItem[]): Overview {
   const list: Row[] = [];
   for (const row of rows.values()) {
     // An objective alone is configuration, not a queue.
-    if (row.ready === undefined && row.dead === undefined && row.lag === undefined && row.consumers === undefined && row.inFlight === undefined) continue;
+    if (
+      row.ready === undefined &&
+      row.dead === undefined &&
+      row.lag === undefined &&
+      row.consumers === undefined &&
+      row.inFlight === undefined
+    )
+      continue;
     const drain = timeToDrain(row.ready, row.inRate, row.outRate);
     if (drain !== undefined) row.drain = drain;
     row.lagState = lagState(row.lag, row.slo);
@@ -138,7 +148,20 @@ export function attachAlerts(rows: readonly Row[], alerts: readonly Alert[]): vo
   }
 }
 
-export const sortColumns = ['alerts', 'system', 'queue', 'group', 'ready', 'in_flight', 'in', 'out', 'lag', 'drain', 'consumers', 'dead'] as const;
+export const sortColumns = [
+  'alerts',
+  'system',
+  'queue',
+  'group',
+  'ready',
+  'in_flight',
+  'in',
+  'out',
+  'lag',
+  'drain',
+  'consumers',
+  'dead',
+] as const;
 export type SortColumn = (typeof sortColumns)[number];
 export interface Sort {
   column: SortColumn;
@@ -200,7 +223,10 @@ export function sortRows(rows: readonly Row[], sort: Sort): Row[] {
 let ranked: { size: number; ranks: Map<string, number> } = { size: -1, ranks: new Map() };
 function rankNames(rows: readonly Row[]): Map<string, number> {
   if (ranked.size >= rows.length && rows.every((r) => ranked.ranks.has(r.key))) return ranked.ranks;
-  const order = [...rows].sort((a, b) => collator.compare(a.labels.queue, b.labels.queue) || collator.compare(a.labels.group, b.labels.group) || (a.key < b.key ? -1 : 1));
+  const order = [...rows].sort(
+    (a, b) =>
+      collator.compare(a.labels.queue, b.labels.queue) || collator.compare(a.labels.group, b.labels.group) || (a.key < b.key ? -1 : 1),
+  );
   ranked = { size: rows.length, ranks: new Map(order.map((r, i) => [r.key, i])) };
   return ranked.ranks;
 }
@@ -264,7 +290,12 @@ export function totals(rows: readonly Row[]): Totals {
     s.ready += row.ready ?? 0;
     s.readers += 1;
   }
-  return { readers: rows.length, over, ready, systems: [...systems.values()].sort((a, b) => b.ready - a.ready || collator.compare(a.system, b.system)) };
+  return {
+    readers: rows.length,
+    over,
+    ready,
+    systems: [...systems.values()].sort((a, b) => b.ready - a.ready || collator.compare(a.system, b.system)),
+  };
 }
 
 /** Spark points by row key: values on the grid start, start+step … end; NaN where nothing was stored. */

@@ -6,7 +6,20 @@ import type { Alert, QueryData } from '../../api/types';
 import { Icon } from '../../parts/icons';
 import { Empty, ErrorBox, Skeleton } from '../../parts/states';
 import { href, location, setParams } from '../../router';
-import { attachAlerts, filterRows, formatSort, type Grouping, groupings, groupRows, parseOverview, parseSort, parseSparks, type Row, sortRows, totals } from './model';
+import {
+  attachAlerts,
+  filterRows,
+  formatSort,
+  type Grouping,
+  groupings,
+  groupRows,
+  parseOverview,
+  parseSort,
+  parseSparks,
+  type Row,
+  sortRows,
+  totals,
+} from './model';
 import { overviewExpression, sparkExpression } from './query';
 import { QueueTable, type TableLine } from './table';
 import { Tiles } from './tiles';
@@ -24,7 +37,11 @@ async function loadOverview(signal: AbortSignal) {
 async function loadSparks(signal: AbortSignal, queues: readonly string[] | undefined) {
   const end = Math.floor(Date.now() / 1000 / sparkStep) * sparkStep;
   const start = end - sparkSpan;
-  const { data } = await call<QueryData>('query_range', { query: sparkExpression(queues), start, end, step: sparkStep }, { signal, post: true });
+  const { data } = await call<QueryData>(
+    'query_range',
+    { query: sparkExpression(queues), start, end, step: sparkStep },
+    { signal, post: true },
+  );
   return parseSparks(data.resultType === 'matrix' ? data.result : [], start, end, sparkStep);
 }
 
@@ -41,7 +58,8 @@ export function OverviewPage() {
   const [inView, setInView] = useState<string[]>([]);
   const many = rows !== undefined && rows.length > sparkAll;
   const scope = many ? inView : undefined;
-  const sparkKey = rows === undefined || rows.length === 0 || (scope && scope.length === 0) ? null : `sparks:${scope ? scope.join('\u0000') : '*'}`;
+  const sparkKey =
+    rows === undefined || rows.length === 0 || (scope && scope.length === 0) ? null : `sparks:${scope ? scope.join('\u0000') : '*'}`;
   const sparks = useResource(sparkKey, (signal) => loadSparks(signal, scope), sparkStep);
 
   const known = useMemo(() => {
@@ -50,7 +68,9 @@ export function OverviewPage() {
   }, [rows, alerts.data]);
   const shown = useMemo(() => {
     if (!known) return [];
-    const matching = filterRows(known, text).filter((r) => (only === 'over' ? r.lagState === 'over' : only === 'alerts' ? r.firing + r.pending > 0 : true));
+    const matching = filterRows(known, text).filter((r) =>
+      only === 'over' ? r.lagState === 'over' : only === 'alerts' ? r.firing + r.pending > 0 : true,
+    );
     return sortRows(matching, sort);
   }, [known, text, only, formatSort(sort)]);
   const lines = useMemo<TableLine[]>(() => {
@@ -80,7 +100,12 @@ export function OverviewPage() {
         <label class="search">
           <span class="sr">Filter queues</span>
           <Icon name="search" />
-          <input type="search" placeholder="Filter by queue, group, vhost …" value={text} onInput={(e) => setParams({ q: e.currentTarget.value })} />
+          <input
+            type="search"
+            placeholder="Filter by queue, group, vhost …"
+            value={text}
+            onInput={(e) => setParams({ q: e.currentTarget.value })}
+          />
         </label>
         <GroupSwitch group={group} />
         {only === 'over' || only === 'alerts' ? (
@@ -105,7 +130,12 @@ export function OverviewPage() {
           </Empty>
         </div>
       ) : (
-        <QueueTable lines={lines} sort={sort} sparks={sparks.data} onInView={many ? (list: Row[]) => setInView(uniqueQueues(list)) : undefined} />
+        <QueueTable
+          lines={lines}
+          sort={sort}
+          sparks={sparks.data}
+          onInView={many ? (list: Row[]) => setInView(uniqueQueues(list)) : undefined}
+        />
       )}
     </div>
   );
@@ -136,11 +166,14 @@ function NoQueues({ nodesDown }: { nodesDown: number }) {
       <Empty title="No queue found yet">
         {nodesDown > 0 ? (
           <p>
-            {nodesDown} {nodesDown === 1 ? 'broker was' : 'brokers were'} asked and did not answer: see the error on the <a href={href('/targets')}>Targets</a> page.
+            {nodesDown} {nodesDown === 1 ? 'broker was' : 'brokers were'} asked and did not answer: see the error on the{' '}
+            <a href={href('/targets')}>Targets</a> page.
           </p>
         ) : null}
         <p>
-          Without configuration, Nilometer looks for brokers on this machine at their usual ports (Redis 6379, Disque 7711, RabbitMQ 15672 and 15692, Kafka 9092, NATS 8222, beanstalkd 11300, NSQ 4151, ActiveMQ and Artemis 8161). A broker that starts later is found by itself.
+          Without configuration, Nilometer looks for brokers on this machine at their usual ports (Redis 6379, Disque 7711, RabbitMQ 15672
+          and 15692, Kafka 9092, NATS 8222, beanstalkd 11300, NSQ 4151, ActiveMQ and Artemis 8161). A broker that starts later is found by
+          itself.
         </p>
         <p>For a broker elsewhere, add a scrape job with a collector to the configuration file and reload:</p>
         <pre>{`scrape_configs:
@@ -149,7 +182,8 @@ function NoQueues({ nodesDown }: { nodesDown: number }) {
     static_configs:
       - targets: ['redis.example.internal:6379']`}</pre>
         <p>
-          Whether the broker was reached, and the error if not, stands on the <a href={href('/targets')}>Targets</a> page. Metrics of your own exporters appear here as soon as they use the common names, <code>queue_messages_ready</code> first of all.
+          Whether the broker was reached, and the error if not, stands on the <a href={href('/targets')}>Targets</a> page. Metrics of your
+          own exporters appear here as soon as they use the common names, <code>queue_messages_ready</code> first of all.
         </p>
         <p>
           <a class="button primary" href={href('/targets')}>

@@ -1,9 +1,10 @@
 /** The list of readers: an ARIA table whose rows exist only near the window, so that thousands cost what dozens do. */
-import { memo } from '../../parts/memo';
+
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from 'preact/hooks';
 import { human } from '../../format/duration';
 import { count, exact, rate, UNKNOWN } from '../../format/number';
 import { Icon, type IconName } from '../../parts/icons';
+import { memo } from '../../parts/memo';
 import { href, setParams } from '../../router';
 import { formatSort, type LagState, type Row, type Section, type Sort, type SortColumn, sparkPath } from './model';
 import { keyLabels } from './query';
@@ -92,7 +93,13 @@ export function QueueTable({ lines, sort, sparks, onInView }: Props) {
   }, [lines, span.first, span.last, onInView !== undefined]);
 
   return (
-    <div class={compactRows ? 'qtable card compact' : 'qtable card'} role="table" aria-label="Queues" aria-rowcount={lines.length + 1} aria-colcount={columns.length}>
+    <div
+      class={compactRows ? 'qtable card compact' : 'qtable card'}
+      role="table"
+      aria-label="Queues"
+      aria-rowcount={lines.length + 1}
+      aria-colcount={columns.length}
+    >
       <div class="qhead" role="rowgroup">
         <div class="qrow" role="row" aria-rowindex={1}>
           {columns.map((c) => (
@@ -167,7 +174,17 @@ function SectionView({ section, top, index }: { section: Section; top: number; i
 const lagIcon: Record<LagState, IconName | undefined> = { over: 'warn', near: 'pending', ok: 'ok', none: undefined };
 const lagWord: Record<LagState, string> = { over: 'over its objective', near: 'near its objective', ok: 'within its objective', none: '' };
 
-const RowView = memo(function RowView({ row, top, index, spark }: { row: Row; top: number; index: number; spark: Float64Array | undefined }) {
+const RowView = memo(function RowView({
+  row,
+  top,
+  index,
+  spark,
+}: {
+  row: Row;
+  top: number;
+  index: number;
+  spark: Float64Array | undefined;
+}) {
   const { labels } = row;
   const place = [labels.cluster, labels.vhost === '' ? '' : `vhost ${labels.vhost}`].filter(Boolean).join(' · ');
   const icon = lagIcon[row.lagState];
@@ -223,15 +240,30 @@ const RowView = memo(function RowView({ row, top, index, spark }: { row: Row; to
       <div role="cell" class="qcell num c-out" title={exact(row.outRate)} data-name="Out/s">
         {rate(row.outRate)}
       </div>
-      <div role="cell" class={`qcell num c-lag lag-${row.lagState}`} title={row.slo === undefined ? 'no objective known' : `${lagWord[row.lagState]} of ${human(row.slo)}`} data-name="Lag">
+      <div
+        role="cell"
+        class={`qcell num c-lag lag-${row.lagState}`}
+        title={row.slo === undefined ? 'no objective known' : `${lagWord[row.lagState]} of ${human(row.slo)}`}
+        data-name="Lag"
+      >
         {icon && row.lagState !== 'ok' ? <Icon name={icon} /> : null}
         {human(row.lag)}
         {row.lagState === 'over' || row.lagState === 'near' ? <span class="sr"> {lagWord[row.lagState]}</span> : null}
       </div>
-      <div role="cell" class="qcell num c-drain" title={row.drain === Number.POSITIVE_INFINITY ? 'does not drain: as much comes in as goes out, or more' : undefined} data-name="Drains in">
+      <div
+        role="cell"
+        class="qcell num c-drain"
+        title={row.drain === Number.POSITIVE_INFINITY ? 'does not drain: as much comes in as goes out, or more' : undefined}
+        data-name="Drains in"
+      >
         {human(row.drain)}
       </div>
-      <div role="cell" class={row.consumers === 0 && (row.ready ?? 0) > 0 ? 'qcell num c-consumers none' : 'qcell num c-consumers'} title={row.consumers === 0 && (row.ready ?? 0) > 0 ? 'messages wait and nobody reads' : undefined} data-name="Consumers">
+      <div
+        role="cell"
+        class={row.consumers === 0 && (row.ready ?? 0) > 0 ? 'qcell num c-consumers none' : 'qcell num c-consumers'}
+        title={row.consumers === 0 && (row.ready ?? 0) > 0 ? 'messages wait and nobody reads' : undefined}
+        data-name="Consumers"
+      >
         {row.consumers === 0 && (row.ready ?? 0) > 0 ? <Icon name="warn" /> : null}
         {count(row.consumers)}
       </div>

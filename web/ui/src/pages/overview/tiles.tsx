@@ -4,17 +4,34 @@ import { Icon } from '../../parts/icons';
 import { href, setParams } from '../../router';
 import type { Overview, Totals } from './model';
 
-const tileSystems = 5;
+const tileSystems = 4;
 
 /** The four questions of a morning: is anybody late, how much waits, is a broker away, does something fire. */
-export function Tiles({ totals, overview, alerts, alertsError, only }: { totals: Totals; overview: Overview; alerts: Alert[] | undefined; alertsError: Error | undefined; only: string | null }) {
+export function Tiles({
+  totals,
+  overview,
+  alerts,
+  alertsError,
+  only,
+}: {
+  totals: Totals;
+  overview: Overview;
+  alerts: Alert[] | undefined;
+  alertsError: Error | undefined;
+  only: string | null;
+}) {
   const firing = alerts?.filter((a) => a.state === 'firing').length;
   const pending = alerts?.filter((a) => a.state === 'pending').length ?? 0;
   const down = overview.nodesDown.length;
   const rest = totals.systems.slice(tileSystems);
   return (
     <div class="tiles">
-      <button type="button" class={totals.over > 0 ? 'tile bad' : 'tile ok'} aria-pressed={only === 'over'} onClick={() => setParams({ only: only === 'over' ? undefined : 'over' })}>
+      <button
+        type="button"
+        class={totals.over > 0 ? 'tile bad' : 'tile ok'}
+        aria-pressed={only === 'over'}
+        onClick={() => setParams({ only: only === 'over' ? undefined : 'over' })}
+      >
         <span class="tile-name">Readers over objective</span>
         <span class="tile-value">
           <Icon name={totals.over > 0 ? 'warn' : 'ok'} />
@@ -47,16 +64,36 @@ export function Tiles({ totals, overview, alerts, alertsError, only }: { totals:
           {down}
           <small>of {overview.nodes}</small>
         </span>
-        <span class="tile-note">{down > 0 ? overview.nodesDown.slice(0, 2).map((n) => `${n.labels['system'] ?? ''} ${n.labels['node'] ?? n.labels['instance'] ?? ''}`.trim()).join(', ') + (down > 2 ? ' …' : '') : overview.nodes === 0 ? 'no node reports queue_up' : 'all answer'}</span>
+        <span class="tile-note">
+          {down > 0
+            ? overview.nodesDown
+                .slice(0, 2)
+                .map((n) => `${n.labels['system'] ?? ''} ${n.labels['node'] ?? n.labels['instance'] ?? ''}`.trim())
+                .join(', ') + (down > 2 ? ' …' : '')
+            : overview.nodes === 0
+              ? 'no node reports queue_up'
+              : 'all answer'}
+        </span>
       </a>
-      <a class={firing ? 'tile bad' : pending ? 'tile warn' : 'tile ok'} href={href('/alerts', { state: firing ? 'firing' : pending ? 'pending' : undefined })}>
+      <a
+        class={firing ? 'tile bad' : pending ? 'tile warn' : 'tile ok'}
+        href={href('/alerts', { state: firing ? 'firing' : pending ? 'pending' : undefined })}
+      >
         <span class="tile-name">Alerts firing</span>
         <span class="tile-value">
           <Icon name={firing ? 'fire' : pending ? 'pending' : 'ok'} />
           {firing ?? '—'}
           {pending > 0 ? <small>{pending} pending</small> : null}
         </span>
-        <span class="tile-note">{firing === undefined ? (alertsError ? 'alerts could not be read' : 'loading') : firing > 0 ? names(alerts ?? []) : 'nothing fires'}</span>
+        <span class="tile-note">
+          {firing === undefined
+            ? alertsError
+              ? 'alerts could not be read'
+              : 'loading'
+            : firing > 0
+              ? names(alerts ?? [])
+              : 'nothing fires'}
+        </span>
       </a>
     </div>
   );
@@ -64,9 +101,15 @@ export function Tiles({ totals, overview, alerts, alertsError, only }: { totals:
 
 function names(alerts: readonly Alert[]): string {
   const seen = new Map<string, number>();
-  for (const a of alerts) if (a.state === 'firing') seen.set(a.labels['alertname'] ?? 'alert', (seen.get(a.labels['alertname'] ?? 'alert') ?? 0) + 1);
+  for (const a of alerts)
+    if (a.state === 'firing') seen.set(a.labels['alertname'] ?? 'alert', (seen.get(a.labels['alertname'] ?? 'alert') ?? 0) + 1);
   const sorted = [...seen].sort((a, b) => b[1] - a[1]);
-  return sorted.slice(0, 2).map(([n, c]) => (c > 1 ? `${n} ×${c}` : n)).join(', ') + (sorted.length > 2 ? ' …' : '');
+  return (
+    sorted
+      .slice(0, 2)
+      .map(([n, c]) => (c > 1 ? `${n} ×${c}` : n))
+      .join(', ') + (sorted.length > 2 ? ' …' : '')
+  );
 }
 
 /** One bar split by system. */

@@ -20,6 +20,7 @@ export interface ChartSpec {
   stacked?: boolean;
   filled?: boolean;
   show: (value: number) => string;
+  unit: 'number' | 'count' | 'seconds';
   lines: Line[];
   /** Expressions that Explore opens, one panel each. */
   explore: (labels: ReaderLabels) => string[];
@@ -34,6 +35,7 @@ export const charts: ChartSpec[] = [
     note: 'waiting, being worked on, not yet due',
     stacked: true,
     show: count,
+    unit: 'count',
     lines: [
       { field: 'in_flight', name: 'In flight', color: 2, expr: sum('queue_messages_in_flight') },
       { field: 'ready', name: 'Ready', color: 0, expr: sum('queue_messages_ready') },
@@ -47,12 +49,16 @@ export const charts: ChartSpec[] = [
     title: 'In and out per second',
     note: 'put in against finished',
     show: rate,
+    unit: 'number',
     lines: [
       { field: 'in', name: 'In', color: 1, expr: (m, w) => `sum(rate(queue_messages_enqueued_total{${m}}[${w}]))` },
       { field: 'out', name: 'Out', color: 3, expr: (m, w) => `sum(rate(queue_messages_dequeued_total{${m}}[${w}]))` },
       { field: 'redelivered', name: 'Redelivered', color: 4, expr: (m, w) => `sum(rate(queue_messages_redelivered_total{${m}}[${w}]))` },
     ],
-    explore: (l) => [`rate(queue_messages_enqueued_total{${shortMatchers(l)}}[5m])`, `rate(queue_messages_dequeued_total{${shortMatchers(l)}}[5m])`],
+    explore: (l) => [
+      `rate(queue_messages_enqueued_total{${shortMatchers(l)}}[5m])`,
+      `rate(queue_messages_dequeued_total{${shortMatchers(l)}}[5m])`,
+    ],
   },
   {
     id: 'lag',
@@ -60,6 +66,7 @@ export const charts: ChartSpec[] = [
     note: 'age of the oldest unfinished message',
     filled: true,
     show: human,
+    unit: 'seconds',
     lines: [
       { field: 'lag', name: 'Lag', color: 0, expr: (m) => `max(queue_lag_seconds{${m}})` },
       { field: 'slo', name: 'Objective', color: 7, expr: (m) => `max(queue_slo_lag_seconds{${m}})`, reference: true },
@@ -72,6 +79,7 @@ export const charts: ChartSpec[] = [
     note: 'readers attached',
     filled: true,
     show: count,
+    unit: 'count',
     lines: [{ field: 'consumers', name: 'Consumers', color: 6, expr: sum('queue_consumers') }],
     explore: (l) => [`queue_consumers{${shortMatchers(l)}}`],
   },

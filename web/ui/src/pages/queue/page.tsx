@@ -52,7 +52,8 @@ export function QueuePage() {
       </div>
     );
   }
-  const goTo = (next: Span) => setParams({ range: format(next.range), end: next.end === null ? undefined : dateTime(next.end, 'utc') }, { replace: false });
+  const goTo = (next: Span) =>
+    setParams({ range: format(next.range), end: next.end === null ? undefined : dateTime(next.end, 'utc') }, { replace: false });
   const place = [
     ['System', labels.system],
     ['Cluster', labels.cluster],
@@ -85,13 +86,21 @@ export function QueuePage() {
       ) : state.loading ? (
         <Skeleton rows={2} />
       ) : state.error ? null : (
-        <div class="card note">Nothing is known of this queue right now: it is gone, or its broker does not answer (see <a href={href('/targets')}>Targets</a>). What was stored before is below.</div>
+        <div class="card note">
+          Nothing is known of this queue right now: it is gone, or its broker does not answer (see <a href={href('/targets')}>Targets</a>).
+          What was stored before is below.
+        </div>
       )}
       {own.length > 0 ? <OwnAlerts alerts={own} /> : null}
       <div class="toolbar queue-toolbar">
         <span class="segments" role="group" aria-label="Range">
           {ranges.map((r) => (
-            <button key={r} type="button" aria-pressed={span.end === null && span.range === parse(r)} onClick={() => goTo({ range: parse(r) as number, end: null })}>
+            <button
+              key={r}
+              type="button"
+              aria-pressed={span.end === null && span.range === parse(r)}
+              onClick={() => goTo({ range: parse(r) as number, end: null })}
+            >
               {r}
             </button>
           ))}
@@ -136,8 +145,25 @@ function Facts({ row }: { row: Row }) {
     { name: 'In flight', value: count(row.inFlight), note: 'not yet acknowledged', title: exact(row.inFlight) },
     { name: 'In', value: row.inRate === undefined ? UNKNOWN : `${rate(row.inRate)}/s`, note: 'put in, 5 min rate' },
     { name: 'Out', value: row.outRate === undefined ? UNKNOWN : `${rate(row.outRate)}/s`, note: 'finished, 5 min rate' },
-    { name: 'Lag', value: human(row.lag), note: row.slo === undefined ? 'no objective known' : over ? `over the objective of ${human(row.slo)}` : row.lagState === 'near' ? `near the objective of ${human(row.slo)}` : `objective ${human(row.slo)}`, bad: over, warn: row.lagState === 'near' },
-    { name: 'Drains in', value: human(row.drain), note: row.drain === Number.POSITIVE_INFINITY ? 'does not drain at present' : 'at the present rates' },
+    {
+      name: 'Lag',
+      value: human(row.lag),
+      note:
+        row.slo === undefined
+          ? 'no objective known'
+          : over
+            ? `over the objective of ${human(row.slo)}`
+            : row.lagState === 'near'
+              ? `near the objective of ${human(row.slo)}`
+              : `objective ${human(row.slo)}`,
+      bad: over,
+      warn: row.lagState === 'near',
+    },
+    {
+      name: 'Drains in',
+      value: human(row.drain),
+      note: row.drain === Number.POSITIVE_INFINITY ? 'does not drain at present' : 'at the present rates',
+    },
     { name: 'Consumers', value: count(row.consumers), note: idle ? 'messages wait, nobody reads' : 'attached', bad: idle },
     { name: 'Dead', value: count(row.dead), note: 'parked for good', warn: (row.dead ?? 0) > 0 },
   ];
@@ -197,13 +223,21 @@ function Chart({ spec, labels, id, span, onZoom, onZoomOut }: ChartProps) {
       const end = span.end === null ? (Math.floor(Date.now() / stepMs) * stepMs) / 1000 : span.end / 1000;
       const start = Number((end - span.range / 1000).toFixed(3));
       const window = format(Math.max(300_000, 4 * stepMs));
-      const { data } = await call<QueryData>('query_range', { query: chartExpression(spec, labels, window), start, end, step }, { signal, post: true });
+      const { data } = await call<QueryData>(
+        'query_range',
+        { query: chartExpression(spec, labels, window), start, end, step },
+        { signal, post: true },
+      );
       const x = grid(start, end, step);
       return { x, start, end, series: chartSeries(spec, data.resultType === 'matrix' ? data.result : [], start, step, x.length) };
     },
     span.end === null ? Math.min(step, 60) : Number.POSITIVE_INFINITY,
   );
-  const explore = encodePanels(spec.explore(labels).map((expr) => ({ ...defaultPanel, expr, tab: 'graph' as const, range: span.range, end: span.end, stacked: spec.stacked ?? false })));
+  const explore = encodePanels(
+    spec
+      .explore(labels)
+      .map((expr) => ({ ...defaultPanel, expr, tab: 'graph' as const, range: span.range, end: span.end, stacked: spec.stacked ?? false })),
+  );
   const { data } = result;
   return (
     <section class="card chart" aria-label={spec.title}>
@@ -231,7 +265,22 @@ function Chart({ spec, labels, id, span, onZoom, onZoomOut }: ChartProps) {
                   </li>
                 ))}
               </ul>
-              <Plot x={data.x} series={data.series} span={[data.start, data.end]} label={`${spec.title} of ${labels.queue}`} stacked={spec.stacked ?? false} filled={spec.filled ?? false} fromZero height={210} show={spec.show} sync="queue" tip="all" onZoom={onZoom} onZoomOut={onZoomOut} />
+              <Plot
+                x={data.x}
+                series={data.series}
+                span={[data.start, data.end]}
+                label={`${spec.title} of ${labels.queue}`}
+                stacked={spec.stacked ?? false}
+                filled={spec.filled ?? false}
+                fromZero
+                height={210}
+                show={spec.show}
+                unit={spec.unit}
+                sync="queue"
+                tip="all"
+                onZoom={onZoom}
+                onZoomOut={onZoomOut}
+              />
             </div>
           )
         ) : result.error ? null : (

@@ -14,7 +14,10 @@ import { location, setParams } from '../../router';
 import { words } from './words';
 
 type Facts = Record<string, unknown>;
-const status = <T,>(name: string) => async (signal: AbortSignal) => (await call<T>(`status/${name}`, {}, { signal })).data;
+const status =
+  <T,>(name: string) =>
+  async (signal: AbortSignal) =>
+    (await call<T>(`status/${name}`, {}, { signal })).data;
 const absent = (r: Resource<unknown>) => r.error instanceof ApiError && r.error.status === 404;
 
 export function StatusPage() {
@@ -53,7 +56,17 @@ export function StatusPage() {
   );
 }
 
-function Part({ title, of, tools, children }: { title: string; of: Resource<unknown>; tools?: ComponentChildren; children: ComponentChildren }) {
+function Part({
+  title,
+  of,
+  tools,
+  children,
+}: {
+  title: string;
+  of: Resource<unknown>;
+  tools?: ComponentChildren;
+  children: ComponentChildren;
+}) {
   if (absent(of)) return null;
   return (
     <section class="card" aria-label={title}>
@@ -115,7 +128,8 @@ function Value({ name, value }: { name: string; value: unknown }) {
     );
   }
   if (value === '' || value === null || value === undefined) return <span class="muted">—</span>;
-  if (typeof value === 'number') return <>{Number.isSafeInteger(value) && Math.abs(value) < 1e15 ? value.toLocaleString('en-US') : String(value)}</>;
+  if (typeof value === 'number')
+    return <>{Number.isSafeInteger(value) && Math.abs(value) < 1e15 ? value.toLocaleString('en-US') : String(value)}</>;
   return <>{typeof value === 'object' ? JSON.stringify(value) : String(value)}</>;
 }
 
@@ -139,7 +153,9 @@ function Head({ tsdb }: { tsdb: TsdbStatus }) {
         <Stat name="Newest sample" value={known ? <Moment ms={h.maxTime} /> : '—'} />
       </div>
       <div class="top-lists">
-        {lists.map(([title, list, show]) => (list && list.length > 0 ? <TopList key={title} title={title} list={list} show={show} /> : null))}
+        {lists.map(([title, list, show]) =>
+          list && list.length > 0 ? <TopList key={title} title={title} list={list} show={show} /> : null,
+        )}
       </div>
     </>
   );

@@ -11,7 +11,7 @@ import { Icon } from '../../parts/icons';
 import { Empty, ErrorBox, Skeleton } from '../../parts/states';
 import { Ago } from '../../parts/time';
 import { location, setParams } from '../../router';
-import { filterTargets, poolsOf, type Pool } from './model';
+import { filterTargets, type Pool, poolsOf } from './model';
 
 const healths = ['down', 'unknown', 'up'] as const;
 /** A pool with more targets shows the rest on demand. */
@@ -23,7 +23,10 @@ export function TargetsPage() {
   const text = params.get('q') ?? '';
   const result = useResource('targets', async (signal) => (await call<Targets>('targets', { state: 'active' }, { signal })).data);
   const targets = result.data?.activeTargets;
-  const counts = useMemo(() => Object.fromEntries(healths.map((h) => [h, (targets ?? []).filter((t) => t.health === h).length])), [targets]);
+  const counts = useMemo(
+    () => Object.fromEntries(healths.map((h) => [h, (targets ?? []).filter((t) => t.health === h).length])),
+    [targets],
+  );
   const pools = useMemo(() => poolsOf(targets ?? [], filterTargets(targets ?? [], health, text)), [targets, health, text]);
   const dropped = Object.values(result.data?.droppedTargetCounts ?? {}).reduce((a, b) => a + b, 0);
 
@@ -44,7 +47,12 @@ export function TargetsPage() {
         <label class="search">
           <span class="sr">Filter targets</span>
           <Icon name="search" />
-          <input type="search" placeholder="Filter by pool, endpoint, label, error …" value={text} onInput={(e) => setParams({ q: e.currentTarget.value })} />
+          <input
+            type="search"
+            placeholder="Filter by pool, endpoint, label, error …"
+            value={text}
+            onInput={(e) => setParams({ q: e.currentTarget.value })}
+          />
         </label>
         {dropped > 0 ? <span class="muted">{dropped} dropped by relabelling</span> : null}
       </div>
@@ -55,7 +63,10 @@ export function TargetsPage() {
         )
       ) : targets.length === 0 ? (
         <Empty title="No targets">
-          <p>Nothing is scraped. Scrape jobs are listed under <code>scrape_configs</code> in the configuration; a discovery that finds nothing yet shows no target.</p>
+          <p>
+            Nothing is scraped. Scrape jobs are listed under <code>scrape_configs</code> in the configuration; a discovery that finds
+            nothing yet shows no target.
+          </p>
         </Empty>
       ) : pools.length === 0 ? (
         <Empty title="No target matches">
@@ -89,26 +100,24 @@ function PoolView({ pool }: { pool: Pool }) {
         </Badge>
       </div>
       {open ? (
-        <div class="scroll-x">
-          <table class="plain target-table">
-            <thead>
-              <tr>
-                <th scope="col">Health</th>
-                <th scope="col">Endpoint</th>
-                <th scope="col">Labels</th>
-                <th scope="col" class="num">
-                  Last scrape
-                </th>
-                <th scope="col" class="num">
-                  Took
-                </th>
-              </tr>
-            </thead>
-            {shown.map((t, i) => (
-              <TargetView key={`${t.scrapeUrl}${i}`} target={t} />
-            ))}
-          </table>
-        </div>
+        <table class="plain stacking target-table">
+          <thead>
+            <tr>
+              <th scope="col">Health</th>
+              <th scope="col">Endpoint</th>
+              <th scope="col">Labels</th>
+              <th scope="col" class="num">
+                Last scrape
+              </th>
+              <th scope="col" class="num">
+                Took
+              </th>
+            </tr>
+          </thead>
+          {shown.map((t, i) => (
+            <TargetView key={`${t.scrapeUrl}${i}`} target={t} />
+          ))}
+        </table>
       ) : null}
       {open && shown.length < pool.shown.length ? (
         <div class="note">
@@ -128,7 +137,10 @@ function TargetView({ target: t }: { target: Target }) {
     <tbody>
       <tr>
         <td>
-          <Badge tone={t.health === 'up' ? 'ok' : t.health === 'down' ? 'bad' : 'quiet'} icon={t.health === 'up' ? 'ok' : t.health === 'down' ? 'fire' : 'pending'}>
+          <Badge
+            tone={t.health === 'up' ? 'ok' : t.health === 'down' ? 'bad' : 'quiet'}
+            icon={t.health === 'up' ? 'ok' : t.health === 'down' ? 'fire' : 'pending'}
+          >
             {t.health}
           </Badge>
         </td>
