@@ -396,8 +396,8 @@ async fn servers_that_are_no_redis_or_refuse_say_so() {
 }
 
 const INFO_AND_TIME: &[u8] =
-    b"$34\r\nredis_version:7.0.15\r\nrole:master\r\n\r\n*2\r\n$10\r\n1795372240\r\n$1\r\n0\r\n";
-const INFO_TIME_AND_A_HALF: &[u8] = b"$34\r\nredis_version:7.0.15\r\nrole:master\r\n\r\n*2\r\n$10\r\n1795372240\r\n$1\r\n0\r\n+OK\r\n:3\r\n*2\r\n$5\r\nhe";
+    b"$35\r\nredis_version:7.0.15\r\nrole:master\r\n\r\n*2\r\n$10\r\n1795372240\r\n$1\r\n0\r\n";
+const INFO_TIME_AND_A_HALF: &[u8] = b"$35\r\nredis_version:7.0.15\r\nrole:master\r\n\r\n*2\r\n$10\r\n1795372240\r\n$1\r\n0\r\n+OK\r\n:3\r\n*2\r\n$5\r\nhe";
 
 #[tokio::test]
 async fn an_answer_cut_in_the_middle_is_partial() {
