@@ -4,4 +4,5 @@
 pub mod collector;
 pub mod discovery;
 pub mod exposition;
+pub mod loopback;
 pub mod metrics;

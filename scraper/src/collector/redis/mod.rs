@@ -4,7 +4,7 @@
 //! are its master's; in cluster mode every master is a target and a key that lives elsewhere is left to its own.
 //!
 //! One collection is: `INFO` and `TIME`; `SCAN` within its budget, if asked for; then per database the rounds of the
-//! [`probe`]s, each one pipeline. It ends at 0.8 × interval (and before the scrape timeout); what came until then is the
+//! probes, each one pipeline. It ends at 0.8 × interval (and before the scrape timeout); what came until then is the
 //! answer, and `queue_collector_partial` says why it is not all. The connection is kept between collections and made
 //! anew when it broke. Only reading commands are sent; payloads are hashed or read for a time and dropped.
 //!
@@ -18,7 +18,7 @@ mod scan;
 mod session;
 mod stream;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 

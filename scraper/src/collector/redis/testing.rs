@@ -21,19 +21,19 @@ use crate::collector::{
 };
 
 /// Decodes the first reply of `bytes` as the collector would.
-pub(super) fn decode(bytes: &[u8]) -> Reply {
+pub(crate) fn decode(bytes: &[u8]) -> Reply {
     Decoder::new(Limits::default()).decode(&mut &bytes[..]).unwrap().expect("a whole reply")
 }
 
 /// The words of a command.
-pub(super) fn words(command: &Command) -> Vec<String> {
+pub(crate) fn words(command: &Command) -> Vec<String> {
     let reply = decode(command.encoded());
     let text = |word: &Reply| String::from_utf8_lossy(word.bytes().unwrap()).into_owned();
     reply.array().unwrap().iter().map(text).collect()
 }
 
 /// The recorded answers by command.
-pub(super) fn recorded() -> HashMap<String, Reply> {
+pub(crate) fn recorded() -> HashMap<String, Reply> {
     let text = include_str!("../../../testdata/redis/streams_lists.txt");
     text.split("\n> ")
         .skip(1)
@@ -46,28 +46,28 @@ pub(super) fn recorded() -> HashMap<String, Reply> {
 }
 
 /// A probe's readings with the doubts about them.
-pub(super) struct Played {
-    pub(super) readings: Vec<QueueReading>,
-    pub(super) doubts: Doubts,
-    pub(super) account: Account,
-    pub(super) commands: Vec<String>,
+pub(crate) struct Played {
+    pub(crate) readings: Vec<QueueReading>,
+    pub(crate) doubts: Doubts,
+    pub(crate) account: Account,
+    pub(crate) commands: Vec<String>,
 }
 
 impl Played {
-    pub(super) fn reading(&self, queue: &str, group: &str) -> &QueueReading {
+    pub(crate) fn reading(&self, queue: &str, group: &str) -> &QueueReading {
         self.readings
             .iter()
             .find(|reading| reading.queue == queue && reading.group == group)
             .unwrap_or_else(|| panic!("no reading of {queue:?} {group:?}"))
     }
 
-    pub(super) fn get(&self, queue: &str, group: &str, metric: QueueMetric) -> Option<f64> {
+    pub(crate) fn get(&self, queue: &str, group: &str, metric: QueueMetric) -> Option<f64> {
         self.reading(queue, group).get(metric)
     }
 }
 
 /// Plays a probe against `answer`; `None` cuts the connection there.
-pub(super) fn play(
+pub(crate) fn play(
     probe: impl Probe + 'static,
     memory: &mut Memory,
     now_ms: i64,
@@ -102,28 +102,28 @@ pub(super) fn play(
     Played { readings, doubts, account, commands: sent }
 }
 
-pub(super) fn bulk(text: impl AsRef<[u8]>) -> Reply {
+pub(crate) fn bulk(text: impl AsRef<[u8]>) -> Reply {
     Reply::Bulk(text.as_ref().to_vec())
 }
 
-pub(super) fn int(number: i64) -> Reply {
+pub(crate) fn int(number: i64) -> Reply {
     Reply::Integer(number)
 }
 
-pub(super) fn error(text: &str) -> Reply {
+pub(crate) fn error(text: &str) -> Reply {
     Reply::Error(text.to_owned())
 }
 
-pub(super) fn list(elements: impl IntoIterator<Item = Reply>) -> Reply {
+pub(crate) fn list(elements: impl IntoIterator<Item = Reply>) -> Reply {
     Reply::Array(elements.into_iter().collect())
 }
 
 /// A session as the scrape loop would have it.
-pub(super) fn session(address: &str, options: &str) -> Box<dyn CollectorSession> {
+pub(crate) fn session(address: &str, options: &str) -> Box<dyn CollectorSession> {
     session_at(address, options, Arc::new(ManualClock::new(0)))
 }
 
-pub(super) fn session_at(address: &str, options: &str, clock: Arc<ManualClock>) -> Box<dyn CollectorSession> {
+pub(crate) fn session_at(address: &str, options: &str, clock: Arc<ManualClock>) -> Box<dyn CollectorSession> {
     let job = JobSettings {
         job_name: "redis".into(),
         scrape_interval: Duration::from_secs(15),
@@ -142,12 +142,12 @@ pub(super) fn session_at(address: &str, options: &str, clock: Arc<ManualClock>) 
     })
 }
 
-pub(super) async fn collect(session: &mut Box<dyn CollectorSession>) -> Result<Scrape, CollectError> {
+pub(crate) async fn collect(session: &mut Box<dyn CollectorSession>) -> Result<Scrape, CollectError> {
     session.collect(Instant::now() + Duration::from_secs(10)).await
 }
 
 /// The value of the one sample of `metric` whose labels hold all of `labels`.
-pub(super) fn value(samples: &[ScrapedSample], metric: &str, labels: &[(&str, &str)]) -> Option<f64> {
+pub(crate) fn value(samples: &[ScrapedSample], metric: &str, labels: &[(&str, &str)]) -> Option<f64> {
     let mut found = samples.iter().filter(|sample| {
         sample.labels.metric_name() == metric
             && labels.iter().all(|(name, value)| sample.labels.value(name) == *value)
@@ -158,7 +158,7 @@ pub(super) fn value(samples: &[ScrapedSample], metric: &str, labels: &[(&str, &s
 }
 
 /// A `redis-server` of our own.
-pub(super) struct RealRedis {
+pub(crate) struct RealRedis {
     process: Child,
     port: u16,
     arguments: Vec<String>,
@@ -167,7 +167,7 @@ pub(super) struct RealRedis {
 
 impl RealRedis {
     /// Starts one; `None`, with a loud note, where the binary is not installed and this is not CI.
-    pub(super) async fn start(arguments: &[&str]) -> Option<Self> {
+    pub(crate) async fn start(arguments: &[&str]) -> Option<Self> {
         if Process::new("redis-server").arg("--version").stdout(Stdio::null()).status().is_err() {
             assert!(std::env::var_os("CI").is_none(), "redis-server is not installed, and this is CI");
             eprintln!("SKIPPED: redis-server is not installed (Debian package redis-server)");
@@ -182,18 +182,18 @@ impl RealRedis {
         Some(redis)
     }
 
-    pub(super) fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
     /// Ends the process hard.
-    pub(super) fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
     }
 
     /// Starts it again on the same port, empty.
-    pub(super) async fn restart(&mut self) {
+    pub(crate) async fn restart(&mut self) {
         self.process = spawn(self.port, self.dir.path(), &self.arguments);
         self.wait().await;
     }
@@ -207,14 +207,14 @@ impl RealRedis {
     }
 
     /// Sends commands, given as words separated by single spaces.
-    pub(super) async fn run(&self, commands: &[&str]) -> Vec<Reply> {
+    pub(crate) async fn run(&self, commands: &[&str]) -> Vec<Reply> {
         let commands: Vec<Vec<&[u8]>> =
             commands.iter().map(|command| command.split(' ').map(str::as_bytes).collect()).collect();
         self.send(&commands).await
     }
 
     /// Sends commands as binary words.
-    pub(super) async fn send(&self, commands: &[Vec<&[u8]>]) -> Vec<Reply> {
+    pub(crate) async fn send(&self, commands: &[Vec<&[u8]>]) -> Vec<Reply> {
         let stream = TcpStream::connect(self.address()).await.unwrap();
         let mut connection = Connection::new(stream, Limits::default());
         let commands: Vec<Command> = commands.iter().map(|words| raw(words)).collect();
@@ -243,7 +243,7 @@ fn spawn(port: u16, dir: &std::path::Path, arguments: &[String]) -> Child {
         .unwrap()
 }
 
-pub(super) fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
@@ -274,7 +274,7 @@ fn raw(words: &[&[u8]]) -> Command {
 
 /// Accepts connections and answers each with what `script` says, byte for byte, whatever is asked; then closes after
 /// `hold`.
-pub(super) async fn scripted(script: Vec<&'static [u8]>, hold: Duration) -> String {
+pub(crate) async fn scripted(script: Vec<&'static [u8]>, hold: Duration) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     tokio::spawn(async move {

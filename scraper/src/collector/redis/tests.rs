@@ -137,7 +137,8 @@ async fn the_documented_rights_suffice_and_missing_ones_are_named() {
     let Some(redis) = RealRedis::start(&[]).await else { return };
     redis.run(&["XADD orders * n 1", "XGROUP CREATE orders g 0", "LPUSH mail a"]).await;
     redis.run(&[&format!("ACL SETUSER mon on >pw {RIGHTS}"), "ACL SETUSER default off"]).await;
-    let options = |password: &str| format!("{{username: mon, password: {password}, scan: {{enabled: true}}}}");
+    let options =
+        |password: &str| format!("{{username: mon, password: {password}, scan: {{enabled: true}}}}");
     let mut good = session(&redis.address(), &options("pw"));
     let scrape = collect(&mut good).await.unwrap();
     assert_eq!(scrape.warnings, Vec::<String>::new());
@@ -260,7 +261,9 @@ async fn hostile_names_come_through() {
     // Two names that look the same once their invalid bytes are replaced.
     redis.send(&[vec![b"LPUSH", b"same\xff", b"a"], vec![b"LPUSH", b"same\xfe", b"a"]]).await;
     redis.send(&[vec![b"LPUSH", &[b'x'; 2000], b"a"]]).await;
-    redis.send(&[vec![b"XADD", b"s", b"*", b"k", b"v"], vec![b"XGROUP", b"CREATE", b"s", b"g\n\xff\"", b"0"]]).await;
+    redis
+        .send(&[vec![b"XADD", b"s", b"*", b"k", b"v"], vec![b"XGROUP", b"CREATE", b"s", b"g\n\xff\"", b"0"]])
+        .await;
     let scrape = collect(&mut session(&redis.address(), SCAN_ALL)).await.unwrap();
     for name in names {
         let name = String::from_utf8_lossy(name);

@@ -313,5 +313,6 @@ fn number(text: &[u8]) -> Result<i64, DecodeError> {
 }
 
 #[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "a test may panic")]
 #[path = "decode_tests.rs"]
 mod tests;
