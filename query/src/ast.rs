@@ -325,12 +325,20 @@ pub struct VectorMatching {
 }
 
 /// Values that stand in for series missing on one side (flag `promql-binop-fill-modifiers`).
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct FillValues {
     /// For a missing left side.
     pub lhs: Option<f64>,
     /// For a missing right side.
     pub rhs: Option<f64>,
+}
+
+/// Bits are compared, so that NaN equals itself.
+impl PartialEq for FillValues {
+    fn eq(&self, other: &Self) -> bool {
+        let bits = |fill: &Self| (fill.lhs.map(f64::to_bits), fill.rhs.map(f64::to_bits));
+        bits(self) == bits(other)
+    }
 }
 
 /// A call of a function.

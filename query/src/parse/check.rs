@@ -214,7 +214,7 @@ impl Checker<'_> {
         let func = call.func;
         let (named, found) = (func.args.len(), call.args.len());
         let fault = if func.variadic == 0 {
-            (named != found).then(|| ("", named))
+            (named != found).then_some(("", named))
         } else {
             let least = named - 1;
             let most = usize::try_from(func.variadic).ok().map(|further| least + further);

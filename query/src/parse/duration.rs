@@ -1,7 +1,7 @@
 //! Duration expressions: grammar and evaluation.
 //!
-//! After `offset` a bare number, `step()`, `range()`, `min_of(…)` or `max_of(…)` ends the duration, so that `x offset 5m
-//! + 1` is a sum; a duration that begins with a parenthesis goes on. Within brackets all arithmetic belongs to the
+//! After `offset` a bare number, `step()`, `range()`, `min_of(…)` or `max_of(…)` ends the duration: `x offset 5m * 2`
+//! is a product. A duration that begins with a parenthesis goes on. Within brackets all arithmetic belongs to the
 //! duration. (Prometheus' grammar resolves its conflicts so.)
 
 use super::error::{Fault, ParseError};

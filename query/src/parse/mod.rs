@@ -1,4 +1,11 @@
 //! PromQL's grammar: text → [`Expr`] and back.
+//!
+//! Text → tokens (`lexer`) → tree (`grammar` for what nests, `pieces` and `duration` for what does not) → types
+//! (`check`). Back: one line (`print`), many lines (`pretty`), JSON (`json`). The language, the texts of errors and the
+//! printed forms are those of Prometheus 3.14; `testdata/{parse_errors,print,pretty}.txt` hold what the real one says.
+//!
+//! Not here: limits on the length of texts, and what only an evaluation can find (`anchored` with the wrong function,
+//! an empty duration expression).
 
 mod check;
 mod duration;
@@ -66,7 +73,7 @@ impl ParseOptions {
 /// Parses and type-checks an expression. Cost is linear in the text.
 ///
 /// # Errors
-/// The first fault, in Prometheus' words; also when the tree is deeper than 1000 levels. The caller limits the length
+/// The first fault, in Prometheus' words; also when the tree is deeper than 500 levels. The caller limits the length
 /// of the text.
 pub fn parse(text: &str, options: &ParseOptions) -> Result<Expr, ParseError> {
     let lexed = lexer::lex(text);

@@ -85,14 +85,7 @@ fn fill_values(input: Tokens<'_>) -> Parsed<'_, FillValues> {
 }
 
 fn fill_value(input: Tokens<'_>) -> Parsed<'_, f64> {
-    soft_cut(delimited(kind(TokenKind::LeftParen), signed_number, kind(TokenKind::RightParen))).parse(input)
-}
-
-/// `parser`, whose soft error ends all alternatives but keeps its token, so that the caller can name the context.
-fn soft_cut<'a, T>(
-    parser: impl Parser<Tokens<'a>, Output = T, Error = Fault>,
-) -> impl Parser<Tokens<'a>, Output = T, Error = Fault> {
-    cut(parser)
+    cut(delimited(kind(TokenKind::LeftParen), signed_number, kind(TokenKind::RightParen))).parse(input)
 }
 
 /// `(a, "b.c", by)`: labels in parentheses.
@@ -231,7 +224,7 @@ pub(super) enum AtOperand {
 pub(super) fn at_operand(input: Tokens<'_>) -> Parsed<'_, (AtOperand, u32)> {
     let bound = |which, at| {
         let parens = pair(kind(TokenKind::LeftParen), kind(TokenKind::RightParen));
-        map(preceded(kind(TokenKind::Special(which)), soft_cut_to_error(parens)), move |(_, right)| {
+        map(preceded(kind(TokenKind::Special(which)), expect("@", "timestamp", parens)), move |(_, right)| {
             (AtOperand::Bound(at), right.span.end)
         })
     };
@@ -246,18 +239,6 @@ pub(super) fn at_operand(input: Tokens<'_>) -> Parsed<'_, (AtOperand, u32)> {
 fn at_seconds(input: Tokens<'_>) -> Parsed<'_, (AtOperand, u32)> {
     let (rest, seconds) = signed_number(input)?;
     Ok((rest, (AtOperand::Seconds(seconds), input.last_before(rest).end)))
-}
-
-/// Keeps the furthest token of a soft error: [`alt`] would otherwise report where it began.
-fn soft_cut_to_error<'a, T>(
-    mut parser: impl Parser<Tokens<'a>, Output = T, Error = Fault>,
-) -> impl Parser<Tokens<'a>, Output = T, Error = Fault> {
-    move |input: Tokens<'a>| {
-        parser.parse(input).map_err(|error| match error {
-            Err::Error(fault) => Err::Failure(fault.within(input.text(), "@", "timestamp")),
-            other => other,
-        })
-    }
 }
 
 /// A number or duration in seconds, with or without sign.

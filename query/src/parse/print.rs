@@ -160,8 +160,7 @@ pub(super) fn write_subquery_suffix(out: &mut dyn Write, subquery: &Subquery) ->
         write_duration(out, step)?;
     }
     out.write_char(']')?;
-    write_at(out, &subquery.time)?;
-    write_offset(out, &subquery.time)
+    write_time(out, &subquery.time, None)
 }
 
 fn write_matrix(out: &mut dyn Write, matrix: &MatrixSelector) -> fmt::Result {
@@ -170,15 +169,12 @@ fn write_matrix(out: &mut dyn Write, matrix: &MatrixSelector) -> fmt::Result {
     write_duration(out, &matrix.range)?;
     out.write_char(']')?;
     write_extended(out, matrix.vector.extended)?;
-    write_at(out, &matrix.vector.time)?;
-    write_offset(out, &matrix.vector.time)
+    write_time(out, &matrix.vector.time, None)
 }
 
 fn write_vector(out: &mut dyn Write, vector: &VectorSelector) -> fmt::Result {
     write_series(out, vector)?;
-    write_at(out, &vector.time)?;
-    write_extended(out, vector.extended)?;
-    write_offset(out, &vector.time)
+    write_time(out, &vector.time, vector.extended)
 }
 
 /// Name and matchers. Matchers are sorted by their text.
@@ -198,6 +194,27 @@ fn write_series(out: &mut dyn Write, vector: &VectorSelector) -> fmt::Result {
     }
     matchers.sort_unstable();
     write!(out, "{{{}}}", matchers.join(","))
+}
+
+/// `@`, then `anchored` or `smoothed`, then `offset`.
+///
+/// An offset that begins with a parenthesis goes first if there is anything to follow: at the end it would swallow a
+/// `+` or `^` behind the selector when parsed again. (Prometheus prints it last all the same.)
+fn write_time(out: &mut dyn Write, time: &TimeModifiers, extended: Option<ExtendedRange>) -> fmt::Result {
+    let offset_first = time.offset.as_ref().is_some_and(begins_with_paren);
+    if offset_first {
+        write_offset(out, time)?;
+    }
+    write_at(out, time)?;
+    write_extended(out, extended)?;
+    if offset_first { Ok(()) } else { write_offset(out, time) }
+}
+
+fn begins_with_paren(mut duration: &DurationExpr) -> bool {
+    while let DurationKind::Binary(_, lhs, _) = &duration.kind {
+        duration = lhs;
+    }
+    matches!(duration.kind, DurationKind::Paren(_))
 }
 
 fn write_extended(out: &mut dyn Write, extended: Option<ExtendedRange>) -> fmt::Result {
