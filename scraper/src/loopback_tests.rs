@@ -1,3 +1,5 @@
+//! Tests of the loopback discovery against fakes and a real Redis.
+
 use prometheus::Registry;
 use tokio::net::TcpListener;
 

@@ -1,3 +1,5 @@
+//! Tests of caps, dead-letter queues and objectives.
+
 use super::*;
 use crate::collector::schema::QueueInfo;
 

@@ -70,6 +70,11 @@ impl ListMemory {
             .map(|((_, key), _)| key.as_slice())
     }
 
+    /// The databases that have remembered lists.
+    pub(crate) fn databases(&self) -> BTreeSet<u32> {
+        self.lists.keys().map(|(db, _)| *db).collect()
+    }
+
     fn remove(&mut self, db: u32, key: &[u8]) {
         self.lists.remove(&(db, key.to_vec()));
     }

@@ -1,3 +1,5 @@
+//! Tests of lists: recorded answers, head watching, payload times.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Tests of scanning against servers that are functions.
+
 use super::*;
 use crate::collector::account::{Account, Doubts};
 use crate::collector::redis::testing::{bulk, error, list, words};

@@ -1,7 +1,7 @@
 //! The I/O of the Redis collector: connecting, authenticating, and driving the probes; everything that reads answers
 //! is elsewhere and pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -362,10 +362,10 @@ impl Driver<'_, '_> {
             self.intake.doubts.partial(PartialReason::Answer, text);
             return Vec::new();
         }
-        let databases = self.databases(info, options);
         let remember_ms = i64::try_from(options.remember_empty.as_millis()).unwrap_or(i64::MAX);
         memory.lists.forget(self.intake.now_ms.saturating_sub(remember_ms));
         memory.streams.begin();
+        let databases = self.databases(info, options, memory.lists.databases());
         if let Some(budget) = options.scan_budget {
             self.scan(&databases, budget, options, memory).await;
         }
@@ -382,13 +382,16 @@ impl Driver<'_, '_> {
         readings
     }
 
-    fn databases(&mut self, info: &Info, options: &RedisOptions) -> Vec<u32> {
+    fn databases(&mut self, info: &Info, options: &RedisOptions, remembered: BTreeSet<u32>) -> Vec<u32> {
         match &options.databases {
             // A cluster has one database.
             _ if info.is_clustered() => vec![0],
             Databases::These(numbers) => numbers.clone(),
             Databases::All if info.is_plausible() => {
-                let mut databases: Vec<u32> = info.databases().into_iter().map(|(db, _)| db).collect();
+                // A database without keys is not listed, but its lists may only be empty for now.
+                let mut databases = remembered;
+                databases.extend(info.databases().into_iter().map(|(db, _)| db));
+                let mut databases: Vec<u32> = databases.into_iter().collect();
                 if databases.len() > DATABASES_MAX {
                     let text = format!("{} databases, {DATABASES_MAX} are read", databases.len());
                     self.intake.doubts.partial(PartialReason::Limit, text);

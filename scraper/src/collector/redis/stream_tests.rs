@@ -1,3 +1,5 @@
+//! Tests of streams: recorded answers, counting, counters, refusals, wrong types.
+
 use super::*;
 use crate::collector::redis::testing::{Played, bulk, error, int, list, play, recorded};
 use crate::collector::resp::payload_hash;

@@ -119,6 +119,40 @@ async fn lag_rises_a_second_per_second_and_series_go_with_the_queue() {
 }
 
 #[tokio::test]
+async fn a_list_that_was_the_only_key_of_its_database_is_zero_when_empty() {
+    let Some(redis) = RealRedis::start(&[]).await else { return };
+    redis.run(&["SELECT 5", "LPUSH mail a"]).await;
+    let mut session = session(&redis.address(), SCAN_ALL);
+    let mail = [("vhost", "5"), ("queue", "mail")];
+    let scrape = collect(&mut session).await.unwrap();
+    assert_eq!(value(&scrape.samples, "queue_messages_ready", &mail), Some(1.0));
+    redis.run(&["SELECT 5", "RPOP mail"]).await;
+    let scrape = collect(&mut session).await.unwrap();
+    assert_eq!(value(&scrape.samples, "queue_messages_ready", &mail), Some(0.0));
+}
+
+#[tokio::test]
+async fn a_cluster_node_leaves_what_is_elsewhere_to_others() {
+    let Some(redis) = RealRedis::start(&["--cluster-enabled", "yes"]).await else { return };
+    // "foo" is in slot 12182, "bar" in 5061, which nobody serves.
+    redis.run(&["CLUSTER ADDSLOTS 12182", "CONFIG SET cluster-require-full-coverage no"]).await;
+    let mut session = session(&redis.address(), "{lists: [foo, bar], db: [0, 3]}");
+    let end = tokio::time::Instant::now() + Duration::from_secs(10);
+    let scrape = loop {
+        let scrape = collect(&mut session).await.unwrap();
+        if value(&scrape.samples, "queue_messages_ready", &[("queue", "foo")]).is_some() {
+            break scrape;
+        }
+        assert!(tokio::time::Instant::now() < end, "{:?}", scrape.warnings);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert_eq!(value(&scrape.samples, "queue_cluster_nodes", &[]), Some(1.0));
+    assert_eq!(value(&scrape.samples, "queue_node_alarm", &[("alarm", "cluster_state")]), Some(0.0));
+    assert_eq!(value(&scrape.samples, "queue_messages_ready", &[("queue", "bar")]), None);
+    assert!(scrape.warnings[0].starts_with("LLEN \"bar\": CLUSTERDOWN"), "{:?}", scrape.warnings);
+}
+
+#[tokio::test]
 async fn an_unknown_lag_is_counted_on_the_real_server() {
     let Some(redis) = RealRedis::start(&[]).await else { return };
     let commands: Vec<String> = (1..=700).map(|n| format!("XADD orders {n}-0 n {n}")).collect();

@@ -26,12 +26,12 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// `INFO` is below 20 kB and a key list below 2^18 elements in any sane server; stream entries are lists within
+    /// `INFO` is below 20 kB (more only with thousands of databases) and a key list below 2^18 elements in any sane server; stream entries are lists within
     /// a list within a list, so what nests deeper than two is payload.
     fn default() -> Self {
         Self {
             line_bytes_max: 8 << 10,
-            bulk_keep_bytes: 64 << 10,
+            bulk_keep_bytes: 256 << 10,
             elements_max: 1 << 18,
             depth_max: 16,
             keep_depth: 2,

@@ -1,3 +1,5 @@
+//! Tests of the decoder: round trips in any portions, bounds, foreign bytes.
+
 use proptest::prelude::*;
 
 use super::*;
