@@ -1,4 +1,4 @@
-// `node dev/stack.mjs --prometheus FILE [--promtool FILE] [--rules FILE] [--port N] [--prefix /p] [--many N] [--history MINUTES] [--data DIR]`
+// `node dev/stack.mjs --prometheus FILE [--promtool FILE] [--rules FILE] [--port N] [--prefix /p] [--many N] [--history MINUTES] [--data DIR] [--metrics-port N]`
 // Starts the make-believe farm, a real Prometheus that scrapes it every 2 s, and the UI server in front of it.
 // With --upstream URL neither farm nor Prometheus is started: the UI is served in front of that server.
 import { spawn, spawnSync } from 'node:child_process';
@@ -21,6 +21,7 @@ const { values: o } = parseArgs({
     many: { type: 'string', default: '0' },
     history: { type: 'string', default: '0' },
     data: { type: 'string' },
+    'metrics-port': { type: 'string', default: '19191' },
     upstream: { type: 'string' },
   },
 });
@@ -40,7 +41,7 @@ async function startPrometheus() {
     res.writeHead(200, { 'content-type': 'text/plain; version=0.0.4; charset=utf-8' });
     res.end(exposition(job, Date.now(), { many }));
   });
-  const metricsPort = await listen(metrics, 19191);
+  const metricsPort = await listen(metrics, Number(o['metrics-port']));
   const probe = http.createServer();
   const port = await listen(probe);
   probe.close();

@@ -1,7 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { Alert, VectorItem } from '../src/api/types';
 import {
-  attachAlerts,
   concerns,
   filterRows,
   groupRows,
@@ -14,6 +13,7 @@ import {
   sparkPath,
   timeToDrain,
   totals,
+  withAlerts,
 } from '../src/pages/overview/model';
 import { overviewExpression, readerMatchers, sparkExpression } from '../src/pages/overview/query';
 
@@ -85,15 +85,17 @@ describe('alerts', () => {
     expect(concerns({ queue: 'orders', vhost: '/' }, labels)).toBe(false);
     expect(concerns({ system: 'redis', node: 'n' }, labels)).toBe(false);
   });
-  it('are counted anew, not added up', () => {
+  it('make new rows, so that views notice', () => {
     const { rows } = parseOverview([item('ready', { system: 'redis', queue: 'orders', group: 'a' }, '1')]);
-    for (let i = 0; i < 2; i++)
-      attachAlerts(rows, [
-        alert({ alertname: 'A', queue: 'orders' }),
-        alert({ alertname: 'B', queue: 'orders' }, 'pending'),
-        alert({ queue: 'other' }),
-      ]);
-    expect([rows[0]?.firing, rows[0]?.pending, rows[0]?.alertNames]).toEqual([1, 1, ['A (firing)', 'B (pending)']]);
+    const alerts = [
+      alert({ alertname: 'A', queue: 'orders' }),
+      alert({ alertname: 'B', queue: 'orders' }, 'pending'),
+      alert({ queue: 'other' }),
+    ];
+    const [row] = withAlerts(rows, alerts);
+    expect([row?.firing, row?.pending, row?.alertNames]).toEqual([1, 1, ['A (firing)', 'B (pending)']]);
+    expect(row).not.toBe(rows[0]);
+    expect(rows[0]?.firing).toBe(0);
   });
 });
 

@@ -189,7 +189,7 @@ function options(latest: { current: PlotProps }, z: Zone, width: number): uPlot.
         return {
           label: s.name,
           stroke: color,
-          width: s.reference ? 1.3 : 1.6,
+          width: s.reference ? 1.3 : stacked ? 1 : 1.6,
           ...(s.dashed ? { dash: [6, 4] } : {}),
           ...((stacked && i === 0) || (filled && !s.reference) ? { fill: translucent(color, stacked ? 32 : 12) } : {}),
           points: {
@@ -287,7 +287,12 @@ function tooltip(latest: { current: PlotProps }, z: Zone, show: (v: number) => s
           box.append(line(colorOf(s), s.name, show(s.values[idx] as number), false));
         }
       } else {
-        const best = found.reduce((a, b) => (b.distance < a.distance ? b : a));
+        const nearest = found.reduce((a, b) => (b.distance < a.distance ? b : a));
+        // In a stack it is the band under the cursor: the lowest one whose upper edge is above it.
+        const under = latest.current.stacked
+          ? found.find(({ i }) => (series[i]?.values[idx] ?? 0) > 0 && (u.data[i + 1]?.[idx] ?? 0) >= u.posToVal(top, 'y'))
+          : undefined;
+        const best = under ?? nearest;
         const s = series[best.i] as ChartSeries;
         box.append(line(colorOf(s), s.labels?.['__name__'] ?? (s.labels ? 'value' : s.name), String(s.values[idx]), true));
         const names = Object.keys(s.labels ?? {}).filter((n) => n !== '__name__');

@@ -126,7 +126,8 @@ export function concerns(alert: LabelSet, labels: ReaderLabels): boolean {
   return keyLabels.every((k) => alert[k] === undefined || alert[k] === '' || alert[k] === labels[k]);
 }
 
-export function attachAlerts(rows: readonly Row[], alerts: readonly Alert[]): void {
+/** The rows with the alerts that concern them: new objects, for views compare rows by identity. */
+export function withAlerts(rows: readonly Row[], alerts: readonly Alert[]): Row[] {
   const byQueue = new Map<string, Alert[]>();
   for (const alert of alerts) {
     const queue = alert.labels['queue'];
@@ -135,17 +136,11 @@ export function attachAlerts(rows: readonly Row[], alerts: readonly Alert[]): vo
     if (list) list.push(alert);
     else byQueue.set(queue, [alert]);
   }
-  for (const row of rows) {
-    row.firing = 0;
-    row.pending = 0;
-    row.alertNames = [];
-    for (const alert of byQueue.get(row.labels.queue) ?? []) {
-      if (!concerns(alert.labels, row.labels)) continue;
-      if (alert.state === 'firing') row.firing += 1;
-      else row.pending += 1;
-      row.alertNames.push(`${alert.labels['alertname'] ?? 'alert'} (${alert.state})`);
-    }
-  }
+  return rows.map((row) => {
+    const own = (byQueue.get(row.labels.queue) ?? []).filter((alert) => concerns(alert.labels, row.labels));
+    const firing = own.filter((alert) => alert.state === 'firing').length;
+    return { ...row, firing, pending: own.length - firing, alertNames: own.map((a) => `${a.labels['alertname'] ?? 'alert'} (${a.state})`) };
+  });
 }
 
 export const sortColumns = [

@@ -7,7 +7,6 @@ import { Icon } from '../../parts/icons';
 import { Empty, ErrorBox, Skeleton } from '../../parts/states';
 import { href, location, setParams } from '../../router';
 import {
-  attachAlerts,
   filterRows,
   formatSort,
   type Grouping,
@@ -19,6 +18,7 @@ import {
   type Row,
   sortRows,
   totals,
+  withAlerts,
 } from './model';
 import { overviewExpression, sparkExpression } from './query';
 import { QueueTable, type TableLine } from './table';
@@ -62,10 +62,7 @@ export function OverviewPage() {
     rows === undefined || rows.length === 0 || (scope && scope.length === 0) ? null : `sparks:${scope ? scope.join('\u0000') : '*'}`;
   const sparks = useResource(sparkKey, (signal) => loadSparks(signal, scope), sparkStep);
 
-  const known = useMemo(() => {
-    if (rows) attachAlerts(rows, alerts.data ?? []);
-    return rows ? [...rows] : undefined;
-  }, [rows, alerts.data]);
+  const known = useMemo(() => (rows ? withAlerts(rows, alerts.data ?? []) : undefined), [rows, alerts.data]);
   const shown = useMemo(() => {
     if (!known) return [];
     const matching = filterRows(known, text).filter((r) =>
