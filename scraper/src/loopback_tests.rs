@@ -155,6 +155,8 @@ async fn a_broker_appears_when_it_starts_and_stays_when_it_stops() {
     until(BrokerState::Absent).await;
     assert_eq!(providers.groups().target_count(), 1, "its absence is to be seen");
     assert!(loopback.brokers()[0].was_found);
+    let mut reloaded = Providers::start(vec![config], &context);
+    assert_eq!(reloaded.next().await.target_count(), 1, "also for a job that starts only now");
     assert_eq!(loopback.brokers()[1].state, BrokerState::Absent);
     prober.abort();
 }
