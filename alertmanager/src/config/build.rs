@@ -1,0 +1,716 @@
+//! From the configuration as written to the valid one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::config::PromDuration;
+use model::{ConfigError, ConfigPath, MatchOp, Matcher, Secret};
+use net::http::RawHttpClientConfig;
+
+use super::raw::{
+    RawAlertmanagerConfig, RawEmail, RawGlobal, RawInhibitRule, RawInterval, RawReceiver, RawRoute,
+    RawTimeInterval, RawWebhook, Text,
+};
+use super::{
+    AlertmanagerConfig, BuildOptions, EmailConfig, InhibitRuleConfig, IntegrationConfig, ReceiverConfig,
+    SecretText, ThreadByDate, WebhookConfig, print,
+};
+use crate::interval::{self, TimeInterval, TimeIntervals};
+use crate::matchers::{self, MatcherMode};
+use crate::route::{GroupBy, Route};
+use crate::template::{TemplateFile, Templates};
+
+/// Deeper trees are a mistake, and walking them recursively has to end.
+const ROUTE_DEPTH_MAX: usize = 64;
+/// More files than anybody has; a glob that matches a whole disk is refused.
+const TEMPLATE_FILES_MAX: usize = 1000;
+
+type Built<T> = Result<T, ConfigError>;
+
+impl RawAlertmanagerConfig {
+    /// Checks the configuration; it stands at `path` in its file, relative files are looked for in `dir`.
+    ///
+    /// # Errors
+    /// The first mistake, with its place.
+    pub fn build(self, path: &ConfigPath, dir: &Path, options: BuildOptions) -> Built<AlertmanagerConfig> {
+        let original = print::to_yaml(&self);
+        let global = self.global.unwrap_or_default();
+        let global_path = path.key("global");
+        check_global(&global, &global_path)?;
+        for (key, value) in [("tracing", &self.tracing), ("event_recorder", &self.event_recorder)] {
+            if value.as_ref().is_some_and(|value| !value.is_null()) {
+                return Err(ConfigError::new(&path.key(key), format!("{key} is not supported yet")));
+            }
+        }
+
+        let templates = read_templates(&self.templates.unwrap_or_default(), &path.key("templates"), dir)?;
+        let parsed = Templates::new(&templates).map_err(|e| ConfigError::new(&path.key("templates"), e))?;
+        let builder = ReceiverBuilder { global: &global, global_path: &global_path, dir, templates: &parsed };
+        let receivers = builder.build_all(self.receivers.unwrap_or_default(), &path.key("receivers"))?;
+
+        let mut named = BTreeMap::new();
+        let sections =
+            [("time_intervals", self.time_intervals), ("mute_time_intervals", self.mute_time_intervals)];
+        for (key, section) in sections {
+            build_intervals(section.unwrap_or_default(), &path.key(key), &mut named)?;
+        }
+        let time_intervals = TimeIntervals::new(named);
+
+        let route_path = path.key("route");
+        let raw_route = self.route.ok_or_else(|| ConfigError::new(path, "no route provided"))?;
+        check_root(&raw_route, &route_path)?;
+        let mut tree = TreeBuilder {
+            receivers: receivers.iter().map(|receiver| receiver.name.as_str()).collect(),
+            intervals: &time_intervals,
+            mode: options.matcher_mode,
+            next_id: 0,
+        };
+        let route = tree.build(&raw_route, None, &route_path, 0)?;
+
+        let mut inhibit_rules = Vec::new();
+        for (index, rule) in self.inhibit_rules.unwrap_or_default().into_iter().enumerate() {
+            let path = path.key("inhibit_rules").index(index);
+            inhibit_rules.push(build_inhibit_rule(rule, &path, options.matcher_mode)?);
+        }
+        Ok(AlertmanagerConfig {
+            resolve_timeout: global.resolve_timeout.map_or(Duration::from_secs(300), Duration::from),
+            route,
+            receivers,
+            inhibit_rules,
+            time_intervals,
+            templates,
+            matcher_mode: options.matcher_mode,
+            original,
+        })
+    }
+}
+
+fn text(value: &Option<Text>) -> &str {
+    value.as_ref().map_or("", |text| text.0.as_str())
+}
+
+/// Two keys of which one may be given; an empty value is none.
+fn either(
+    path: &ConfigPath,
+    (key, secret): (&str, Option<&Secret>),
+    (file_key, file): (&str, Option<&PathBuf>),
+    dir: &Path,
+) -> Built<Option<SecretText>> {
+    let secret = secret.filter(|secret| !secret.is_empty());
+    let file = file.filter(|file| !file.as_os_str().is_empty());
+    match (secret, file) {
+        (Some(_), Some(_)) => Err(ConfigError::new(
+            &path.key(file_key),
+            format!("at most one of {key} & {file_key} must be configured"),
+        )),
+        (Some(secret), None) => Ok(Some(SecretText::Inline(secret.clone()))),
+        (None, Some(file)) => Ok(Some(SecretText::File(dir.join(file)))),
+        (None, None) => Ok(None),
+    }
+}
+
+fn check_global(global: &RawGlobal, path: &ConfigPath) -> Built<()> {
+    let pairs = [
+        ("slack_api_url", &global.slack_api_url, "slack_api_url_file", &global.slack_api_url_file),
+        ("slack_app_token", &global.slack_app_token, "slack_app_token_file", &global.slack_app_token_file),
+        (
+            "opsgenie_api_key",
+            &global.opsgenie_api_key,
+            "opsgenie_api_key_file",
+            &global.opsgenie_api_key_file,
+        ),
+        (
+            "victorops_api_key",
+            &global.victorops_api_key,
+            "victorops_api_key_file",
+            &global.victorops_api_key_file,
+        ),
+        (
+            "wechat_api_secret",
+            &global.wechat_api_secret,
+            "wechat_api_secret_file",
+            &global.wechat_api_secret_file,
+        ),
+        (
+            "telegram_bot_token",
+            &global.telegram_bot_token,
+            "telegram_bot_token_file",
+            &global.telegram_bot_token_file,
+        ),
+        (
+            "rocketchat_token",
+            &global.rocketchat_token,
+            "rocketchat_token_file",
+            &global.rocketchat_token_file,
+        ),
+        (
+            "rocketchat_token_id",
+            &global.rocketchat_token_id,
+            "rocketchat_token_id_file",
+            &global.rocketchat_token_id_file,
+        ),
+        (
+            "mattermost_webhook_url",
+            &global.mattermost_webhook_url,
+            "mattermost_webhook_url_file",
+            &global.mattermost_webhook_url_file,
+        ),
+        (
+            "smtp_auth_password",
+            &global.smtp_auth_password,
+            "smtp_auth_password_file",
+            &global.smtp_auth_password_file,
+        ),
+        (
+            "smtp_auth_secret",
+            &global.smtp_auth_secret,
+            "smtp_auth_secret_file",
+            &global.smtp_auth_secret_file,
+        ),
+    ];
+    for (key, secret, file_key, file) in pairs {
+        either(path, (key, secret.as_ref()), (file_key, file.as_ref()), Path::new(""))?;
+    }
+    let urls = [
+        ("slack_app_url", &global.slack_app_url),
+        ("pagerduty_url", &global.pagerduty_url),
+        ("opsgenie_api_url", &global.opsgenie_api_url),
+        ("victorops_api_url", &global.victorops_api_url),
+        ("wechat_api_url", &global.wechat_api_url),
+        ("telegram_api_url", &global.telegram_api_url),
+        ("webex_api_url", &global.webex_api_url),
+        ("rocketchat_api_url", &global.rocketchat_api_url),
+        ("jira_api_url", &global.jira_api_url),
+    ];
+    for (key, url) in urls {
+        if let Some(url) = url {
+            check_url(&url.0).map_err(|error| ConfigError::new(&path.key(key), error))?;
+        }
+    }
+    Ok(())
+}
+
+fn check_url(text: &str) -> Result<(), String> {
+    let url = url::Url::parse(text).map_err(|error| format!("invalid URL: {error}"))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(format!("unsupported scheme {:?} for URL", url.scheme()));
+    }
+    if url.host_str().is_none_or(str::is_empty) {
+        return Err("missing host for URL".to_owned());
+    }
+    Ok(())
+}
+
+fn read_templates(patterns: &[Text], path: &ConfigPath, dir: &Path) -> Built<Vec<TemplateFile>> {
+    let mut files = Vec::new();
+    for (index, pattern) in patterns.iter().enumerate() {
+        let error = |message: String| ConfigError::new(&path.index(index), message);
+        let full = dir.join(&pattern.0);
+        let found =
+            glob::glob(&full.to_string_lossy()).map_err(|e| error(format!("invalid pattern: {e}")))?;
+        for file in found {
+            let file = file.map_err(|e| error(e.to_string()))?;
+            if files.len() >= TEMPLATE_FILES_MAX {
+                return Err(error(format!("more than {TEMPLATE_FILES_MAX} template files")));
+            }
+            let text = std::fs::read_to_string(&file)
+                .map_err(|e| error(format!("could not read {}: {e}", file.display())))?;
+            files.push(TemplateFile { name: file.display().to_string(), text });
+        }
+    }
+    Ok(files)
+}
+
+// ---- routes ----
+
+fn check_root(route: &RawRoute, path: &ConfigPath) -> Built<()> {
+    let given = |list: &Option<Vec<Text>>| list.as_ref().is_some_and(|list| !list.is_empty());
+    let map_given = |map: &Option<BTreeMap<String, Text>>| map.as_ref().is_some_and(|map| !map.is_empty());
+    if text(&route.receiver).is_empty() {
+        return Err(ConfigError::new(path, "root route must specify a default receiver"));
+    }
+    let matching = [
+        ("match", map_given(&route.match_)),
+        ("match_re", map_given(&route.match_re)),
+        ("matchers", given(&route.matchers)),
+    ];
+    for (key, given) in matching {
+        if given {
+            return Err(ConfigError::new(&path.key(key), "root route must not have any matchers"));
+        }
+    }
+    if given(&route.mute_time_intervals) {
+        let path = path.key("mute_time_intervals");
+        return Err(ConfigError::new(&path, "root route must not have any mute time intervals"));
+    }
+    if given(&route.active_time_intervals) {
+        let path = path.key("active_time_intervals");
+        return Err(ConfigError::new(&path, "root route must not have any active time intervals"));
+    }
+    if route.continue_ == Some(true) {
+        return Err(ConfigError::new(&path.key("continue"), "cannot have continue in root route"));
+    }
+    Ok(())
+}
+
+struct TreeBuilder<'a> {
+    receivers: BTreeSet<&'a str>,
+    intervals: &'a TimeIntervals,
+    mode: MatcherMode,
+    next_id: usize,
+}
+
+impl TreeBuilder<'_> {
+    fn build(
+        &mut self,
+        raw: &RawRoute,
+        parent: Option<&Route>,
+        path: &ConfigPath,
+        depth: usize,
+    ) -> Built<Arc<Route>> {
+        if depth > ROUTE_DEPTH_MAX {
+            return Err(ConfigError::new(path, format!("routes are nested deeper than {ROUTE_DEPTH_MAX}")));
+        }
+        let receiver = match text(&raw.receiver) {
+            "" => parent.map_or("", |parent| parent.receiver.as_str()),
+            name => name,
+        };
+        if !self.receivers.contains(receiver) {
+            let message = format!("undefined receiver {receiver:?} used in route");
+            return Err(ConfigError::new(&path.key("receiver"), message));
+        }
+        let mut matchers = build_matchers(path, "", [&raw.match_, &raw.match_re], &raw.matchers, self.mode)?;
+        matchers::sort(&mut matchers);
+        let own_key = matchers::format_list(&matchers);
+        let inherited = |own: Option<PromDuration>, of: fn(&Route) -> Duration, default: u64| {
+            own.map(Duration::from).unwrap_or_else(|| parent.map_or(Duration::from_secs(default), of))
+        };
+        let mut labels = parent.map(|parent| parent.labels.clone()).unwrap_or_default();
+        for (name, value) in raw.labels.iter().flatten() {
+            labels.insert(name.clone(), value.0.clone());
+        }
+        for (key, interval) in
+            [("group_interval", raw.group_interval), ("repeat_interval", raw.repeat_interval)]
+        {
+            if interval.is_some_and(|interval| interval.0.is_zero()) {
+                return Err(ConfigError::new(&path.key(key), format!("{key} cannot be zero")));
+            }
+        }
+        let mut route = Route {
+            id: self.next_id,
+            key: parent.map_or(own_key.clone(), |parent| format!("{}/{own_key}", parent.key)),
+            receiver: receiver.to_owned(),
+            group_by: build_group_by(raw, parent, &path.key("group_by"))?,
+            matchers,
+            continue_: raw.continue_.unwrap_or(false),
+            group_wait: inherited(raw.group_wait, |parent| parent.group_wait, 30),
+            group_interval: inherited(raw.group_interval, |parent| parent.group_interval, 300),
+            repeat_interval: inherited(raw.repeat_interval, |parent| parent.repeat_interval, 4 * 3600),
+            mute_time_intervals: self
+                .interval_names(&raw.mute_time_intervals, &path.key("mute_time_intervals"))?,
+            active_time_intervals: self
+                .interval_names(&raw.active_time_intervals, &path.key("active_time_intervals"))?,
+            labels,
+            routes: Vec::new(),
+        };
+        self.next_id += 1;
+        let mut children = Vec::new();
+        for (index, child) in raw.routes.iter().flatten().enumerate() {
+            children.push(self.build(child, Some(&route), &path.key("routes").index(index), depth + 1)?);
+        }
+        route.routes = children;
+        Ok(Arc::new(route))
+    }
+
+    fn interval_names(&self, names: &Option<Vec<Text>>, path: &ConfigPath) -> Built<Vec<String>> {
+        let mut out = Vec::new();
+        for (index, name) in names.iter().flatten().enumerate() {
+            if !self.intervals.has(&name.0) {
+                let message = format!("undefined time interval {:?} used in route", name.0);
+                return Err(ConfigError::new(&path.index(index), message));
+            }
+            out.push(name.0.clone());
+        }
+        Ok(out)
+    }
+}
+
+fn build_group_by(raw: &RawRoute, parent: Option<&Route>, path: &ConfigPath) -> Built<GroupBy> {
+    let mut names = BTreeSet::new();
+    let mut all = false;
+    for (index, name) in raw.group_by.iter().flatten().enumerate() {
+        let path = path.index(index);
+        match name.0.as_str() {
+            "..." => all = true,
+            "" => return Err(ConfigError::new(&path, "invalid label name \"\" in group_by list")),
+            label if !names.insert(label.to_owned()) => {
+                return Err(ConfigError::new(&path, format!("duplicated label {label:?} in group_by")));
+            }
+            _ => {}
+        }
+    }
+    if all && !names.is_empty() {
+        let message = "cannot have wildcard group_by (`...`) and other labels at the same time";
+        return Err(ConfigError::new(path, message));
+    }
+    Ok(match parent {
+        _ if all => GroupBy::All,
+        // An empty list is no list: the parent's grouping holds.
+        Some(parent) if names.is_empty() => parent.group_by.clone(),
+        _ => GroupBy::Labels(names),
+    })
+}
+
+/// The matchers of `match`, `match_re` and `matchers` (with a prefix: `source_match`, …) in this order.
+fn build_matchers(
+    path: &ConfigPath,
+    prefix: &str,
+    [equal, regex]: [&Option<BTreeMap<String, Text>>; 2],
+    lines: &Option<Vec<Text>>,
+    mode: MatcherMode,
+) -> Built<Vec<Matcher>> {
+    let mut matchers = Vec::new();
+    for (key, map, op) in [("match", equal, MatchOp::Equal), ("match_re", regex, MatchOp::Regex)] {
+        let path = path.key(format!("{prefix}{key}"));
+        for (name, value) in map.iter().flatten() {
+            if name.is_empty() {
+                return Err(ConfigError::new(&path, "invalid label name \"\""));
+            }
+            // The deprecated form anchors the text itself, and that shows in route keys.
+            let value = if op == MatchOp::Regex { format!("^(?:{})$", value.0) } else { value.0.clone() };
+            let matcher = Matcher::new(op, name, value)
+                .map_err(|error| ConfigError::new(&path.key(name), error.to_string()))?;
+            matchers.push(matcher);
+        }
+    }
+    let path = path.key(format!("{prefix}matchers"));
+    for (index, line) in lines.iter().flatten().enumerate() {
+        let parsed = mode.parse_list(&line.0).map_err(|e| ConfigError::new(&path.index(index), e))?;
+        matchers.extend(parsed);
+    }
+    Ok(matchers)
+}
+
+fn build_inhibit_rule(raw: RawInhibitRule, path: &ConfigPath, mode: MatcherMode) -> Built<InhibitRuleConfig> {
+    let mut equal = Vec::new();
+    for (index, name) in raw.equal.unwrap_or_default().into_iter().enumerate() {
+        if name.0.is_empty() {
+            let path = path.key("equal").index(index);
+            return Err(ConfigError::new(&path, "invalid label name \"\" in equal list"));
+        }
+        equal.push(name.0);
+    }
+    equal.sort();
+    equal.dedup();
+    let source = [&raw.source_match, &raw.source_match_re];
+    let target = [&raw.target_match, &raw.target_match_re];
+    Ok(InhibitRuleConfig {
+        name: text(&raw.name).to_owned(),
+        source: build_matchers(path, "source_", source, &raw.source_matchers, mode)?,
+        target: build_matchers(path, "target_", target, &raw.target_matchers, mode)?,
+        equal,
+    })
+}
+
+// ---- time intervals ----
+
+fn build_intervals(
+    section: Vec<RawTimeInterval>,
+    path: &ConfigPath,
+    named: &mut BTreeMap<String, Vec<TimeInterval>>,
+) -> Built<()> {
+    for (index, raw) in section.into_iter().enumerate() {
+        let path = path.index(index);
+        let name = text(&raw.name).to_owned();
+        if name.is_empty() {
+            return Err(ConfigError::new(&path, "missing name in time interval"));
+        }
+        let mut intervals = Vec::new();
+        for (index, interval) in raw.time_intervals.unwrap_or_default().iter().enumerate() {
+            intervals.push(build_interval(interval, &path.key("time_intervals").index(index))?);
+        }
+        if named.insert(name.clone(), intervals).is_some() {
+            return Err(ConfigError::new(&path.key("name"), format!("time interval {name:?} is not unique")));
+        }
+    }
+    Ok(())
+}
+
+fn build_interval(raw: &RawInterval, path: &ConfigPath) -> Built<TimeInterval> {
+    type Parse = fn(&str) -> Result<interval::Range, String>;
+    let ranges = |key: &str, list: &Option<Vec<Text>>, parse: Parse| -> Built<Option<Vec<interval::Range>>> {
+        let Some(list) = list.as_ref().filter(|list| !list.is_empty()) else { return Ok(None) };
+        let mut ranges = Vec::new();
+        for (index, text) in list.iter().enumerate() {
+            let range = parse(&text.0);
+            ranges.push(range.map_err(|error| ConfigError::new(&path.key(key).index(index), error))?);
+        }
+        Ok(Some(ranges))
+    };
+    let mut times = None;
+    for (index, range) in raw.times.iter().flatten().enumerate() {
+        let parsed = interval::parse_time_range(text(&range.start_time), text(&range.end_time))
+            .map_err(|error| ConfigError::new(&path.key("times").index(index), error))?;
+        times.get_or_insert_with(Vec::new).push(parsed);
+    }
+    let location = match text(&raw.location) {
+        "" => None,
+        name => Some(
+            interval::parse_location(name).map_err(|error| ConfigError::new(&path.key("location"), error))?,
+        ),
+    };
+    Ok(TimeInterval {
+        times,
+        weekdays: ranges("weekdays", &raw.weekdays, interval::parse_weekdays)?,
+        days_of_month: ranges("days_of_month", &raw.days_of_month, interval::parse_days_of_month)?,
+        months: ranges("months", &raw.months, interval::parse_months)?,
+        years: ranges("years", &raw.years, interval::parse_years)?,
+        location,
+    })
+}
+
+// ---- receivers ----
+
+struct ReceiverBuilder<'a> {
+    global: &'a RawGlobal,
+    global_path: &'a ConfigPath,
+    dir: &'a Path,
+    templates: &'a Templates,
+}
+
+impl ReceiverBuilder<'_> {
+    fn build_all(&self, raw: Vec<RawReceiver>, path: &ConfigPath) -> Built<Vec<ReceiverConfig>> {
+        let mut receivers = Vec::new();
+        let mut names = BTreeSet::new();
+        for (index, receiver) in raw.into_iter().enumerate() {
+            let path = path.index(index);
+            let name = text(&receiver.name).to_owned();
+            if name.is_empty() {
+                return Err(ConfigError::new(&path, "missing name in receiver"));
+            }
+            if !names.insert(name.clone()) {
+                let message = format!("notification config name {name:?} is not unique");
+                return Err(ConfigError::new(&path.key("name"), message));
+            }
+            for (kind, configs) in receiver.unbuilt() {
+                if configs.as_ref().is_some_and(|configs| !configs.is_empty()) {
+                    let message = format!("receiver kind {kind} is not supported yet");
+                    return Err(ConfigError::new(&path.key(format!("{kind}_configs")), message));
+                }
+            }
+            let mut integrations = Vec::new();
+            for (index, webhook) in receiver.webhook_configs.unwrap_or_default().into_iter().enumerate() {
+                let path = path.key("webhook_configs").index(index);
+                integrations.push(IntegrationConfig::Webhook(Box::new(self.webhook(webhook, &path)?)));
+            }
+            for (index, email) in receiver.email_configs.unwrap_or_default().into_iter().enumerate() {
+                let path = path.key("email_configs").index(index);
+                integrations.push(IntegrationConfig::Email(Box::new(self.email(email, &path)?)));
+            }
+            let labels = receiver.labels.unwrap_or_default();
+            let labels = labels.into_iter().map(|(name, value)| (name, value.0)).collect();
+            receivers.push(ReceiverConfig { name, labels, integrations });
+        }
+        Ok(receivers)
+    }
+
+    fn check_template(&self, path: &ConfigPath, template: &str, html: bool) -> Built<()> {
+        self.templates.check(template, html).map_err(|error| ConfigError::new(path, error))
+    }
+
+    fn http(
+        &self,
+        own: Option<RawHttpClientConfig>,
+        path: &ConfigPath,
+    ) -> Built<net::http::HttpClientConfig> {
+        match (own, &self.global.http_config) {
+            (Some(own), _) => own.build(&path.key("http_config"), self.dir),
+            (None, Some(global)) => global.clone().build(&self.global_path.key("http_config"), self.dir),
+            (None, None) => RawHttpClientConfig::default().build(&path.key("http_config"), self.dir),
+        }
+    }
+
+    fn webhook(&self, raw: RawWebhook, path: &ConfigPath) -> Built<WebhookConfig> {
+        let url = either(path, ("url", raw.url.as_ref()), ("url_file", raw.url_file.as_ref()), self.dir)?
+            .ok_or_else(|| ConfigError::new(path, "one of url or url_file must be configured"))?;
+        if let SecretText::Inline(url) = &url {
+            let url_path = path.key("url");
+            if url.expose().contains("{{") {
+                self.check_template(&url_path, url.expose(), false)?;
+            } else {
+                check_url(url.expose()).map_err(|error| ConfigError::new(&url_path, error))?;
+            }
+        }
+        if let Some(payload) = &raw.payload {
+            crate::notify::webhook::payload_templates(payload, &mut |template| {
+                self.check_template(&path.key("payload"), template, false)
+            })?;
+        }
+        Ok(WebhookConfig {
+            send_resolved: raw.send_resolved.unwrap_or(true),
+            http: self.http(raw.http_config, path)?,
+            url,
+            max_alerts: raw.max_alerts.unwrap_or(0),
+            timeout: raw.timeout.map(Duration::from).filter(|timeout| !timeout.is_zero()),
+            payload: raw.payload.filter(|payload| !payload.is_null()),
+        })
+    }
+
+    fn email(&self, raw: RawEmail, path: &ConfigPath) -> Built<EmailConfig> {
+        let global = self.global;
+        if text(&raw.to).is_empty() {
+            return Err(ConfigError::new(path, "missing to address in email config"));
+        }
+        let or_global = |own: &Option<Text>, global: &Option<Text>| -> String {
+            match text(own) {
+                "" => text(global).to_owned(),
+                own => own.to_owned(),
+            }
+        };
+        let smarthost = or_global(&raw.smarthost, &global.smtp_smarthost);
+        if smarthost.is_empty() {
+            return Err(ConfigError::new(path, "no global SMTP smarthost set"));
+        }
+        let smarthost_path = if text(&raw.smarthost).is_empty() {
+            self.global_path.key("smtp_smarthost")
+        } else {
+            path.key("smarthost")
+        };
+        let (host, port) = split_host_port(&smarthost).map_err(|e| ConfigError::new(&smarthost_path, e))?;
+        let from = or_global(&raw.from, &global.smtp_from);
+        if from.is_empty() {
+            return Err(ConfigError::new(path, "no global SMTP from set"));
+        }
+        let to = text(&raw.to).to_owned();
+        let mut headers = BTreeMap::new();
+        for (name, value) in raw.headers.unwrap_or_default() {
+            let header_path = path.key("headers").key(name.clone());
+            let canonical = canonical_header(&name);
+            let printable = |b: u8| b.is_ascii_graphic() && b != b':';
+            if canonical.is_empty() || !canonical.bytes().all(printable) {
+                return Err(ConfigError::new(&header_path, format!("invalid header name {name:?}")));
+            }
+            self.check_template(&header_path, &value.0, false)?;
+            if headers.insert(canonical.clone(), value.0).is_some() {
+                return Err(ConfigError::new(
+                    &header_path,
+                    format!("duplicate header {canonical:?} in email config"),
+                ));
+            }
+        }
+        headers.entry("Subject".to_owned()).or_insert_with(|| DEFAULT_SUBJECT.to_owned());
+        headers.entry("To".to_owned()).or_insert_with(|| to.clone());
+        headers.entry("From".to_owned()).or_insert_with(|| from.clone());
+        let html = raw.html.map_or_else(|| DEFAULT_HTML.to_owned(), |html| html.0);
+        let plain = text(&raw.text).to_owned();
+        self.check_template(&path.key("to"), &to, false)?;
+        self.check_template(&path.key("from"), &from, false)?;
+        self.check_template(&path.key("html"), &html, true)?;
+        self.check_template(&path.key("text"), &plain, false)?;
+
+        let own = either(
+            path,
+            ("auth_password", raw.auth_password.as_ref()),
+            ("auth_password_file", raw.auth_password_file.as_ref()),
+            self.dir,
+        )?;
+        let inherited = (
+            ("smtp_auth_password", global.smtp_auth_password.as_ref()),
+            ("smtp_auth_password_file", global.smtp_auth_password_file.as_ref()),
+        );
+        let auth_password = match own {
+            Some(own) => Some(own),
+            None => either(self.global_path, inherited.0, inherited.1, self.dir)?,
+        };
+        let own = either(
+            path,
+            ("auth_secret", raw.auth_secret.as_ref()),
+            ("auth_secret_file", raw.auth_secret_file.as_ref()),
+            self.dir,
+        )?;
+        let inherited = (
+            ("smtp_auth_secret", global.smtp_auth_secret.as_ref()),
+            ("smtp_auth_secret_file", global.smtp_auth_secret_file.as_ref()),
+        );
+        let auth_secret = match own {
+            Some(own) => Some(own),
+            None => either(self.global_path, inherited.0, inherited.1, self.dir)?,
+        };
+        let tls = match (raw.tls_config, &global.smtp_tls_config) {
+            (Some(own), _) => own.build(&path.key("tls_config"), self.dir)?,
+            (None, Some(global)) => {
+                global.clone().build(&self.global_path.key("smtp_tls_config"), self.dir)?
+            }
+            (None, None) => net::tls::TlsConfig::default(),
+        };
+        let hello = match or_global(&raw.hello, &global.smtp_hello) {
+            hello if hello.is_empty() => "localhost".to_owned(),
+            hello => hello,
+        };
+        let implicit = raw.force_implicit_tls.or(global.smtp_force_implicit_tls);
+        let threading = raw.threading.unwrap_or_default();
+        let by_date = match text(&threading.thread_by_date) {
+            "" | "daily" => ThreadByDate::Daily,
+            "none" => ThreadByDate::None,
+            other => {
+                let path = path.key("threading").key("thread_by_date");
+                return Err(ConfigError::new(
+                    &path,
+                    format!("invalid thread_by_date {other:?}: daily or none"),
+                ));
+            }
+        };
+        Ok(EmailConfig {
+            send_resolved: raw.send_resolved.unwrap_or(false),
+            to,
+            from,
+            hello,
+            host,
+            port,
+            auth_username: or_global(&raw.auth_username, &global.smtp_auth_username),
+            auth_password,
+            auth_secret,
+            auth_identity: or_global(&raw.auth_identity, &global.smtp_auth_identity),
+            headers,
+            html,
+            text: plain,
+            require_tls: raw.require_tls.or(global.smtp_require_tls).unwrap_or(true),
+            implicit_tls: implicit.unwrap_or(port == 465),
+            tls,
+            threading: (threading.enabled == Some(true)).then_some(by_date),
+        })
+    }
+}
+
+pub(super) const DEFAULT_SUBJECT: &str = r#"{{ template "email.default.subject" . }}"#;
+pub(super) const DEFAULT_HTML: &str = r#"{{ template "email.default.html" . }}"#;
+
+fn split_host_port(text: &str) -> Result<(String, u16), String> {
+    let Some((host, port)) = text.rsplit_once(':') else {
+        return Err(format!("address {text:?}: missing port in address"));
+    };
+    let host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(v6) => v6,
+        None if host.contains(':') => return Err(format!("address {text:?}: too many colons in address")),
+        None => host,
+    };
+    if port.is_empty() {
+        return Err(format!("address {text:?}: port cannot be empty"));
+    }
+    let port = port.parse().map_err(|_| format!("address {text:?}: invalid port {port:?}"))?;
+    let host = if host.is_empty() { "localhost" } else { host };
+    Ok((host.to_owned(), port))
+}
+
+/// `x-foo` → `X-Foo`
+pub(super) fn canonical_header(name: &str) -> String {
+    let mut out = String::with_capacity(name.len());
+    let mut upper = true;
+    for c in name.chars() {
+        out.push(if upper { c.to_ascii_uppercase() } else { c.to_ascii_lowercase() });
+        upper = !c.is_ascii_alphanumeric();
+    }
+    out
+}
