@@ -47,6 +47,20 @@ export const checks = [
     },
   },
   {
+    name: 'overview shows the alerts of a queue',
+    path: '/?only=alerts',
+    once: true,
+    run: async ({ page, root }) => {
+      const some = await page.evaluate(async (url) => {
+        const { data } = await (await fetch(`${url}/api/v1/alerts`)).json();
+        return data.alerts.some((a) => a.state === 'firing' && a.labels.queue);
+      }, root);
+      if (!some) return;
+      // Before the next refresh would come.
+      await page.waitForSelector('.qbody .c-alerts .badge.bad', { timeout: 3000 });
+    },
+  },
+  {
     name: 'queue',
     path: '/',
     run: async ({ page, settled }) => {

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { noteServerDate, now } from '../src/api/clock';
 import type { Alert, AlertingRule, RuleGroup, Target } from '../src/api/types';
 import { countRules, filterGroups } from '../src/pages/alerts/model';
 import { readerLabels } from '../src/pages/overview/model';
@@ -98,4 +99,16 @@ describe('status', () => {
       'GOMAXPROCS',
       'Working directory',
     ]));
+});
+
+describe('the clock', () => {
+  it('follows the server when the difference is more than the header can hide', () => {
+    const here = Date.now();
+    noteServerDate(new Date(here + 3_600_000).toUTCString(), here);
+    expect(Math.abs(now() - Date.now() - 3_600_000)).toBeLessThan(2000);
+    noteServerDate('nonsense', here);
+    expect(Math.abs(now() - Date.now() - 3_600_000)).toBeLessThan(2000);
+    noteServerDate(new Date(here).toUTCString(), here);
+    expect(Math.abs(now() - Date.now())).toBeLessThan(50);
+  });
 });

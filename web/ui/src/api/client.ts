@@ -1,6 +1,7 @@
 /** Requests to the server that sent this page; nowhere else. Knows when that server does not answer. */
 import { signal } from '@preact/signals';
 import { base } from '../router';
+import { noteServerDate } from './clock';
 
 export interface Answer<T> {
   data: T;
@@ -87,6 +88,7 @@ export async function call<T>(path: string, params: Params, options: CallOptions
       headers: { accept: 'application/json' },
       ...(options.post ? { method: 'POST', body: form } : {}),
     });
+    noteServerDate(response.headers.get('date'));
     body = await response.text();
   } catch (error) {
     if (isAbort(error)) throw error;

@@ -1,4 +1,5 @@
 import { useEffect, useState } from 'preact/hooks';
+import { now } from '../../api/clock';
 import { format, parse } from '../../format/duration';
 import { dateTime, parseDateTime, zoneName } from '../../format/time';
 import { Icon } from '../../parts/icons';
@@ -140,12 +141,12 @@ function MomentField({
         type="button"
         class="button icon-only"
         aria-label={`${label}: earlier`}
-        onClick={() => onCommit(second((value ?? Date.now()) - step))}
+        onClick={() => onCommit(second((value ?? now()) - step))}
       >
         <Icon name="chevron" class="flip" />
       </button>
       <TextField
-        label={`${label} (${zoneName(value ?? Date.now(), z)})`}
+        label={`${label} (${zoneName(value ?? now(), z)})`}
         width="moment"
         placeholder={placeholder}
         text={value === null ? '' : dateTime(value, z)}
@@ -160,7 +161,7 @@ function MomentField({
         disabled={value === null}
         onClick={() => {
           const next = second((value ?? 0) + step);
-          onCommit(next >= Date.now() ? null : next);
+          onCommit(next >= now() ? null : next);
         }}
       >
         <Icon name="chevron" />

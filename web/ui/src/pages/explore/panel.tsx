@@ -1,6 +1,7 @@
 /** One panel: editor, table or graph, what the server said about it. */
 import { useEffect, useRef, useState } from 'preact/hooks';
 import { type Answer, call } from '../../api/client';
+import { now } from '../../api/clock';
 import { useResource } from '../../api/resource';
 import type { QueryData } from '../../api/types';
 import { human } from '../../format/duration';
@@ -16,7 +17,7 @@ import { type PanelState, stepOf } from './url';
 interface Loaded extends Answer<QueryData> {
   /** Round trip in ms. */
   took: number;
-  /** Grid of the answer, seconds; equal for an instant query. */
+  /** Grid of the answer in seconds; all zero for an instant query. */
   start: number;
   end: number;
   step: number;
@@ -27,14 +28,15 @@ async function load(panel: PanelState, signal: AbortSignal): Promise<Loaded> {
   const began = performance.now();
   const query = panel.expr;
   if (panel.tab === 'table') {
-    const time = (panel.moment ?? Date.now()) / 1000;
+    // Without a time the server takes its own now.
+    const time = panel.moment === null ? undefined : panel.moment / 1000;
     const answer = await call<QueryData>('query', { query, time, stats: 'true' }, { signal, post: true });
-    return { ...answer, took: performance.now() - began, start: time, end: time, step: 0, expr: query };
+    return { ...answer, took: performance.now() - began, start: 0, end: 0, step: 0, expr: query };
   }
   const stepMs = stepOf(panel.range, panel.resolution);
   const step = stepMs / 1000;
   // A moving end is put on a multiple of the step: refreshed graphs then do not shiver.
-  const end = panel.end === null ? (Math.floor(Date.now() / stepMs) * stepMs) / 1000 : panel.end / 1000;
+  const end = panel.end === null ? (Math.floor(now() / stepMs) * stepMs) / 1000 : panel.end / 1000;
   const start = Number((end - panel.range / 1000).toFixed(3));
   const answer = await call<QueryData>('query_range', { query, start, end, step, stats: 'true' }, { signal, post: true });
   return { ...answer, took: performance.now() - began, start, end, step, expr: query };
@@ -58,8 +60,6 @@ export function ExplorePanel({ number, panel, names, onChange, onRemove }: Props
   const frozen = tab === 'table' ? moment !== null : end !== null;
   const result = useResource(key, (signal) => load(panel, signal), frozen ? Number.POSITIVE_INFINITY : 0);
   const loaded = result.data;
-  const pendingKey = useRef<string | null>(null);
-  if (!result.loading) pendingKey.current = null;
 
   const run = (text: string) => {
     remember(text);
@@ -77,7 +77,7 @@ export function ExplorePanel({ number, panel, names, onChange, onRemove }: Props
   const zoomOut = () => {
     const before = zooms.current.pop();
     if (before) onChange(before);
-    else onChange({ range: range * 2, end: end === null ? null : Math.min(end + range / 2, Date.now()) });
+    else onChange({ range: range * 2, end: end === null ? null : Math.min(end + range / 2, now()) });
   };
 
   const fits = loaded && (tab === 'table') === (loaded.step === 0);

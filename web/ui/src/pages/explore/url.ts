@@ -94,8 +94,6 @@ function seconds(text: string | null): number | undefined {
 }
 
 const points: Record<Density, number> = { low: 100, medium: 250, high: 750 };
-/** The API refuses more steps than this for a series. */
-export const stepsMax = 11_000;
 
 /** Step of a range query in milliseconds: whole seconds unless the range is very short. */
 export function stepOf(range: number, resolution: Resolution): number {

@@ -1,6 +1,7 @@
 /** The first page: every reader of every queue, worst first. Three requests: the table, its spark lines, the alerts. */
 import { useMemo, useState } from 'preact/hooks';
 import { call } from '../../api/client';
+import { now } from '../../api/clock';
 import { useResource } from '../../api/resource';
 import type { Alert, QueryData } from '../../api/types';
 import { Icon } from '../../parts/icons';
@@ -35,7 +36,7 @@ async function loadOverview(signal: AbortSignal) {
 }
 
 async function loadSparks(signal: AbortSignal, queues: readonly string[] | undefined) {
-  const end = Math.floor(Date.now() / 1000 / sparkStep) * sparkStep;
+  const end = Math.floor(now() / 1000 / sparkStep) * sparkStep;
   const start = end - sparkSpan;
   const { data } = await call<QueryData>(
     'query_range',
@@ -170,7 +171,7 @@ function NoQueues({ nodesDown }: { nodesDown: number }) {
         <p>
           Without configuration, Nilometer looks for brokers on this machine at their usual ports (Redis 6379, Disque 7711, RabbitMQ 15672
           and 15692, Kafka 9092, NATS 8222, beanstalkd 11300, NSQ 4151, ActiveMQ and Artemis 8161). A broker that starts later is found by
-          itself.
+          itself. Those this version has a collector for become targets; the log lists all that were looked for.
         </p>
         <p>For a broker elsewhere, add a scrape job with a collector to the configuration file and reload:</p>
         <pre>{`scrape_configs:

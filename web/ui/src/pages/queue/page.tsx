@@ -1,7 +1,8 @@
 /** One reader of one queue: where it stands, its alerts, the four standard charts. The span is in the URL. */
 import './queue.css';
-import { useMemo } from 'preact/hooks';
+import { useEffect, useMemo } from 'preact/hooks';
 import { call } from '../../api/client';
+import { now } from '../../api/clock';
 import { useResource } from '../../api/resource';
 import type { Alert, QueryData } from '../../api/types';
 import { Plot } from '../../chart/plot';
@@ -40,6 +41,10 @@ export function QueuePage() {
   });
   const alerts = useResource('alerts', async (signal) => (await call<{ alerts: Alert[] }>('alerts', {}, { signal })).data.alerts);
   const own = useMemo(() => (alerts.data ?? []).filter((a) => concerns(a.labels, labels)), [alerts.data, id]);
+
+  useEffect(() => {
+    if (labels.queue !== '') document.title = `${labels.queue} · Nilometer`;
+  }, [labels.queue]);
 
   if (labels.queue === '') {
     return (
@@ -128,7 +133,7 @@ export function QueuePage() {
             onZoom={(a, b) => goTo({ range: Math.max(1000, Math.round((b - a) / 1000) * 1000), end: Math.round(b / 1000) * 1000 })}
             onZoomOut={() => {
               const end = span.end === null ? null : span.end + span.range / 2;
-              goTo({ range: span.range * 2, end: end === null || end >= Date.now() ? null : end });
+              goTo({ range: span.range * 2, end: end === null || end >= now() ? null : end });
             }}
           />
         ))}
@@ -220,7 +225,7 @@ function Chart({ spec, labels, id, span, onZoom, onZoomOut }: ChartProps) {
   const result = useResource(
     `${spec.id}:${id}:${span.range}:${span.end}`,
     async (signal) => {
-      const end = span.end === null ? (Math.floor(Date.now() / stepMs) * stepMs) / 1000 : span.end / 1000;
+      const end = span.end === null ? (Math.floor(now() / stepMs) * stepMs) / 1000 : span.end / 1000;
       const start = Number((end - span.range / 1000).toFixed(3));
       const window = format(Math.max(300_000, 4 * stepMs));
       const { data } = await call<QueryData>(
