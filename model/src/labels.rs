@@ -2,7 +2,7 @@
 //!
 //! The whole set is one reference-counted string: for each label the length of the name, the name, the
 //! length of the value, the value, in order of names. Lengths are written in ASCII digits of base 64
-//! (see [`push_len`]), so the buffer is valid UTF-8 and no `unsafe` is needed to hand out `&str`.
+//! (see `push_len`), so the buffer is valid UTF-8 and no `unsafe` is needed to hand out `&str`.
 //! Equality is one comparison of bytes, hashing one pass over them. (The idea of a single packed string
 //! is that of Prometheus' `stringlabels`.)
 //!

@@ -1,11 +1,11 @@
 //! Regular expressions as Prometheus has them: Go's RE2 syntax, anchored, `.` matches newlines.
 //!
-//! The `regex` crate has nearly the same syntax, but not quite: [`translate`] reads Go's, refuses what Go refuses with
-//! Go's words, and writes what means the same to the crate. [`shape`] finds out what an anchored expression amounts to
+//! The `regex` crate has nearly the same syntax, but not quite: `translate` reads Go's, refuses what Go refuses with
+//! Go's words, and writes what means the same to the crate. `shape` finds out what an anchored expression amounts to
 //! (a list of literals, a prefix, …), so that storage can plan with it and most matches need no automaton.
 //!
-//! Memory is bounded: a compiled expression takes at most [`COMPILED_SIZE_MAX`], its lazy automaton per thread at most
-//! [`LAZY_DFA_SIZE_MAX`]. Expressions above that are refused ("expression too large"); Go takes a few of them.
+//! Memory is bounded: a compiled expression takes at most 10 MiB, its lazy automaton per thread at most
+//! 1 MiB. Expressions above that are refused ("expression too large"); Go takes a few of them.
 
 use std::borrow::Cow;
 use std::fmt;
