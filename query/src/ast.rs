@@ -81,6 +81,39 @@ pub struct Expr {
     pub span: Span,
 }
 
+impl Expr {
+    /// The expressions directly within this one, in order of the text.
+    pub fn children(&self) -> Vec<&Self> {
+        match &self.kind {
+            ExprKind::Aggregate(aggregate) => {
+                aggregate.param.iter().chain([&aggregate.expr]).map(|e| &**e).collect()
+            }
+            ExprKind::Binary(binary) => vec![&binary.lhs, &binary.rhs],
+            ExprKind::Call(call) => call.args.iter().collect(),
+            ExprKind::Subquery(subquery) => vec![&subquery.expr],
+            ExprKind::Paren(inner) => vec![inner],
+            ExprKind::Unary(unary) => vec![&unary.expr],
+            ExprKind::Matrix(_) | ExprKind::Vector(_) | ExprKind::Number(_) | ExprKind::String(_) => {
+                Vec::new()
+            }
+        }
+    }
+
+    /// The matchers of every selector within, in order of the text.
+    pub fn selectors(&self) -> Vec<&[Matcher]> {
+        let mut found = Vec::new();
+        let mut pending = vec![self];
+        while let Some(expr) = pending.pop() {
+            match &expr.kind {
+                ExprKind::Vector(vector) => found.push(vector.matchers.as_slice()),
+                ExprKind::Matrix(matrix) => found.push(matrix.vector.matchers.as_slice()),
+                _ => pending.extend(expr.children().into_iter().rev()),
+            }
+        }
+        found
+    }
+}
+
 /// The kinds of expression.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
