@@ -314,7 +314,10 @@ impl SdMetrics {
                 &["name"],
             )?,
             updates: IntCounterVec::new(
-                Opts::new("prometheus_sd_updates_total", "Total number of update events sent to the SD consumers."),
+                Opts::new(
+                    "prometheus_sd_updates_total",
+                    "Total number of update events sent to the SD consumers.",
+                ),
                 &["name"],
             )?,
             refresh_failures: IntCounterVec::new(

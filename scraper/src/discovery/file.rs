@@ -239,11 +239,11 @@ fn empty_group(file: &Path, index: usize) -> TargetGroup {
 /// A group as written in a file or in `static_configs`.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, default)]
-pub(crate) struct RawTargetGroup {
+pub struct RawTargetGroup {
     /// Addresses.
-    pub(crate) targets: Option<Vec<String>>,
+    pub targets: Option<Vec<String>>,
     /// Labels for all of them.
-    pub(crate) labels: Option<BTreeMap<String, String>>,
+    pub labels: Option<BTreeMap<String, String>>,
 }
 
 impl RawTargetGroup {

@@ -21,8 +21,8 @@ use tokio::sync::mpsc;
 
 use crate::metrics::SdMetrics;
 
-pub use file::{FileSdConfig, RawFileSdConfig};
-pub(crate) use provider::{GroupSet, Providers};
+pub use file::{FileSdConfig, RawFileSdConfig, RawTargetGroup};
+pub(crate) use provider::Providers;
 
 /// Most updates under way from one discoverer; more make it wait.
 pub const UPDATES_MAX: usize = 4;

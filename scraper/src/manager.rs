@@ -1,0 +1,303 @@
+//! The scrape manager: all jobs, their reload, and what the API asks about them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::storage::Append;
+use model::{Clock, Labels, Metadata};
+use net::http::{ClientOptions, HttpClient};
+use net::{CpuPool, NetError};
+use parking_lot::RwLock;
+use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
+
+use crate::config::ScrapeConfig;
+use crate::metrics::{ScrapeMetrics, SdMetrics};
+use crate::pool::{PoolHandle, PoolView};
+use crate::scrape_loop::Shared;
+use crate::target::{LastScrape, Target};
+
+/// What the manager works with.
+pub struct ScrapeManagerOptions {
+    /// Where samples go.
+    pub append: Arc<dyn Append>,
+    /// Wall clock.
+    pub clock: Arc<dyn Clock>,
+    /// Where large pages are read.
+    pub cpu: CpuPool,
+    /// `User-Agent` of requests, e.g. `Nilometer/1.0`.
+    pub user_agent: String,
+    /// Tells this server's scrape offsets from those of others: a hash of host name and external labels.
+    pub offset_seed: u64,
+    /// Whether targets are scraped at once when they appear, not at their place in the interval. For tests.
+    pub no_offset: bool,
+}
+
+impl std::fmt::Debug for ScrapeManagerOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ScrapeManagerOptions").field("user_agent", &self.user_agent).finish_non_exhaustive()
+    }
+}
+
+/// A job whose settings cannot be put to use.
+#[derive(Debug, thiserror::Error)]
+#[error("scrape job {job_name:?}: {source}")]
+pub struct JobError {
+    /// The job.
+    pub job_name: String,
+    /// Why its HTTP client cannot be made.
+    pub source: NetError,
+}
+
+/// Jobs that are ready to run, made by [`ScrapeManager::prepare`].
+#[derive(Debug)]
+pub struct PreparedJobs {
+    jobs: Vec<(ScrapeConfig, Option<HttpClientSlot>)>,
+}
+
+struct HttpClientSlot(HttpClient);
+
+impl std::fmt::Debug for HttpClientSlot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("HttpClient")
+    }
+}
+
+/// Runs scrape jobs.
+pub struct ScrapeManager {
+    shared: Arc<Shared>,
+    sd_metrics: Arc<SdMetrics>,
+    pools: Mutex<Pools>,
+    /// What the API sees, by job name.
+    views: RwLock<BTreeMap<String, JobView>>,
+}
+
+impl std::fmt::Debug for ScrapeManager {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ScrapeManager").finish_non_exhaustive()
+    }
+}
+
+#[derive(Default)]
+struct Pools {
+    running: BTreeMap<String, PoolHandle>,
+    /// Pools of removed jobs that still end their series.
+    retiring: Vec<JoinHandle<()>>,
+    stopped: bool,
+}
+
+#[derive(Clone)]
+struct JobView {
+    config: Arc<ScrapeConfig>,
+    view: Arc<parking_lot::Mutex<PoolView>>,
+}
+
+/// A job and its targets, for `/api/v1/targets` and `/scrape_pools`.
+#[derive(Clone, Debug)]
+pub struct PoolStatus {
+    /// Name of the job.
+    pub name: String,
+    /// Targets that are scraped, in order of URL.
+    pub active: Vec<TargetStatus>,
+    /// Labels before relabelling of targets that relabelling dropped, as many as are kept.
+    pub dropped: Vec<Labels>,
+    /// How many relabelling dropped.
+    pub dropped_count: usize,
+}
+
+/// A target, for `/api/v1/targets`.
+#[derive(Clone, Debug)]
+pub struct TargetStatus {
+    /// Labels before relabelling.
+    pub discovered_labels: Labels,
+    /// Labels that stored series carry.
+    pub labels: Labels,
+    /// Name of the job.
+    pub scrape_pool: String,
+    /// What is asked for.
+    pub scrape_url: String,
+    /// Interval of this target.
+    pub scrape_interval: Duration,
+    /// Timeout of this target.
+    pub scrape_timeout: Duration,
+    /// What the last scrape brought.
+    pub last: LastScrape,
+}
+
+/// Metric families of a target, for `/api/v1/metadata` and `/targets/metadata`.
+#[derive(Clone, Debug)]
+pub struct TargetMetadata {
+    /// Labels that stored series carry.
+    pub labels: Labels,
+    /// Families in order of names.
+    pub families: Arc<Vec<(String, Metadata)>>,
+}
+
+impl ScrapeManager {
+    /// A manager without jobs. Must be called within a tokio runtime, as all else here.
+    ///
+    /// # Errors
+    /// When the metrics are registered already.
+    pub fn new(options: ScrapeManagerOptions, registry: &prometheus::Registry) -> prometheus::Result<Self> {
+        let shared = Shared {
+            append: options.append,
+            clock: options.clock,
+            metrics: ScrapeMetrics::new(registry)?,
+            cpu: options.cpu,
+            user_agent: options.user_agent,
+            offset_seed: options.offset_seed,
+            no_offset: options.no_offset,
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+            sd_metrics: Arc::new(SdMetrics::new(registry)?),
+            pools: Mutex::default(),
+            views: RwLock::default(),
+        })
+    }
+
+    /// Makes the HTTP clients of jobs, which reads certificate files. Changes nothing yet.
+    ///
+    /// # Errors
+    /// When certificates or keys are missing or do not fit.
+    pub fn prepare(&self, configs: Vec<ScrapeConfig>) -> Result<PreparedJobs, JobError> {
+        let jobs = configs
+            .into_iter()
+            .map(|config| {
+                if config.collector.is_some() {
+                    return Ok((config, None));
+                }
+                let options = ClientOptions::new(self.shared.user_agent.clone());
+                match HttpClient::new(&config.http, options) {
+                    Ok(client) => Ok((config, Some(HttpClientSlot(client)))),
+                    Err(source) => Err(JobError { job_name: config.job_name, source }),
+                }
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(PreparedJobs { jobs })
+    }
+
+    /// Makes exactly these jobs run. Jobs that are as before are not touched; changed ones keep the series of the
+    /// targets that stay; removed ones end their series. Returns when all run with their new configuration.
+    pub async fn apply(&self, prepared: PreparedJobs) {
+        let mut pools = self.pools.lock().await;
+        if pools.stopped {
+            return;
+        }
+        let mut before = std::mem::take(&mut pools.running);
+        pools.retiring.retain(|task| !task.is_finished());
+        for (config, client) in prepared.jobs {
+            let client = client.map(|slot| slot.0);
+            let config = Arc::new(config);
+            let name = config.job_name.clone();
+            for warning in &config.warnings {
+                tracing::warn!(job = %name, "{warning}");
+            }
+            let pool = match before.remove(&name) {
+                Some(pool) if pool.config.same_as(&config) => pool,
+                Some(mut pool) => {
+                    pool.reload(config, client).await;
+                    pool
+                }
+                None => PoolHandle::start(config, client, &self.shared, &self.sd_metrics),
+            };
+            pools.running.insert(name, pool);
+        }
+        for (_, pool) in before {
+            let task = pool.retire().await;
+            pools.retiring.push(task);
+        }
+        *self.views.write() = pools
+            .running
+            .iter()
+            .map(|(name, pool)| {
+                let view = JobView { config: Arc::clone(&pool.config), view: Arc::clone(&pool.view) };
+                (name.clone(), view)
+            })
+            .collect();
+    }
+
+    /// Stops scraping: requests under way are given up, what is being stored is stored. Nothing is written once this
+    /// returns. No series is ended: the server is expected back.
+    pub async fn stop(&self) {
+        let mut pools = self.pools.lock().await;
+        pools.stopped = true;
+        for task in pools.retiring.drain(..) {
+            task.abort();
+        }
+        let running = std::mem::take(&mut pools.running);
+        futures_util::future::join_all(running.into_values().map(PoolHandle::shutdown)).await;
+    }
+
+    /// All jobs with their targets, in order of names.
+    pub fn status(&self) -> Vec<PoolStatus> {
+        let views = self.views.read().clone();
+        views
+            .into_iter()
+            .map(|(name, job)| {
+                let (active, dropped, dropped_count) = {
+                    let view = job.view.lock();
+                    (view.active.clone(), view.dropped.clone(), view.dropped_count)
+                };
+                let active = active.iter().map(|target| target_status(&name, target)).collect();
+                PoolStatus { name, active, dropped, dropped_count }
+            })
+            .collect()
+    }
+
+    /// Names of jobs, in order.
+    pub fn scrape_pools(&self) -> Vec<String> {
+        self.views.read().keys().cloned().collect()
+    }
+
+    /// The configuration of a job that runs.
+    pub fn job(&self, name: &str) -> Option<Arc<ScrapeConfig>> {
+        self.views.read().get(name).map(|job| Arc::clone(&job.config))
+    }
+
+    /// Metric families of all targets that are scraped.
+    pub fn metadata(&self) -> Vec<TargetMetadata> {
+        let views = self.views.read().clone();
+        views
+            .into_values()
+            .flat_map(|job| job.view.lock().active.clone())
+            .map(|target| TargetMetadata {
+                labels: target.public_labels.clone(),
+                families: Arc::clone(&target.metadata.lock()),
+            })
+            .collect()
+    }
+
+    /// Brings gauges up to date that are computed only when asked for (size of the metadata cache). Call before
+    /// gathering metrics.
+    pub fn refresh_metrics(&self) {
+        let views = self.views.read().clone();
+        for (name, job) in views {
+            let (mut entries, mut bytes) = (0, 0);
+            for target in job.view.lock().active.clone() {
+                let families = Arc::clone(&target.metadata.lock());
+                entries += families.len();
+                bytes += families
+                    .iter()
+                    .map(|(_, meta)| meta.help.len() + meta.unit.len() + meta.kind.as_str().len())
+                    .sum::<usize>();
+            }
+            let metrics = &self.shared.metrics;
+            metrics.metadata_entries.with_label_values(&[&name]).set(entries as i64);
+            metrics.metadata_bytes.with_label_values(&[&name]).set(bytes as i64);
+        }
+    }
+}
+
+fn target_status(pool: &str, target: &Target) -> TargetStatus {
+    TargetStatus {
+        discovered_labels: target.discovered.lock().clone(),
+        labels: target.public_labels.clone(),
+        scrape_pool: pool.to_owned(),
+        scrape_url: target.url.clone(),
+        scrape_interval: target.interval,
+        scrape_timeout: target.timeout,
+        last: target.last.lock().clone(),
+    }
+}

@@ -1,0 +1,471 @@
+//! The loop of one target: on time, forever, one scrape at a time.
+//!
+//! The first scrape comes at a stable offset within the interval (hash of the target and a seed of this server), so that
+//! targets spread evenly and keep their place over restarts. Timestamps are put on the schedule when the scrape
+//! starts within 2 ms of it: equal distances store better.
+//!
+//! When the target goes, the loop waits for a bit more than two intervals (the target may be back under other labels)
+//! and then ends its series by staleness markers at the time the next scrape would have been. At shutdown
+//! it writes none: the target will be scraped again soon.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::storage::Append;
+use model::{Clock, Timestamp};
+use net::CpuPool;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tracing::Instrument;
+
+use crate::collector::{CollectTarget, CollectorSession, Scrape};
+use crate::config::ScrapeConfig;
+use crate::error::ScrapeError;
+use crate::exposition::{Format, media_type};
+use crate::http::{Page, PageSource, effective_limit};
+use crate::metrics::ScrapeMetrics;
+use crate::state::{Input, PassConfig, PassCounts, ReportValues, ScrapeState, ScrapeTimes, Stored};
+use crate::target::{Target, TargetHealth};
+
+/// Scrapes that start so little late get the time of the schedule (Prometheus' `ScrapeTimestampTolerance`).
+const TIMESTAMP_TOLERANCE: Duration = Duration::from_millis(2);
+/// Pages from this size on are read away from the reactor: at 100 MB/s and more this is about a millisecond.
+const INLINE_MAX_BYTES: usize = 100_000;
+/// Compressed pages unpack to about ten times as much.
+const INLINE_MAX_GZIP_BYTES: usize = 10_000;
+/// Samples of a collection from which on storing it is work for the pool.
+const INLINE_MAX_SAMPLES: usize = 1000;
+/// Uncompressed text that a target's buffer may keep between scrapes, beyond what the last page took.
+const BUFFER_SLACK: usize = 64 << 10;
+
+/// What all loops share.
+pub(crate) struct Shared {
+    pub(crate) append: Arc<dyn Append>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) metrics: ScrapeMetrics,
+    pub(crate) cpu: CpuPool,
+    pub(crate) user_agent: String,
+    /// Tells this server's offsets from those of others that scrape the same targets.
+    pub(crate) offset_seed: u64,
+    /// Scrape at once instead of at an offset (tests).
+    pub(crate) no_offset: bool,
+}
+
+/// What a loop is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Command {
+    /// Scrape.
+    Run,
+    /// The target has gone: end its series.
+    Retire,
+    /// The job has changed: give the state to the next loop.
+    HandOver,
+    /// The server stops: end soon, write nothing more.
+    Shutdown,
+}
+
+/// A running loop.
+pub(crate) struct LoopHandle {
+    command: watch::Sender<Command>,
+    forced_error: Arc<Mutex<Option<(usize, u64)>>>,
+    task: JoinHandle<Option<Box<ScrapeState>>>,
+}
+
+impl LoopHandle {
+    /// Starts a loop; `state` is what an earlier loop of the target knew.
+    pub(crate) fn start(
+        target: Arc<Target>,
+        config: &ScrapeConfig,
+        client: Option<&net::http::HttpClient>,
+        shared: &Arc<Shared>,
+        state: Option<Box<ScrapeState>>,
+    ) -> Self {
+        let (command, commands) = watch::channel(Command::Run);
+        let forced_error = Arc::new(Mutex::new(None));
+        let source = match (&config.collector, client) {
+            (Some(collector), _) => Source::Session(collector.connect(&CollectTarget {
+                address: target.address().to_owned(),
+                labels: target.public_labels.clone(),
+                discovered: target.labels.clone(),
+                interval: target.interval,
+                timeout: target.timeout,
+            })),
+            (None, Some(client)) => Source::Page(Box::new(PageSource::new(
+                client.clone(),
+                config,
+                &target.url,
+                target.timeout,
+                &shared.user_agent,
+            ))),
+            (None, None) => unreachable!("jobs without collector have a client"),
+        };
+        let span = tracing::info_span!("scrape", job = %config.job_name, target = %target.url);
+        let context = Arc::new(LoopContext {
+            pass: PassConfig {
+                target_labels: target.public_labels.clone(),
+                honor_labels: config.honor_labels,
+                honor_timestamps: config.honor_timestamps,
+                track_timestamps_staleness: config.track_timestamps_staleness,
+                name_validation: config.name_validation,
+                relabel: Arc::clone(&config.metric_relabel_configs),
+                limits: config.limits,
+            },
+            fallback_format: config.fallback_format,
+            extra_metrics: config.extra_scrape_metrics,
+            timeout: target.timeout,
+            shared: Arc::clone(shared),
+        });
+        let scrape_loop = ScrapeLoop {
+            source,
+            context,
+            target,
+            commands,
+            forced_error: Arc::clone(&forced_error),
+            state: state.unwrap_or_else(|| Box::new(ScrapeState::new())),
+        };
+        let task = tokio::spawn(scrape_loop.run().instrument(span));
+        Self { command, forced_error, task }
+    }
+
+    /// Tells the loop what to do.
+    pub(crate) fn command(&self, command: Command) {
+        self.command.send_replace(command);
+    }
+
+    /// Makes all scrapes fail (`target_limit`: targets there are, and may be), or no longer.
+    pub(crate) fn set_forced_error(&self, error: Option<(usize, u64)>) {
+        *self.forced_error.lock() = error;
+    }
+
+    /// Whether the loop has ended.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.task.is_finished()
+    }
+
+    /// Waits for the end; gives the state when the command was [`Command::HandOver`].
+    pub(crate) async fn join(self) -> Option<Box<ScrapeState>> {
+        match self.task.await {
+            Ok(state) => state,
+            Err(error) => {
+                tracing::error!(%error, "a scrape loop ended badly");
+                None
+            }
+        }
+    }
+}
+
+/// How a target is read.
+enum Source {
+    Page(Box<PageSource>),
+    Session(Box<dyn CollectorSession>),
+}
+
+/// What was read.
+enum Fetched {
+    Page(Page),
+    Scrape(Scrape),
+    Failed(ScrapeError, Scrape),
+}
+
+/// What does not change while the loop runs.
+struct LoopContext {
+    pass: PassConfig,
+    fallback_format: Option<Format>,
+    extra_metrics: bool,
+    timeout: Duration,
+    shared: Arc<Shared>,
+}
+
+struct ScrapeLoop {
+    source: Source,
+    context: Arc<LoopContext>,
+    target: Arc<Target>,
+    commands: watch::Receiver<Command>,
+    forced_error: Arc<Mutex<Option<(usize, u64)>>>,
+    state: Box<ScrapeState>,
+}
+
+/// The server stops.
+struct Stopping;
+
+impl ScrapeLoop {
+    async fn run(mut self) -> Option<Box<ScrapeState>> {
+        if !self.context.shared.no_offset {
+            let offset = self.offset();
+            tokio::select! {
+                () = tokio::time::sleep(offset) => {}
+                _ = self.commands.changed() => {}
+            }
+        }
+        let interval = self.target.interval;
+        let mut ticker = tokio::time::interval(interval);
+        ticker.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        // The first tick is due at once.
+        ticker.tick().await;
+        let mut schedule = self.context.shared.clock.now_ms();
+        let mut last: Option<Instant> = None;
+        loop {
+            match self.command() {
+                Command::Run => {}
+                Command::Retire => {
+                    self.end_of_run(last.is_some(), &mut ticker).await;
+                    return None;
+                }
+                Command::HandOver => return Some(self.state),
+                Command::Shutdown => return None,
+            }
+            let t = self.scheduled_time(&mut schedule);
+            let started = Instant::now();
+            if let Some(last) = last {
+                let length = started.duration_since(last).as_secs_f64();
+                self.context
+                    .shared
+                    .metrics
+                    .interval_length
+                    .observe(&crate::config::go_duration(interval), length);
+            }
+            last = Some(started);
+            if self.scrape(t, started).await.is_err() {
+                return None;
+            }
+            tokio::select! {
+                _ = ticker.tick() => {}
+                _ = self.commands.changed() => {}
+            }
+        }
+    }
+
+    /// What to do now. A pool that has gone without a word is a server that stops.
+    fn command(&self) -> Command {
+        if self.commands.has_changed().is_err() { Command::Shutdown } else { *self.commands.borrow() }
+    }
+
+    /// Time to the target's place in the interval.
+    fn offset(&self) -> Duration {
+        let interval = u64::try_from(self.target.interval.as_millis()).unwrap_or(u64::MAX).max(1);
+        let now = self.context.shared.clock.now_ms().unsigned_abs();
+        let place = (self.target.hash() ^ self.context.shared.offset_seed) % interval;
+        let next = interval - now % interval + place;
+        Duration::from_millis(if next > interval { next - interval } else { next })
+    }
+
+    /// The time of the samples: that of the schedule when we are hardly late.
+    fn scheduled_time(&self, schedule: &mut Timestamp) -> Timestamp {
+        let now = self.context.shared.clock.now_ms();
+        let interval = i64::try_from(self.target.interval.as_millis()).unwrap_or(i64::MAX).max(1);
+        if now < *schedule || now - *schedule > interval.saturating_mul(1000) {
+            // The clock was set: start over.
+            *schedule = now;
+        }
+        *schedule += (now - *schedule) / interval * interval;
+        let tolerance = (self.target.interval / 100).min(TIMESTAMP_TOLERANCE);
+        if u128::from((now - *schedule).unsigned_abs()) <= tolerance.as_millis() { *schedule } else { now }
+    }
+
+    async fn scrape(&mut self, t: Timestamp, started: Instant) -> Result<(), Stopping> {
+        let forced = *self.forced_error.lock();
+        let fetched = match forced {
+            Some((targets, limit)) => {
+                Fetched::Failed(ScrapeError::TargetLimit { targets, limit }, Scrape::default())
+            }
+            None => self.fetch(started).await?,
+        };
+        let warnings = match &fetched {
+            Fetched::Scrape(scrape) => scrape.warnings.clone(),
+            Fetched::Page(_) | Fetched::Failed(..) => Vec::new(),
+        };
+        let stored = self.store(fetched, t, started).await;
+        self.publish(stored, warnings, t, started);
+        Ok(())
+    }
+
+    async fn fetch(&mut self, started: Instant) -> Result<Fetched, Stopping> {
+        let deadline = started + self.context.timeout;
+        let mut commands = self.commands.clone();
+        let read = async {
+            match &mut self.source {
+                Source::Page(source) => match source.fetch().await {
+                    Ok(page) => Fetched::Page(page),
+                    Err(error) => Fetched::Failed(error, Scrape::default()),
+                },
+                Source::Session(session) => {
+                    match tokio::time::timeout_at(deadline, session.collect(deadline)).await {
+                        Ok(Ok(scrape)) => Fetched::Scrape(scrape),
+                        Ok(Err(mut error)) => {
+                            let samples = std::mem::take(&mut error.samples);
+                            Fetched::Failed(error.into(), Scrape { samples, ..Scrape::default() })
+                        }
+                        Err(_) => Fetched::Failed(ScrapeError::CollectTimeout, Scrape::default()),
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            fetched = read => Ok(fetched),
+            // An error says that the pool has gone: the same.
+            _ = commands.wait_for(|command| *command == Command::Shutdown) => Err(Stopping),
+        }
+    }
+
+    /// Parses and stores, on the pool when that takes its time.
+    async fn store(&mut self, fetched: Fetched, t: Timestamp, started: Instant) -> Stored {
+        let large = match &fetched {
+            Fetched::Page(page) if page.gzip => page.body.len() > INLINE_MAX_GZIP_BYTES,
+            Fetched::Page(page) => page.body.len() > INLINE_MAX_BYTES,
+            Fetched::Scrape(scrape) | Fetched::Failed(_, scrape) => scrape.samples.len() > INLINE_MAX_SAMPLES,
+        };
+        if !large {
+            return store(&mut self.state, &self.context, fetched, t, started);
+        }
+        let mut state = std::mem::take(&mut self.state);
+        let context = Arc::clone(&self.context);
+        let job = move || {
+            let stored = store(&mut state, &context, fetched, t, started);
+            (state, stored)
+        };
+        match self.context.shared.cpu.run(job).await {
+            Ok((state, stored)) => {
+                self.state = state;
+                stored
+            }
+            Err(_) => {
+                tracing::error!("reading a page ended badly; starting anew with this target");
+                *self.state = ScrapeState::new();
+                let failed = Fetched::Failed(ScrapeError::Lost, Scrape::default());
+                store(&mut self.state, &self.context, failed, t, started)
+            }
+        }
+    }
+
+    /// Tells the world: counters, the targets page, the log when things turn.
+    fn publish(&self, stored: Stored, warnings: Vec<String>, t: Timestamp, started: Instant) {
+        let Stored { counts, error, metadata } = stored;
+        let metrics = &self.context.shared.metrics;
+        metrics.sample_duplicate.inc_by(counts.duplicates);
+        metrics.sample_out_of_order.inc_by(counts.out_of_order);
+        metrics.sample_out_of_bounds.inc_by(counts.out_of_bounds);
+        metrics.exemplar_out_of_order.inc_by(counts.exemplars_out_of_order);
+        metrics.fast_samples.inc_by(counts.known_lines);
+        metrics.slow_samples.inc_by(counts.parsed_lines);
+        metrics.exceeded_label_limits.inc_by(u64::from(counts.label_limit_hit));
+        metrics.exceeded_sample_limit.inc_by(u64::from(counts.sample_limit_hit));
+        metrics.cache_flush_forced.inc_by(u64::from(counts.cache_flushed));
+        if matches!(error, Some(ScrapeError::BodySizeLimit)) {
+            metrics.exceeded_body_size_limit.inc();
+        }
+        let duration = started.elapsed();
+        metrics.scrape_duration.observe(duration.as_secs_f64());
+        if let Some(metadata) = metadata {
+            *self.target.metadata.lock() = metadata;
+        }
+        if counts.out_of_order + counts.out_of_bounds + counts.duplicates > 0 {
+            tracing::debug!(
+                out_of_order = counts.out_of_order,
+                out_of_bounds = counts.out_of_bounds,
+                duplicates = counts.duplicates,
+                "samples of a scrape were not stored"
+            );
+        }
+        let health = if error.is_none() { TargetHealth::Up } else { TargetHealth::Down };
+        let error = error.map(|error| error.to_string()).unwrap_or_default();
+        let mut last = self.target.last.lock();
+        match (last.health, health) {
+            (TargetHealth::Unknown | TargetHealth::Up, TargetHealth::Down) => {
+                tracing::warn!(%error, "scrape failed");
+            }
+            (TargetHealth::Down, TargetHealth::Up) => tracing::info!("scrape works again"),
+            _ => tracing::debug!(%error, samples = counts.total, "scraped"),
+        }
+        last.health = health;
+        last.error = error;
+        last.warnings = warnings;
+        last.t = Some(t);
+        last.duration = duration;
+        last.samples = counts.total;
+    }
+
+    /// The target has gone: ends its series, unless the server stops before that is due.
+    async fn end_of_run(mut self, scraped: bool, ticker: &mut Interval) {
+        let shared = Arc::clone(&self.context.shared);
+        if scraped {
+            let mut commands = self.commands.clone();
+            let wait = async {
+                ticker.tick().await;
+                let t = shared.clock.now_ms();
+                ticker.tick().await;
+                tokio::time::sleep(self.target.interval / 10).await;
+                t
+            };
+            let t = tokio::select! {
+                t = wait => t,
+                _ = commands.wait_for(|command| *command == Command::Shutdown) => return,
+            };
+            if let Err(error) = self.state.store_end(shared.append.as_ref(), &self.context.pass, t) {
+                tracing::warn!(%error, "cannot store staleness markers of a target that has gone");
+            }
+        } else {
+            self.state.close(shared.append.as_ref());
+        }
+    }
+}
+
+/// Parses and stores one scrape.
+fn store(
+    state: &mut ScrapeState,
+    context: &LoopContext,
+    mut fetched: Fetched,
+    t: Timestamp,
+    started: Instant,
+) -> Stored {
+    let limits = &context.pass.limits;
+    let mut buffer = std::mem::take(&mut state.buffer);
+    let mut body_size = 0;
+    let failure = match &mut fetched {
+        Fetched::Failed(error, _) => Some(std::mem::replace(error, ScrapeError::Lost)),
+        Fetched::Page(_) | Fetched::Scrape(_) => None,
+    };
+    let (input, failure) = match &fetched {
+        Fetched::Page(page) => match page.text(&mut buffer, effective_limit(limits.body_size)) {
+            Ok(text) => {
+                body_size = text.len() as i64;
+                // An empty page is good whatever its type.
+                if text.is_empty() {
+                    (Input::Nothing, None)
+                } else {
+                    match media_type(&page.content_type, context.fallback_format) {
+                        Ok(format) => (Input::Page(text, format), None),
+                        Err(error) => (Input::Nothing, Some(error.into())),
+                    }
+                }
+            }
+            Err(error) => (Input::Nothing, Some(error)),
+        },
+        Fetched::Scrape(scrape) => {
+            body_size = scrape.body_bytes as i64;
+            (Input::Samples(scrape), None)
+        }
+        Fetched::Failed(_, scrape) if scrape.samples.is_empty() => (Input::Nothing, failure),
+        Fetched::Failed(_, scrape) => (Input::Samples(scrape), failure),
+    };
+    let times = ScrapeTimes { t, now_ms: context.shared.clock.now_ms() };
+    let report = |counts: &PassCounts, error: Option<&ScrapeError>| ReportValues {
+        up: error.is_none(),
+        duration_seconds: started.elapsed().as_secs_f64(),
+        scraped: counts.total,
+        post_relabeling: counts.added,
+        series_added: counts.series_added,
+        extra: context.extra_metrics.then(|| {
+            let size = if matches!(error, Some(ScrapeError::BodySizeLimit)) { -1 } else { body_size };
+            (context.timeout.as_secs_f64(), limits.samples, size)
+        }),
+    };
+    let stored = state.store(context.shared.append.as_ref(), &context.pass, &input, failure, &times, report);
+    // One large page must not hold its memory forever.
+    if buffer.capacity() > buffer.len() * 2 + BUFFER_SLACK {
+        buffer.shrink_to(buffer.len() + BUFFER_SLACK);
+    }
+    state.buffer = buffer;
+    stored
+}

@@ -1,0 +1,230 @@
+//! Targets: from what discovery found to what is scraped.
+//!
+//! Labels of group and target, the job's defaults as special labels (`__scheme__`, `__metrics_path__`, …), relabelling, checks, `instance`.
+//! Rules and texts are Prometheus 3's (`PopulateLabels`); no default port is added.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::labels::{INSTANCE, JOB};
+use model::relabel;
+use model::{Labels, LabelsBuilder, Metadata, Timestamp, duration};
+use parking_lot::Mutex;
+
+use crate::config::{ScrapeConfig, duration_text};
+use crate::discovery::TargetGroup;
+
+const ADDRESS: &str = "__address__";
+const SCHEME: &str = "__scheme__";
+const METRICS_PATH: &str = "__metrics_path__";
+const INTERVAL: &str = "__scrape_interval__";
+const TIMEOUT: &str = "__scrape_timeout__";
+const PARAM_PREFIX: &str = "__param_";
+const META_PREFIX: &str = "__meta_";
+const RESERVED_PREFIX: &str = "__";
+
+/// Whether the last scrape worked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TargetHealth {
+    /// Not scraped yet.
+    #[default]
+    Unknown,
+    /// It did.
+    Up,
+    /// It did not.
+    Down,
+}
+
+impl TargetHealth {
+    /// The word in API answers.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Up => "up",
+            Self::Down => "down",
+        }
+    }
+}
+
+/// What the last scrape brought.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LastScrape {
+    /// Whether it worked.
+    pub health: TargetHealth,
+    /// Why not; empty when it did.
+    pub error: String,
+    /// Why it is incomplete (collectors).
+    pub warnings: Vec<String>,
+    /// When it began; `None` before the first.
+    pub t: Option<Timestamp>,
+    /// How long it took.
+    pub duration: Duration,
+    /// Lines or samples on the page.
+    pub samples: u64,
+}
+
+/// Something to scrape.
+#[derive(Debug)]
+pub(crate) struct Target {
+    /// Labels after relabelling, special ones included.
+    pub(crate) labels: Labels,
+    /// Labels that stored series carry.
+    pub(crate) public_labels: Labels,
+    /// What is asked for.
+    pub(crate) url: String,
+    pub(crate) interval: Duration,
+    pub(crate) timeout: Duration,
+    /// Labels before relabelling; a reload may change them.
+    pub(crate) discovered: Mutex<Labels>,
+    pub(crate) last: Mutex<LastScrape>,
+    /// Families on the last pages; replaced as a whole when something changes.
+    pub(crate) metadata: Mutex<Arc<Vec<(String, Metadata)>>>,
+}
+
+/// What became of a discovered target.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// Scrape it.
+    Keep(Box<Target>),
+    /// Relabelling dropped it; its labels before that.
+    Drop(Labels),
+}
+
+impl Target {
+    /// What makes a target the same one: labels (special ones too) and URL.
+    pub(crate) fn hash(&self) -> u64 {
+        xxhash_rust::xxh3::xxh3_64_with_seed(self.url.as_bytes(), self.labels.hash64())
+    }
+
+    /// `__address__`.
+    pub(crate) fn address(&self) -> &str {
+        self.labels.value(ADDRESS)
+    }
+}
+
+/// The targets of a group, in order; errors name the target's position and the group.
+pub(crate) fn targets_of(group: &TargetGroup, config: &ScrapeConfig) -> Vec<Result<Outcome, String>> {
+    group
+        .targets
+        .iter()
+        .enumerate()
+        .map(|(index, target)| {
+            build(target, &group.labels, config)
+                .map_err(|error| format!("instance {index} in group {}: {error}", group.source))
+        })
+        .collect()
+}
+
+fn build(own: &Labels, group: &Labels, config: &ScrapeConfig) -> Result<Outcome, String> {
+    let mut labels = LabelsBuilder::from(group);
+    for (name, value) in own {
+        labels.set(name, value);
+    }
+    let defaults = [
+        (JOB, config.job_name.clone()),
+        (INTERVAL, duration_text(config.scrape_interval)),
+        (TIMEOUT, duration_text(config.scrape_timeout)),
+        (METRICS_PATH, config.metrics_path.clone()),
+        (SCHEME, config.scheme.clone()),
+    ];
+    for (name, value) in defaults {
+        if labels.value(name).is_empty() {
+            labels.set(name, value);
+        }
+    }
+    for (name, values) in &config.params {
+        if let Some(first) = values.first() {
+            labels.set(format!("{PARAM_PREFIX}{name}"), first.as_str());
+        }
+    }
+    let discovered = labels.build();
+    if !relabel::process(&mut labels, &config.relabel_configs) || labels.is_empty() {
+        return Ok(Outcome::Drop(discovered));
+    }
+    let address = labels.value(ADDRESS).to_owned();
+    if address.is_empty() {
+        return Err("no address".to_owned());
+    }
+    if address.contains('/') {
+        return Err(format!("{address:?} is not a valid hostname"));
+    }
+    let (interval, timeout) = times(&labels)?;
+    labels.retain(|name, _| !name.starts_with(META_PREFIX));
+    if labels.value(INSTANCE).is_empty() {
+        labels.set(INSTANCE, address);
+    }
+    let labels = labels.build();
+    Ok(Outcome::Keep(Box::new(Target {
+        public_labels: labels.filtered(|name| !name.starts_with(RESERVED_PREFIX)),
+        url: url(&labels, &config.params),
+        labels,
+        interval,
+        timeout,
+        discovered: Mutex::new(discovered),
+        last: Mutex::default(),
+        metadata: Mutex::default(),
+    })))
+}
+
+fn times(labels: &LabelsBuilder) -> Result<(Duration, Duration), String> {
+    let read = |name: &str, word: &str| {
+        let text = labels.value(name);
+        let time = duration::parse(text).map_err(|error| format!("error parsing scrape {word}: {error}"))?;
+        if time.is_zero() { Err(format!("scrape {word} cannot be 0")) } else { Ok(time) }
+    };
+    let interval = read(INTERVAL, "interval")?;
+    let timeout = read(TIMEOUT, "timeout")?;
+    if timeout > interval {
+        return Err(format!(
+            "scrape timeout cannot be greater than scrape interval ({:?} > {:?})",
+            labels.value(TIMEOUT),
+            labels.value(INTERVAL)
+        ));
+    }
+    Ok((interval, timeout))
+}
+
+/// The URL as Go's `net/url` writes it: path escaped, parameters sorted.
+fn url(labels: &Labels, params: &BTreeMap<String, Vec<String>>) -> String {
+    let mut query: BTreeMap<&str, Vec<&str>> = params
+        .iter()
+        .map(|(name, values)| (name.as_str(), values.iter().map(String::as_str).collect()))
+        .collect();
+    for (name, value) in labels {
+        let Some(name) = name.strip_prefix(PARAM_PREFIX) else { continue };
+        let values = query.entry(name).or_default();
+        match values.first_mut() {
+            Some(first) => *first = value,
+            None => values.push(value),
+        }
+    }
+    let mut encoded = url::form_urlencoded::Serializer::new(String::new());
+    for (name, values) in &query {
+        for value in values {
+            encoded.append_pair(name, value);
+        }
+    }
+    let encoded = encoded.finish();
+    let mut out = format!("{}://{}", labels.value(SCHEME), labels.value(ADDRESS));
+    let path = labels.value(METRICS_PATH);
+    if !path.is_empty() && !path.starts_with('/') {
+        out.push('/');
+    }
+    escape_path(path, &mut out);
+    if !encoded.is_empty() {
+        out.push('?');
+        out.push_str(&encoded);
+    }
+    out
+}
+
+fn escape_path(path: &str, out: &mut String) {
+    for byte in path.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.~$&+,/:;=@!*'()".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+}
