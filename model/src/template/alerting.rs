@@ -141,7 +141,7 @@ mod tests {
             ),
             (
                 r#"{{ define "d" }}<{{ .arg0 }}{{ .arg1 }}>{{ end }}{{ template "d" (args 1 "b") }}{{ tmpl "d" (args 2) }}"#,
-                "<1b><2>",
+                "<1b><2<no value>>",
             ),
             (r#"{{ if and (gt $value 1.0) (eq $labels.instance "h:1") }}yes{{ end }}"#, "yes"),
             (r#"{{ $x := 1 }}{{ range $i, $e := query "x" }}{{ $x = $i }}{{ end }}{{ $x }}"#, "1"),

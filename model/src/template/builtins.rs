@@ -6,7 +6,7 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use super::functions::{count, count_min};
-use super::value::{Value, as_object, as_text, text, type_name};
+use super::value::{Value, absent_entry, as_object, as_text, contents, text, type_name};
 use super::{Functions, format, run};
 use crate::labels::Quoted;
 
@@ -49,7 +49,7 @@ pub(super) fn add(functions: Functions) -> Functions {
         })
         .with("len", |args| {
             count("len", args, 1)?;
-            let len = match &args[0] {
+            let len = match &contents(&args[0]) {
                 Value::List(items) => items.len(),
                 Value::Map(entries) => entries.len(),
                 other => as_text(other).ok_or_else(|| format!("len of type {}", type_name(other)))?.len(),
@@ -78,22 +78,26 @@ pub(super) fn print_action(args: &[Value]) -> Result<Value, String> {
     })
 }
 
-/// What `if` and `with` decide on: objects that are a number are false when it is 0.
+/// What `if`, `with`, `and` and `or` decide on: objects that are a number are false when it is 0, those that are a list
+/// or map when it is empty; the engine takes all objects for true.
 pub(super) fn truth(args: &[Value]) -> Result<Value, String> {
     let value = args.first().unwrap_or(&Value::Nil);
-    match as_object(value).and_then(|object| object.integer()) {
-        Some(0) => Ok(Value::Bool(false)),
-        _ => Ok(value.clone()),
-    }
+    let Some(object) = as_object(value) else { return Ok(value.clone()) };
+    Ok(match (object.integer(), object.contents()) {
+        (Some(0), _) => Value::Bool(false),
+        (None, Some(contents)) if !contents.is_truthy() => contents,
+        _ => value.clone(),
+    })
 }
 
 /// What `range` goes over.
 pub(super) fn range(args: &[Value]) -> Result<Value, String> {
-    match args.first().unwrap_or(&Value::Nil) {
+    let value = args.first().unwrap_or(&Value::Nil);
+    match &contents(value) {
         value @ (Value::List(_) | Value::Map(_) | Value::Int(_) | Value::Uint(_) | Value::Nil) => {
             Ok(value.clone())
         }
-        other => Err(format!("range can't iterate over {}", format::value_text(other))),
+        _ => Err(format!("range can't iterate over {}", format::value_text(value))),
     }
 }
 
@@ -163,12 +167,12 @@ fn order(name: &str, args: &[Value], accept: fn(Option<Ordering>) -> bool) -> Re
 }
 
 fn index(value: &Value, key: &Value) -> Result<Value, String> {
-    match value {
+    match &contents(value) {
         Value::Map(entries) => {
             let Some(key) = as_text(key) else {
                 return Err(format!("value has type {}; should be string", type_name(key)));
             };
-            Ok(entries.get(key).cloned().unwrap_or_else(|| text("")))
+            Ok(entries.get(key).cloned().unwrap_or_else(|| absent_entry(entries)))
         }
         Value::List(items) => Ok(items[position(key, items.len())?].clone()),
         Value::Nil => Err("index of untyped nil".to_owned()),
@@ -191,13 +195,14 @@ fn slice(args: &[Value]) -> Result<Value, String> {
     if args.len() > 4 {
         return Err(format!("too many slice indexes: {}", args.len() - 1));
     }
-    let len = match &args[0] {
+    let whole = contents(&args[0]);
+    let len = match &whole {
         Value::List(items) => items.len(),
         other => {
             as_text(other).ok_or_else(|| format!("can't slice item of type {}", type_name(other)))?.len()
         }
     };
-    if args.len() == 4 && as_text(&args[0]).is_some() {
+    if args.len() == 4 && as_text(&whole).is_some() {
         return Err("cannot 3-index slice a string".to_owned());
     }
     let mut bounds = [0, len, len];
@@ -217,7 +222,7 @@ fn slice(args: &[Value]) -> Result<Value, String> {
     if to > max {
         return Err(format!("invalid slice index: {to} > {max}"));
     }
-    match &args[0] {
+    match &whole {
         Value::List(items) => Ok(Value::List(Arc::from(&items[from..to]))),
         other => {
             let whole = as_text(other).unwrap_or_default();

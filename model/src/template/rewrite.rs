@@ -195,6 +195,17 @@ impl Rewriter<'_> {
             }
             other => vec![self.value(other)?],
         };
+        if matches!(&command.args[..], [Expr::Identifier(_, name)] if matches!(name.as_str(), "and" | "or")) {
+            // The engine decides on each argument itself: let it see through objects.
+            rest = rest
+                .into_iter()
+                .map(|arg| {
+                    let at = arg.pos();
+                    let place = self.place(at, expr_text(&arg));
+                    call(at, vec![Expr::Identifier(at, SmolStr::new_static(TRUTH)), place, arg])
+                })
+                .collect();
+        }
         command.args.extend(rest);
         Ok(())
     }

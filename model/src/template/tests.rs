@@ -81,6 +81,67 @@ fn methods_fields_and_chains() {
     }
 }
 
+/// A list with a name and methods of its own, as Alertmanager's `Alerts`.
+struct Alerts(Vec<Value>);
+
+impl Object for Alerts {
+    fn type_name(&self) -> &str {
+        "template.Alerts"
+    }
+
+    fn field(&self, _name: &str) -> Option<Value> {
+        None
+    }
+
+    fn call(&self, name: &str, _args: &[Value]) -> Option<Result<Value, String>> {
+        (name == "Firing").then(|| Ok(object(Self(self.0[..1.min(self.0.len())].to_vec()))))
+    }
+
+    fn print(&self) -> String {
+        format!("<{} alerts>", self.0.len())
+    }
+
+    fn json(&self) -> String {
+        "[]".to_owned()
+    }
+
+    fn contents(&self) -> Option<Value> {
+        Some(list(self.0.iter().cloned()))
+    }
+
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
+    }
+}
+
+#[test]
+fn objects_may_be_lists() {
+    let data =
+        map([("Some", object(Alerts(vec![text("a"), text("b")]))), ("None", object(Alerts(Vec::new())))]);
+    let cases = [
+        ("{{ range $i, $a := .Some }}{{ $i }}{{ $a }}{{ end }}", "0a1b"),
+        ("{{ range .None }}x{{ else }}none{{ end }}", "none"),
+        (
+            "{{ len .Some }}{{ len .Some.Firing }}{{ index .Some 1 }}{{ slice .Some 1 }}{{ .Some }}",
+            "21b[b]<2 alerts>",
+        ),
+        ("{{ if .None }}x{{ else }}empty{{ end }}{{ with .Some }}{{ len . }}{{ end }}", "empty2"),
+        (
+            "{{ if and .Some .None }}x{{ else }}no{{ end }}{{ if or .None .Some.Firing }}yes{{ end }}{{ not .None }}",
+            "noyestrue",
+        ),
+    ];
+    for (source, expected) in cases {
+        let found = set(Mode::Text).expand(source, &data, &Env::at(0)).map_err(|error| error.to_string());
+        assert_eq!(found.as_deref(), Ok(expected), "{source}");
+    }
+    let error = set(Mode::Text).expand("{{ .Some.Nope }}", &data, &Env::at(0)).unwrap_err();
+    assert!(
+        error.to_string().ends_with("<.Some.Nope>: can't evaluate field Nope in type template.Alerts"),
+        "{error}"
+    );
+}
+
 #[test]
 fn what_does_not_exist_is_an_error_with_its_place() {
     let cases = [

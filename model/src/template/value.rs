@@ -38,6 +38,12 @@ pub trait Object: Send + Sync + 'static {
         None
     }
 
+    /// The list or map behind it when Go's type is a kind of list or map (`template.Alerts`, `template.KV`): what `range`,
+    /// `len`, `index` and `slice` work on, and what makes it false when it is empty.
+    fn contents(&self) -> Option<Value> {
+        None
+    }
+
     /// For taking the concrete type out again: `self`.
     fn as_any(&self) -> &dyn Any;
 }
@@ -68,6 +74,11 @@ pub fn as_object(value: &Value) -> Option<Arc<dyn Object>> {
     HANDED_OUT.with_borrow_mut(Option::take)
 }
 
+/// The list or map behind an object, or else the value itself.
+pub(super) fn contents(value: &Value) -> Value {
+    as_object(value).and_then(|object| object.contents()).unwrap_or_else(|| value.clone())
+}
+
 /// A text.
 pub fn text(text: impl AsRef<str>) -> Value {
     Value::String(Arc::from(text.as_ref()))
@@ -83,11 +94,19 @@ pub fn list(items: impl IntoIterator<Item = Value>) -> Value {
     Value::List(items.into_iter().collect())
 }
 
-/// A map from texts to anything. Absent keys read as the empty string.
+/// A map from texts to anything. Absent keys read as the empty string if the map has texts, else as nothing.
 pub fn map<K: AsRef<str>>(entries: impl IntoIterator<Item = (K, Value)>) -> Value {
     let entries: BTreeMap<Arc<str>, Value> =
         entries.into_iter().map(|(key, value)| (Arc::from(key.as_ref()), value)).collect();
     Value::Map(Arc::new(entries))
+}
+
+/// What a key that is not there reads as: the zero value of Go's element type.
+pub(super) fn absent_entry(entries: &BTreeMap<Arc<str>, Value>) -> Value {
+    match entries.values().next() {
+        None | Some(Value::String(_)) => text(""),
+        Some(_) => Value::Nil,
+    }
 }
 
 /// Labels as a map from names to values.

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Functions, count, count_min, text_arg};
+use crate::template::run;
 use crate::template::value::{Struct, Value, as_object, as_text, labels, list, safe_html, text, type_name};
-use crate::template::{format, run};
 
 /// How deep lists may hold lists; deeper ones would exhaust the stack when printed or dropped.
 const NESTING_MAX: usize = 16;
@@ -98,14 +98,12 @@ pub(super) fn add_alertmanager(functions: Functions) -> Functions {
         })
         .with("dict", |args| {
             if !args.len().is_multiple_of(2) {
-                return Err("dict expects an even number of arguments".to_owned());
+                return Err("dict requires an even number of arguments".to_owned());
             }
             check_nesting(args)?;
             let mut entries = BTreeMap::new();
             for pair in args.chunks_exact(2) {
-                let key = as_text(&pair[0]).ok_or_else(|| {
-                    format!("dict keys must be strings, got {}", format::value_text(&pair[0]))
-                })?;
+                let key = as_text(&pair[0]).ok_or("dict keys must be strings")?;
                 entries.insert(Arc::from(key), pair[1].clone());
             }
             Ok(Value::Map(Arc::new(entries)))

@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::rewrite::{ESCAPERS, FIELD, PRINT};
-use super::value::{Value, as_object, as_text, type_name};
+use super::value::{Value, absent_entry, as_object, as_text, type_name};
 use super::{builtins, run};
 
 mod collection;
@@ -73,7 +73,14 @@ impl Functions {
             let entry = move |args: &[Value]| {
                 let (place, args) = if placed { placed_args(args) } else { ("template: ", args) };
                 let result = bounded(|| function(args));
-                result.map_err(|error| fail(format!("{place}: error calling {called}: {error}")))
+                result.map_err(|error| {
+                    // Go finds these before it calls.
+                    let before_call = ["wrong number of args", "wrong type for value"];
+                    if before_call.iter().any(|beginning| error.starts_with(beginning)) {
+                        return fail(format!("{place}: {error}"));
+                    }
+                    fail(format!("{place}: error calling {called}: {error}"))
+                })
             };
             table.insert(name.clone(), Arc::new(entry));
         }
@@ -186,7 +193,7 @@ fn access_one(
             }
             match receiver {
                 Value::Map(entries) => {
-                    Some(entries.get(name).cloned().unwrap_or_else(|| super::value::text("")))
+                    Some(entries.get(name).cloned().unwrap_or_else(|| absent_entry(entries)))
                 }
                 _ => None,
             }
