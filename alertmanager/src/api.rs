@@ -5,13 +5,13 @@
 
 use std::collections::BTreeMap;
 
-use model::{Labels, MatchOp, Matcher, Timestamp};
+use model::{MatchOp, Matcher, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::alert::IncomingAlert;
 use crate::matchers::MatcherMode;
 use crate::silence::{Silence, SilenceRequest, SilenceState};
-use crate::{gojson, rfc3339};
+use crate::{gojson, matchers, rfc3339};
 
 /// Most alerts in one request: clients send batches of dozens.
 pub const POSTED_ALERTS_MAX: usize = 100_000;
@@ -193,7 +193,7 @@ impl AlertFilter {
                 "filter" => filter.matchers.push(parse_filter(value, mode)?),
                 "receiver_matchers" => filter.receiver_matchers.push(parse_filter(value, mode)?),
                 "receiver" if !value.is_empty() => {
-                    let matcher = Matcher::new(MatchOp::Regex, "receiver", value).map_err(|error| {
+                    let matcher = matchers::compile(MatchOp::Regex, "receiver", value).map_err(|error| {
                         ApiError::message(400, &format!("failed to parse receiver param: {error}"))
                     })?;
                     filter.receiver = Some(matcher);
@@ -364,7 +364,7 @@ pub struct SilenceFilter {
     pub pending: bool,
     /// Those that did.
     pub expired: bool,
-    /// What a silence must be about.
+    /// Matchers that a silence must have, literally.
     pub matchers: Vec<Matcher>,
 }
 
@@ -396,7 +396,7 @@ impl SilenceFilter {
         Ok(filter)
     }
 
-    /// Whether a silence is asked for: its equality matchers are looked at as if they were the labels of an alert.
+    /// Whether a silence is asked for.
     pub(crate) fn accepts(&self, silence: &Silence, now: Timestamp) -> bool {
         let by_state = match silence.state(now) {
             SilenceState::Active => self.active,
@@ -407,16 +407,9 @@ impl SilenceFilter {
     }
 }
 
-/// Alertmanager's `silence.matchFilterLabels`: the filter is held against the values of the silence's own matchers of
-/// the same kind (equality against equality, expression against expression).
+/// Whether the silence has this very matcher: filters of silences compare matchers, not labels.
 fn silence_is_about(silence: &Silence, wanted: &Matcher) -> bool {
-    let labels = Labels::from_pairs(silence.matchers.iter().map(|own| (own.name.clone(), own.value.clone())));
-    let present = silence.matchers.iter().any(|own| own.name == wanted.name);
-    let value = labels.value(&wanted.name);
-    match wanted.op {
-        MatchOp::Equal | MatchOp::Regex => present && wanted.matches(value) || !present && wanted.matches(""),
-        MatchOp::NotEqual | MatchOp::NotRegex => wanted.matches(value),
-    }
+    silence.matchers.contains(wanted)
 }
 
 /// A silence as clients post it.
@@ -478,7 +471,7 @@ pub fn parse_silence(body: &[u8], now: Timestamp) -> Result<SilenceRequest, ApiE
             (true, true) => MatchOp::Regex,
             (true, false) => MatchOp::NotRegex,
         };
-        let matcher = Matcher::new(op, name, value.clone()).map_err(|error| {
+        let matcher = matchers::compile(op, &name, &value).map_err(|error| {
             let message =
                 format!("invalid silence: invalid label matcher {index} in set 0: invalid regular expression {value:?}: {error}");
             ApiError::message(400, &message)

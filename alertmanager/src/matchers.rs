@@ -85,8 +85,19 @@ fn check_size(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn compile(op: MatchOp, name: &str, value: &str) -> Result<Matcher, String> {
-    Matcher::new(op, name, value).map_err(|error| error.to_string())
+/// Compiles a matcher. Unlike in PromQL, `.` does not match a line end in Alertmanager's expressions.
+///
+/// # Errors
+/// When `value` is no regular expression.
+pub fn compile(op: MatchOp, name: &str, value: &str) -> Result<Matcher, String> {
+    if matches!(op, MatchOp::Equal | MatchOp::NotEqual) || !value.contains(['.', '(']) {
+        return Matcher::new(op, name, value).map_err(|error| error.to_string());
+    }
+    // The text is compiled as written first: its errors should quote what was written.
+    let written = Matcher::new(op, name, value).map_err(|error| error.to_string())?;
+    let mut matcher = Matcher::new(op, name, format!("(?-s:{value})")).unwrap_or(written);
+    value.clone_into(&mut matcher.value);
+    Ok(matcher)
 }
 
 // ---- UTF-8 grammar ----
@@ -377,6 +388,15 @@ mod tests {
         let braces = r#"{a="b",i="1"}"#;
         assert_eq!(one(braces).unwrap_err(), format!("unexpected open or close brace: {braces}"));
         assert!(one("i=~\"(\"").is_err());
+    }
+
+    #[test]
+    fn dots_do_not_match_line_ends() {
+        let accepts = |pattern: &str, value| compile(MatchOp::Regex, "a", pattern).unwrap().matches(value);
+        assert!(accepts("p.?", "px") && !accepts("p.?", "p\n"));
+        assert!(accepts("(?s)p.?", "p\n") && accepts("p\\n", "p\n"));
+        assert_eq!(compile(MatchOp::Regex, "a", "p.?").unwrap().to_string(), r#"a=~"p.?""#);
+        assert!(compile(MatchOp::Regex, "a", "(").is_err());
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! The tree is immutable; a reload builds a new one. A route's *key* is the path of its matchers
 //! (`{}/{team="a"}`): the notification log is kept by it, so two siblings with equal matchers share their log, and a
-//! route that is moved within the file keeps it. A route's *id* is its position in the walk of the tree.
+//! route that is moved within the file keeps it. A route's *id* is its position in the walk of the
+//! tree, children before their parent: the order in which the API lists groups that are otherwise equal.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -32,7 +33,7 @@ impl GroupBy {
 /// A node of the tree with everything inherited filled in.
 #[derive(Clone, Debug)]
 pub struct Route {
-    /// Position in the walk of the tree; the root is 0.
+    /// Position in the walk of the tree, children first.
     pub id: usize,
     /// The path of matchers from the root.
     pub key: String,

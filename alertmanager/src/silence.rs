@@ -11,6 +11,7 @@ use model::{Clock, Labels, MatchOp, Matcher, Timestamp};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use crate::matchers;
 use crate::metrics::Metrics;
 use crate::random::Random;
 use crate::state::{Change, StateError, StateStore, Table};
@@ -153,7 +154,7 @@ fn decode(id: &str, text: &str) -> Result<Silence, String> {
             "!~" => MatchOp::NotRegex,
             other => return Err(format!("unknown operator {other:?}")),
         };
-        matchers.push(Matcher::new(op, matcher.name, matcher.value).map_err(|error| error.to_string())?);
+        matchers.push(matchers::compile(op, &matcher.name, &matcher.value)?);
     }
     Ok(Silence {
         id: id.to_owned(),

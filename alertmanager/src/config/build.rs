@@ -40,7 +40,7 @@ impl RawAlertmanagerConfig {
         let global_path = path.key("global");
         check_global(&global, &global_path)?;
         for (key, value) in [("tracing", &self.tracing), ("event_recorder", &self.event_recorder)] {
-            if value.as_ref().is_some_and(|value| !value.is_null()) {
+            if value.as_ref().is_some_and(|value| !value.0.is_null()) {
                 return Err(ConfigError::new(&path.key(key), format!("{key} is not supported yet")));
             }
         }
@@ -299,7 +299,7 @@ impl TreeBuilder<'_> {
             }
         }
         let mut route = Route {
-            id: self.next_id,
+            id: 0,
             key: parent.map_or(own_key.clone(), |parent| format!("{}/{own_key}", parent.key)),
             receiver: receiver.to_owned(),
             group_by: build_group_by(raw, parent, &path.key("group_by"))?,
@@ -315,12 +315,13 @@ impl TreeBuilder<'_> {
             labels,
             routes: Vec::new(),
         };
-        self.next_id += 1;
         let mut children = Vec::new();
         for (index, child) in raw.routes.iter().flatten().enumerate() {
             children.push(self.build(child, Some(&route), &path.key("routes").index(index), depth + 1)?);
         }
         route.routes = children;
+        route.id = self.next_id;
+        self.next_id += 1;
         Ok(Arc::new(route))
     }
 
@@ -357,8 +358,8 @@ fn build_group_by(raw: &RawRoute, parent: Option<&Route>, path: &ConfigPath) -> 
     }
     Ok(match parent {
         _ if all => GroupBy::All,
-        // An empty list is no list: the parent's grouping holds.
-        Some(parent) if names.is_empty() => parent.group_by.clone(),
+        // An empty list is a list: one group. Only a route without the key takes its parent's.
+        Some(parent) if raw.group_by.is_none() => parent.group_by.clone(),
         _ => GroupBy::Labels(names),
     })
 }
@@ -380,8 +381,8 @@ fn build_matchers(
             }
             // The deprecated form anchors the text itself, and that shows in route keys.
             let value = if op == MatchOp::Regex { format!("^(?:{})$", value.0) } else { value.0.clone() };
-            let matcher = Matcher::new(op, name, value)
-                .map_err(|error| ConfigError::new(&path.key(name), error.to_string()))?;
+            let matcher = matchers::compile(op, name, &value)
+                .map_err(|error| ConfigError::new(&path.key(name), error))?;
             matchers.push(matcher);
         }
     }
@@ -544,7 +545,7 @@ impl ReceiverBuilder<'_> {
             }
         }
         if let Some(payload) = &raw.payload {
-            crate::notify::webhook::payload_templates(payload, &mut |template| {
+            crate::notify::webhook::payload_templates(&payload.0, &mut |template| {
                 self.check_template(&path.key("payload"), template, false)
             })?;
         }
@@ -554,7 +555,7 @@ impl ReceiverBuilder<'_> {
             url,
             max_alerts: raw.max_alerts.unwrap_or(0),
             timeout: raw.timeout.map(Duration::from).filter(|timeout| !timeout.is_zero()),
-            payload: raw.payload.filter(|payload| !payload.is_null()),
+            payload: raw.payload.filter(|payload| !payload.0.is_null()),
         })
     }
 

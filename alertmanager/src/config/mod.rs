@@ -17,7 +17,7 @@ use model::{ConfigError, Matcher, Secret};
 use net::http::HttpClientConfig;
 use net::tls::TlsConfig;
 
-pub use raw::{RawAlertmanagerConfig, Text};
+pub use raw::{Opaque, RawAlertmanagerConfig, Text};
 
 use crate::interval::TimeIntervals;
 use crate::matchers::MatcherMode;
@@ -152,7 +152,7 @@ pub struct WebhookConfig {
     /// Of one request; `None`: only the flush ends it.
     pub timeout: Option<Duration>,
     /// A body of one's own: strings in it are templates.
-    pub payload: Option<serde_yaml::Value>,
+    pub payload: Option<Opaque>,
 }
 
 /// How a thread of mails is delimited.

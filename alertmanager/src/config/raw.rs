@@ -57,6 +57,17 @@ impl<'de> Deserialize<'de> for Text {
     }
 }
 
+/// YAML that is not interpreted, or later: it may hold secrets, so it is not shown.
+#[derive(Clone, Default, PartialEq, Deserialize)]
+#[serde(transparent)]
+pub struct Opaque(pub Value);
+
+impl fmt::Debug for Opaque {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<yaml>")
+    }
+}
+
 /// The whole file, or the `alertmanager:` section of the main one.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -68,8 +79,8 @@ pub struct RawAlertmanagerConfig {
     pub(super) templates: Option<Vec<Text>>,
     pub(super) time_intervals: Option<Vec<RawTimeInterval>>,
     pub(super) mute_time_intervals: Option<Vec<RawTimeInterval>>,
-    pub(super) tracing: Option<Value>,
-    pub(super) event_recorder: Option<Value>,
+    pub(super) tracing: Option<Opaque>,
+    pub(super) event_recorder: Option<Opaque>,
 }
 
 /// Defaults for all receivers.
@@ -192,27 +203,27 @@ pub(super) struct RawReceiver {
     pub(super) labels: Option<BTreeMap<String, Text>>,
     pub(super) webhook_configs: Option<Vec<RawWebhook>>,
     pub(super) email_configs: Option<Vec<RawEmail>>,
-    pub(super) discord_configs: Option<Vec<Value>>,
-    pub(super) incidentio_configs: Option<Vec<Value>>,
-    pub(super) jira_configs: Option<Vec<Value>>,
-    pub(super) mattermost_configs: Option<Vec<Value>>,
-    pub(super) msteams_configs: Option<Vec<Value>>,
-    pub(super) msteamsv2_configs: Option<Vec<Value>>,
-    pub(super) opsgenie_configs: Option<Vec<Value>>,
-    pub(super) pagerduty_configs: Option<Vec<Value>>,
-    pub(super) pushover_configs: Option<Vec<Value>>,
-    pub(super) rocketchat_configs: Option<Vec<Value>>,
-    pub(super) slack_configs: Option<Vec<Value>>,
-    pub(super) sns_configs: Option<Vec<Value>>,
-    pub(super) telegram_configs: Option<Vec<Value>>,
-    pub(super) victorops_configs: Option<Vec<Value>>,
-    pub(super) webex_configs: Option<Vec<Value>>,
-    pub(super) wechat_configs: Option<Vec<Value>>,
+    pub(super) discord_configs: Option<Vec<Opaque>>,
+    pub(super) incidentio_configs: Option<Vec<Opaque>>,
+    pub(super) jira_configs: Option<Vec<Opaque>>,
+    pub(super) mattermost_configs: Option<Vec<Opaque>>,
+    pub(super) msteams_configs: Option<Vec<Opaque>>,
+    pub(super) msteamsv2_configs: Option<Vec<Opaque>>,
+    pub(super) opsgenie_configs: Option<Vec<Opaque>>,
+    pub(super) pagerduty_configs: Option<Vec<Opaque>>,
+    pub(super) pushover_configs: Option<Vec<Opaque>>,
+    pub(super) rocketchat_configs: Option<Vec<Opaque>>,
+    pub(super) slack_configs: Option<Vec<Opaque>>,
+    pub(super) sns_configs: Option<Vec<Opaque>>,
+    pub(super) telegram_configs: Option<Vec<Opaque>>,
+    pub(super) victorops_configs: Option<Vec<Opaque>>,
+    pub(super) webex_configs: Option<Vec<Opaque>>,
+    pub(super) wechat_configs: Option<Vec<Opaque>>,
 }
 
 impl RawReceiver {
     /// The configurations of kinds that are known and not built yet, by kind.
-    pub(super) fn unbuilt(&self) -> [(&'static str, &Option<Vec<Value>>); 16] {
+    pub(super) fn unbuilt(&self) -> [(&'static str, &Option<Vec<Opaque>>); 16] {
         [
             ("discord", &self.discord_configs),
             ("incidentio", &self.incidentio_configs),
@@ -244,7 +255,7 @@ pub(super) struct RawWebhook {
     pub(super) url_file: Option<PathBuf>,
     pub(super) max_alerts: Option<u64>,
     pub(super) timeout: Option<PromDuration>,
-    pub(super) payload: Option<Value>,
+    pub(super) payload: Option<Opaque>,
 }
 
 /// `email_configs[]`

@@ -156,7 +156,7 @@ impl Webhook {
             Some(payload) => {
                 let value = data.to_value();
                 let expand = &mut |template: &str| self.templates.text(template, &value, &env);
-                let expanded = expand_payload(payload, expand, 0)
+                let expanded = expand_payload(&payload.0, expand, 0)
                     .map_err(|error| NotifyError::permanent(format!("webhook payload: {error}")))?;
                 gojson::to_string(&expanded).map(|text| text + "\n")
             }
