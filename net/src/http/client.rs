@@ -251,6 +251,8 @@ fn build_inner(config: &HttpClientConfig, options: &ClientOptions) -> Result<Inn
         .pool_idle_timeout(IDLE_TIMEOUT)
         .pool_max_idle_per_host(options.idle_connections_max)
         .http1_max_buf_size(1 << 20)
+        // `X-Token`, not `x-token`: as Go writes names, for receivers that compare them by case.
+        .http1_title_case_headers(true)
         .build(connector))
 }
 
