@@ -1,2 +1,49 @@
-//! placeholder
+//! The embedded time series store.
+//!
+//! [`Db`] implements the storage traits of [`model::storage`]: transactions that become durable and visible as a whole,
+//! layouts for sources with a stable set of series, and consistent views for queries.
+//!
+//! # What it is now
+//! This is the first durable version: *all samples within retention stay in memory*, compressed, and the files are a
+//! write-ahead log plus a checkpoint of everything, so that the log stays bounded. There are no blocks, no compaction and no
+//! mapped files yet; they come behind the same traits. What that means in use: memory grows with retention, and a
+//! checkpoint rewrites all that is stored.
+//!
+//! # What it promises
+//! * A commit that was acknowledged is in the kernel and survives the death of the process; it survives a loss of power
+//!   after the next sync ([`DbOptions::wal_fsync_interval`]; zero: before it is acknowledged).
+//! * A commit that failed has left nothing behind, and the next one works as soon as the disk does.
+//! * Values come back bit for bit: NaN payloads, negative zero, staleness markers.
+//! * A view sees whole commits: those acknowledged before it was opened, and none after, however long it is used.
+//! * Damage is found by checksum, named in the log, counted, contained, and its bytes are kept aside.
+//!
+//! # Which samples are taken
+//! As in Prometheus, see [`model::storage::AppendError`]: per series in order of time; the same value at the same time
+//! again is taken silently wherever it is stored; another value at a stored time is a duplicate. Without an
+//! out-of-order window, samples may be up to one hour older than the newest of the store; with one, up to that window
+//! or one hour, whichever is more, for series without newer samples, and up to the window for those that have. An empty
+//! store takes any time.
+//!
+//! Formats: `docs/formats/wal.md`, `docs/formats/checkpoint.md`, `docs/formats/chunk.md`.
 #![forbid(unsafe_code)]
+
+mod appender;
+mod check;
+mod checkpoint;
+mod chunk;
+mod coding;
+mod commit;
+mod db;
+mod exemplars;
+pub mod fs;
+mod head;
+mod index;
+mod maintain;
+mod metrics;
+mod options;
+mod querier;
+mod recover;
+mod wal;
+
+pub use db::{Db, Progress};
+pub use options::DbOptions;

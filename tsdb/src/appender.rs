@@ -1,0 +1,269 @@
+//! Transactions as the outside sees them.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use model::exemplar::Exemplar;
+use model::labels::{Labels, METRIC_NAME};
+use model::metadata::Metadata;
+use model::sample::{STALE_NAN_BITS, SampleValue, stale_nan};
+use model::storage::{
+    AppendError, AppendOptions, AppendSample, Appender, CommitSummary, LayoutRef, LayoutSlot, Row,
+    RowOutcome, SeriesRef, StorageError,
+};
+
+use crate::check::Checker;
+use crate::chunk::HistogramValue;
+use crate::commit::{Batch, Op};
+use crate::db::Shared;
+use crate::head::layout::Layout;
+use crate::head::series::Stored;
+use crate::head::validate::{Verdict, check_histogram};
+use crate::head::view::View;
+use crate::metrics::SampleKind;
+use crate::wal::record::FloatSample;
+
+/// An open transaction.
+#[derive(Debug)]
+pub(crate) struct Transaction {
+    shared: Arc<Shared>,
+    options: AppendOptions,
+    checker: Checker,
+    batch: Batch,
+    created: u64,
+    done: bool,
+    /// Keeps the collector from series that were looked up here.
+    _writing: View,
+}
+
+impl Transaction {
+    pub(crate) fn new(shared: Arc<Shared>, options: AppendOptions) -> Self {
+        shared.head.metrics.active_appenders.inc();
+        let writing = shared.head.writers.open();
+        Self {
+            shared,
+            options,
+            checker: Checker::default(),
+            batch: Batch::default(),
+            created: 0,
+            done: false,
+            _writing: writing,
+        }
+    }
+
+    fn resolve(&mut self, series: Option<SeriesRef>, labels: &Labels) -> Result<u32, AppendError> {
+        let head = &self.shared.head;
+        if let Some(SeriesRef(id)) = series
+            && let Ok(id) = u32::try_from(id)
+            && head.hold(id)
+        {
+            return Ok(id);
+        }
+        if series.is_some() && labels.is_empty() {
+            return Err(AppendError::UnknownSeries);
+        }
+        let (id, created) = head.series(labels, false)?;
+        self.created += u64::from(created);
+        Ok(id)
+    }
+
+    fn known(&self, SeriesRef(id): SeriesRef) -> Result<u32, AppendError> {
+        let id = u32::try_from(id).ok().filter(|id| self.shared.head.hold(*id));
+        id.ok_or(AppendError::UnknownSeries)
+    }
+
+    fn append_value(
+        &mut self,
+        series: Option<SeriesRef>,
+        labels: &Labels,
+        sample: AppendSample,
+    ) -> Result<SeriesRef, AppendError> {
+        let AppendSample { t, value, start } = sample;
+        let start = start.unwrap_or(0);
+        let value = match value {
+            SampleValue::Float(v) => Stored::Float(v.to_bits()),
+            SampleValue::Histogram(h) => Stored::Histogram(HistogramValue::Integer(h)),
+            SampleValue::FloatHistogram(h) => Stored::Histogram(HistogramValue::Float(h)),
+        };
+        if let Stored::Histogram(histogram) = &value {
+            check_histogram(histogram)?;
+        }
+        let series = self.resolve(series, labels)?;
+        let value = self.stale_alike(series, value);
+        let limits = self.shared.head.limits(&self.options);
+        match self.checker.sample(&self.shared.head, series, t, &value, &limits)? {
+            Verdict::Known => {}
+            Verdict::Store { .. } => self.batch.ops.push(match value {
+                Stored::Float(bits) => Op::Float(FloatSample { series, t, bits, start }),
+                Stored::Histogram(value) => Op::Histogram { series, t, start, value },
+            }),
+        }
+        Ok(SeriesRef(u64::from(series)))
+    }
+
+    /// A staleness marker of a series of histograms is a histogram: whoever writes it need not know.
+    fn stale_alike(&self, series: u32, value: Stored) -> Stored {
+        if !matches!(value, Stored::Float(STALE_NAN_BITS)) {
+            return value;
+        }
+        let pending = self.checker.pending.latest(series).map(|latest| latest.1.clone());
+        let latest = pending.or_else(|| {
+            let stored = self.shared.head.table.with(series, |series| series.latest());
+            stored.flatten().map(|latest| latest.1)
+        });
+        match latest {
+            Some(Stored::Histogram(HistogramValue::Integer(_))) => {
+                let stale = model::Histogram { sum: stale_nan(), ..model::Histogram::default() };
+                Stored::Histogram(HistogramValue::Integer(Arc::new(stale)))
+            }
+            Some(Stored::Histogram(HistogramValue::Float(_))) => {
+                let stale = model::FloatHistogram { sum: stale_nan(), ..model::FloatHistogram::default() };
+                Stored::Histogram(HistogramValue::Float(Arc::new(stale)))
+            }
+            Some(Stored::Float(_)) | None => value,
+        }
+    }
+
+    fn finish(&mut self) -> Result<CommitSummary, StorageError> {
+        self.done = true;
+        let batch = std::mem::take(&mut self.batch);
+        self.shared.committer.commit(&self.shared.head, &self.options, batch, self.created)
+    }
+
+    /// Drops what was collected, but for layouts that were given up.
+    fn abandon(&mut self) {
+        if self.done {
+            return;
+        }
+        self.batch.ops.clear();
+        self.batch.exemplars.clear();
+        self.batch.metadata.clear();
+        if !self.batch.retired.is_empty() || !self.batch.closed.is_empty() {
+            // Nothing is written: this cannot fail.
+            let _ = self.finish();
+        }
+        self.done = true;
+    }
+}
+
+impl Appender for Transaction {
+    fn open_layout(&mut self) -> LayoutRef {
+        let head = &self.shared.head;
+        let id = head.next_layout.fetch_add(1, Ordering::Relaxed);
+        let layout = Layout { id, state: parking_lot::Mutex::default() };
+        head.layouts.write().insert(id, Arc::new(layout));
+        LayoutRef(id)
+    }
+
+    fn extend_layout(&mut self, layout: LayoutRef, labels: &Labels) -> Result<LayoutSlot, AppendError> {
+        let head = &self.shared.head;
+        let layout = head.layout(layout.0).ok_or(AppendError::UnknownSeries)?;
+        let (id, created) = head.series(labels, true)?;
+        self.created += u64::from(created);
+        let slot = layout.state.lock().push_slot(id);
+        Ok(LayoutSlot(slot))
+    }
+
+    fn retire_slot(&mut self, layout: LayoutRef, slot: LayoutSlot) {
+        if let Some(layout) = self.shared.head.layout(layout.0) {
+            self.batch.retired.push((layout, slot.0));
+        }
+    }
+
+    fn close_layout(&mut self, layout: LayoutRef) {
+        if let Some(layout) = self.shared.head.layout(layout.0) {
+            self.batch.closed.push(layout);
+        }
+    }
+
+    fn append_row(&mut self, row: &Row<'_>) -> RowOutcome {
+        let head = &self.shared.head;
+        let Some(layout) = head.layout(row.layout.0) else {
+            return RowOutcome { error: Some(AppendError::UnknownSeries), ..RowOutcome::default() };
+        };
+        let values: Arc<[u64]> = row.values.iter().map(|value| value.to_bits()).collect();
+        let limits = head.limits(&self.options);
+        let check = self.checker.row(head, &layout, row.t, &values, &limits);
+        for (_, why) in &check.refused {
+            head.metrics.refused(*why, SampleKind::Float);
+        }
+        // Samples to be stored on their own stay in the row: the commit finds them again. The refused do not.
+        let values = if check.refused.is_empty() {
+            values
+        } else {
+            let mut reduced = values.to_vec();
+            for (slot, _) in &check.refused {
+                if let Some(value) = reduced.get_mut(slot.0 as usize) {
+                    *value = model::storage::ABSENT_BITS;
+                }
+            }
+            reduced.into()
+        };
+        self.batch.ops.push(Op::Row { layout, t: row.t, row: values });
+        RowOutcome { appended: check.taken, refused: check.refused, error: None }
+    }
+
+    fn append(
+        &mut self,
+        series: Option<SeriesRef>,
+        labels: &Labels,
+        sample: AppendSample,
+    ) -> Result<SeriesRef, AppendError> {
+        let kind = match &sample.value {
+            SampleValue::Float(_) => SampleKind::Float,
+            SampleValue::Histogram(_) | SampleValue::FloatHistogram(_) => SampleKind::Histogram,
+        };
+        let result = self.append_value(series, labels, sample);
+        if let Err(why) = result {
+            self.shared.head.metrics.refused(why, kind);
+        }
+        result
+    }
+
+    fn append_exemplar(&mut self, series: SeriesRef, exemplar: &Exemplar) -> Result<(), AppendError> {
+        let id = self.known(series)?;
+        let mut exemplar = exemplar.clone();
+        if exemplar.t.is_none() {
+            let pending = self.checker.pending.latest(id).map(|latest| latest.0);
+            let stored = || self.shared.head.table.with(id, |series| series.latest()).flatten().map(|l| l.0);
+            exemplar.t = Some(pending.or_else(stored).ok_or(AppendError::InvalidExemplar)?);
+        }
+        let verdict = self.shared.head.exemplars.lock().check(id, &exemplar);
+        match verdict {
+            Ok(crate::exemplars::ExemplarVerdict::Store) => self.batch.exemplars.push((id, exemplar)),
+            Ok(crate::exemplars::ExemplarVerdict::Known) => {}
+            Err(why) => {
+                self.shared.head.metrics.exemplars_refused.inc();
+                return Err(why);
+            }
+        }
+        Ok(())
+    }
+
+    fn update_metadata(&mut self, series: SeriesRef, metadata: &Metadata) -> Result<(), AppendError> {
+        let id = self.known(series)?;
+        let labels = self.shared.head.catalogue.read().labels(id).ok_or(AppendError::UnknownSeries)?;
+        let metric = labels.value(METRIC_NAME);
+        let known = self.shared.head.metadata.read().get(metric) == Some(metadata);
+        let pending = self.batch.metadata.last().is_some_and(|(m, last)| m == metric && last == metadata);
+        if !metric.is_empty() && !known && !pending {
+            self.batch.metadata.push((metric.to_owned(), metadata.clone()));
+        }
+        Ok(())
+    }
+
+    fn commit(mut self: Box<Self>) -> Result<CommitSummary, StorageError> {
+        self.finish()
+    }
+
+    fn rollback(mut self: Box<Self>) {
+        self.abandon();
+    }
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        self.abandon();
+        self.shared.head.metrics.active_appenders.dec();
+    }
+}

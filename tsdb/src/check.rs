@@ -1,0 +1,174 @@
+//! The checks of a transaction: done when a sample is given, to tell the caller, and again at the commit, to be sure.
+//!
+//! Rows are checked as a whole where that is possible: a slot that its layout owns and that had a value in the last row
+//! needs no look at its series. Transactions that write the same series by rows and sample by sample pay for it: see
+//! [`Checker::mix`].
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use model::sample::Timestamp;
+use model::storage::{ABSENT_BITS, AppendError, LayoutSlot};
+
+use crate::head::Head;
+use crate::head::layout::{Layout, LayoutState};
+use crate::head::series::{Series, Stored};
+use crate::head::validate::{Limits, Pending, Verdict};
+use crate::head::window::SlotSet;
+use crate::wal::record::FloatSample;
+
+/// What a transaction has been given so far, as far as later samples of it are concerned.
+#[derive(Debug, Default)]
+pub(crate) struct Checker {
+    pub(crate) pending: Pending,
+    rows: Vec<(Arc<Layout>, Timestamp, Arc<[u64]>)>,
+    /// Time of the newest pending row by layout.
+    newest_row: HashMap<u64, Timestamp>,
+    /// Whether rows are in `pending` too.
+    mixed: bool,
+}
+
+/// What became of a row.
+#[derive(Debug, Default)]
+pub(crate) struct RowCheck {
+    /// Samples that are stored, or are to be.
+    pub(crate) taken: usize,
+    pub(crate) refused: Vec<(LayoutSlot, AppendError)>,
+    /// Slots that must be absent from the row: refused, known, or among `loose`.
+    pub(crate) absent: Vec<usize>,
+    /// Samples that are to be stored on their own.
+    pub(crate) loose: Vec<FloatSample>,
+}
+
+impl RowCheck {
+    fn refuse(&mut self, slot: usize, why: AppendError) {
+        self.refused.push((LayoutSlot(u32::try_from(slot).unwrap_or(u32::MAX)), why));
+        self.absent.push(slot);
+    }
+
+    /// The row without what must be absent.
+    pub(crate) fn reduce(&self, row: &Arc<[u64]>) -> Arc<[u64]> {
+        if self.absent.is_empty() {
+            return Arc::clone(row);
+        }
+        let mut reduced = row.to_vec();
+        for slot in &self.absent {
+            reduced[*slot] = ABSENT_BITS;
+        }
+        reduced.into()
+    }
+}
+
+impl Checker {
+    /// Checks a sample that comes alone.
+    pub(crate) fn sample(
+        &mut self,
+        head: &Head,
+        series: u32,
+        t: Timestamp,
+        value: &Stored,
+        limits: &Limits,
+    ) -> Result<Verdict, AppendError> {
+        if !self.mixed && !self.rows.is_empty() {
+            let owned = head.table.with(series, |series| series.window.is_some());
+            if owned.ok_or(AppendError::UnknownSeries)? {
+                self.mix();
+            }
+        }
+        let pending = &mut self.pending;
+        let mut owned = false;
+        let verdict = head.table.with(series, |stored| {
+            owned = stored.window.is_some();
+            pending.admit(series, stored, t, value, limits)
+        });
+        // From now on rows must look at what is pending.
+        self.mixed |= owned;
+        verdict.ok_or(AppendError::UnknownSeries)?
+    }
+
+    /// Notes all samples of pending rows one by one.
+    fn mix(&mut self) {
+        for (layout, t, row) in self.rows.drain(..) {
+            let state = layout.state.lock();
+            for (series, bits) in state.slots.iter().zip(&*row).filter(|(_, bits)| **bits != ABSENT_BITS) {
+                self.pending.note(*series, t, Stored::Float(*bits));
+            }
+        }
+        self.mixed = true;
+    }
+
+    /// Checks a row. The caller passes the layout's state lock by not holding it.
+    pub(crate) fn row(
+        &mut self,
+        head: &Head,
+        layout: &Arc<Layout>,
+        t: Timestamp,
+        row: &Arc<[u64]>,
+        limits: &Limits,
+    ) -> RowCheck {
+        let state = layout.state.lock();
+        let newest = self.newest_row.get(&layout.id).copied().or(state.last_t);
+        let goes_on = newest.is_none_or(|newest| t > newest);
+        let lost = state.lost();
+        if !self.mixed && (!goes_on && !self.rows.is_empty() || owned_elsewhere(head, &state, &lost, row)) {
+            drop(state);
+            self.mix();
+            return self.row(head, layout, t, row, limits);
+        }
+        let in_bounds = t <= limits.max_time
+            && (t >= limits.min_valid || limits.out_of_order_from.is_some_and(|from| t >= from));
+        let sure = goes_on && in_bounds && !self.mixed;
+        let mut check = RowCheck::default();
+        for (slot, &bits) in row.iter().enumerate().filter(|(_, bits)| **bits != ABSENT_BITS) {
+            let Some(&series) = state.slots.get(slot) else {
+                check.refuse(slot, AppendError::UnknownSeries);
+                continue;
+            };
+            if sure && state.is_sure(&lost, slot) && !state.is_retired(slot) {
+                check.taken += 1;
+                continue;
+            }
+            if state.is_retired(slot) {
+                check.refuse(slot, AppendError::UnknownSeries);
+                continue;
+            }
+            let value = Stored::Float(bits);
+            let pending = &mut self.pending;
+            let verdict = head.table.with(series, |stored| pending.admit(series, stored, t, &value, limits));
+            match verdict.unwrap_or(Err(AppendError::UnknownSeries)) {
+                Ok(Verdict::Store { in_order }) => {
+                    check.taken += 1;
+                    if !(in_order && goes_on) {
+                        check.absent.push(slot);
+                        check.loose.push(FloatSample { series, t, bits, start: 0 });
+                    }
+                }
+                Ok(Verdict::Known) => {
+                    check.taken += 1;
+                    check.absent.push(slot);
+                }
+                Err(why) => check.refuse(slot, why),
+            }
+        }
+        drop(state);
+        if goes_on {
+            self.newest_row.insert(layout.id, t);
+            if !self.mixed {
+                self.rows.push((Arc::clone(layout), t, check.reduce(row)));
+            }
+        }
+        check
+    }
+}
+
+/// Whether a row writes to series that are joined by another layout, whose own rows would not look at what is pending.
+fn owned_elsewhere(head: &Head, state: &LayoutState, lost: &SlotSet, row: &[u64]) -> bool {
+    let slots = state.slots.iter().zip(row).enumerate();
+    let mut unsure = slots.filter(|(slot, (_, bits))| **bits != ABSENT_BITS && !state.is_sure(lost, *slot));
+    unsure.any(|(_, (series, _))| {
+        let foreign = |series: &Series| {
+            series.window.as_ref().is_some_and(|window| !Arc::ptr_eq(window, &state.window))
+        };
+        head.table.with(*series, foreign) == Some(true)
+    })
+}

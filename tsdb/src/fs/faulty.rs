@@ -1,0 +1,326 @@
+//! A file system in memory that fails on request, tears writes, and forgets what was not synced.
+//!
+//! Every call that changes something counts as one operation. [`FaultyFs::fail_at`] names the operation that fails and
+//! how; [`FaultyFs::lose_power`] leaves what a disk would have: synced bytes of files whose names were synced, and of each
+//! unsynced tail a part that the caller's number picks. Locks are not simulated.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::{FileSystem, LockFile, Syncer, WriteFile};
+
+/// What goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FaultKind {
+    /// `EIO`.
+    Io,
+    /// `ENOSPC`, after half of a write's bytes went through.
+    NoSpace,
+}
+
+/// When something goes wrong.
+#[derive(Clone, Copy, Debug)]
+pub struct Fault {
+    /// The operation, counted from 0.
+    pub at: u64,
+    /// How many operations from there on fail.
+    pub times: u64,
+    /// How.
+    pub kind: FaultKind,
+}
+
+/// The simulated file system. Clones share their state.
+#[derive(Clone, Debug, Default)]
+pub struct FaultyFs {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// What programs see.
+    names: BTreeMap<PathBuf, usize>,
+    /// What survives a loss of power, by name.
+    durable_names: BTreeMap<PathBuf, usize>,
+    files: Vec<FileState>,
+    operations: u64,
+    fault: Option<Fault>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct FileState {
+    bytes: Vec<u8>,
+    synced: Vec<u8>,
+}
+
+impl FaultyFs {
+    /// An empty, faultless one.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Arms one fault; `None` disarms.
+    pub fn fail_at(&self, fault: Option<Fault>) {
+        self.state.lock().fault = fault;
+    }
+
+    /// How many changing operations there have been.
+    pub fn operations(&self) -> u64 {
+        self.state.lock().operations
+    }
+
+    /// An independent copy as it is now: what a new process sees after the old one was killed.
+    pub fn after_kill(&self) -> Self {
+        let state = self.state.lock();
+        let copy = State {
+            names: state.names.clone(),
+            durable_names: state.durable_names.clone(),
+            files: state.files.clone(),
+            operations: 0,
+            fault: None,
+        };
+        Self { state: Arc::new(Mutex::new(copy)) }
+    }
+
+    /// An independent copy as a disk would show it after a loss of power. Of every unsynced tail,
+    /// `keep_of_256 / 256` of its bytes are kept.
+    pub fn lose_power(&self, keep_of_256: u8) -> Self {
+        let copy = self.after_kill();
+        {
+            let mut state = copy.state.lock();
+            state.names = state.durable_names.clone();
+            for file in &mut state.files {
+                let appended = file.bytes.len() > file.synced.len() && file.bytes.starts_with(&file.synced);
+                if appended {
+                    let tail = file.bytes.len() - file.synced.len();
+                    file.bytes.truncate(file.synced.len() + tail * usize::from(keep_of_256) / 256);
+                } else {
+                    file.bytes.clone_from(&file.synced);
+                }
+                file.synced.clone_from(&file.bytes);
+            }
+        }
+        copy
+    }
+
+    /// The bytes of a file, if it exists.
+    pub fn read(&self, path: &Path) -> Option<Vec<u8>> {
+        let state = self.state.lock();
+        state.names.get(path).map(|&id| state.files[id].bytes.clone())
+    }
+
+    /// Replaces the bytes of a file, synced: for flipping bits.
+    pub fn write(&self, path: &Path, bytes: Vec<u8>) {
+        let mut state = self.state.lock();
+        let id = state.file(path);
+        state.durable_names.insert(path.to_owned(), id);
+        state.files[id] = FileState { synced: bytes.clone(), bytes };
+    }
+
+    /// All files, by path.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        self.state.lock().names.keys().cloned().collect()
+    }
+}
+
+impl State {
+    fn file(&mut self, path: &Path) -> usize {
+        if let Some(&id) = self.names.get(path) {
+            return id;
+        }
+        self.files.push(FileState::default());
+        let id = self.files.len() - 1;
+        self.names.insert(path.to_owned(), id);
+        id
+    }
+
+    /// Counts an operation; the fault to show, if it is due.
+    fn operation(&mut self) -> Option<FaultKind> {
+        let number = self.operations;
+        self.operations += 1;
+        let fault = self.fault?;
+        (number >= fault.at && number - fault.at < fault.times).then_some(fault.kind)
+    }
+
+    fn check(&mut self) -> io::Result<()> {
+        self.operation().map_or(Ok(()), |kind| Err(kind.error()))
+    }
+
+    fn id(&self, path: &Path) -> io::Result<usize> {
+        self.names.get(path).copied().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+    }
+}
+
+impl FaultKind {
+    fn error(self) -> io::Error {
+        match self {
+            Self::Io => io::Error::other("input/output error (simulated)"),
+            Self::NoSpace => io::Error::from(io::ErrorKind::StorageFull),
+        }
+    }
+}
+
+impl FileSystem for FaultyFs {
+    fn create_dir_all(&self, _dir: &Path) -> io::Result<()> {
+        self.state.lock().check()
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let state = self.state.lock();
+        let in_dir = state.names.keys().filter(|path| path.parent() == Some(dir));
+        Ok(in_dir.filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect())
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
+        let mut state = self.state.lock();
+        state.check()?;
+        let id = state.file(path);
+        state.files[id].bytes.clear();
+        Ok(Box::new(FaultyFile { state: Arc::clone(&self.state), id }))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn Read + Send>> {
+        let state = self.state.lock();
+        let id = state.id(path)?;
+        Ok(Box::new(io::Cursor::new(state.files[id].bytes.clone())))
+    }
+
+    fn len(&self, path: &Path) -> io::Result<u64> {
+        let state = self.state.lock();
+        let id = state.id(path)?;
+        Ok(state.files[id].bytes.len() as u64)
+    }
+
+    fn truncate(&self, path: &Path, len: u64) -> io::Result<()> {
+        let mut state = self.state.lock();
+        state.check()?;
+        let id = state.id(path)?;
+        let len = usize::try_from(len).map_err(io::Error::other)?;
+        let file = &mut state.files[id];
+        file.bytes.truncate(len);
+        file.synced = file.bytes.clone();
+        Ok(())
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.state.lock();
+        state.check()?;
+        let id = state.id(from)?;
+        state.names.remove(from);
+        state.names.insert(to.to_owned(), id);
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.state.lock();
+        state.check()?;
+        state.id(path)?;
+        state.names.remove(path);
+        Ok(())
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        let mut state = self.state.lock();
+        state.check()?;
+        state.durable_names.retain(|path, _| path.parent() != Some(dir));
+        let now: Vec<_> = state
+            .names
+            .iter()
+            .filter(|(path, _)| path.parent() == Some(dir))
+            .map(|(path, id)| (path.clone(), *id))
+            .collect();
+        state.durable_names.extend(now);
+        Ok(())
+    }
+
+    fn lock(&self, _path: &Path) -> io::Result<Box<dyn LockFile>> {
+        self.state.lock().check()?;
+        Ok(Box::new(NoLock))
+    }
+}
+
+#[derive(Debug)]
+struct FaultyFile {
+    state: Arc<Mutex<State>>,
+    id: usize,
+}
+
+impl WriteFile for FaultyFile {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut state = self.state.lock();
+        let fault = state.operation();
+        // A failing write is a torn one: half of it went through.
+        let written = if fault.is_some() { &bytes[..bytes.len() / 2] } else { bytes };
+        state.files[self.id].bytes.extend_from_slice(written);
+        fault.map_or(Ok(()), |kind| Err(kind.error()))
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.syncer()?()
+    }
+
+    fn syncer(&self) -> io::Result<Syncer> {
+        let (state, id) = (Arc::clone(&self.state), self.id);
+        Ok(Box::new(move || {
+            let mut state = state.lock();
+            state.check()?;
+            let file = &mut state.files[id];
+            file.synced = file.bytes.clone();
+            Ok(())
+        }))
+    }
+
+    fn truncate(&mut self, len: u64) -> io::Result<()> {
+        let mut state = self.state.lock();
+        state.check()?;
+        let len = usize::try_from(len).map_err(io::Error::other)?;
+        state.files[self.id].bytes.truncate(len);
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct NoLock;
+
+impl LockFile for NoLock {
+    fn was_clean(&self) -> bool {
+        true
+    }
+
+    fn mark_clean(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn power_loss_keeps_only_what_was_synced() {
+        let fs = FaultyFs::new();
+        let (dir, path) = (Path::new("/d"), Path::new("/d/a"));
+        let mut file = fs.create(path).unwrap();
+        file.append(b"kept").unwrap();
+        file.sync().unwrap();
+        assert!(fs.lose_power(0).read(path).is_none(), "the name was not synced");
+        fs.sync_dir(dir).unwrap();
+        file.append(b"lost").unwrap();
+        assert_eq!(fs.lose_power(0).read(path).unwrap(), b"kept");
+        assert_eq!(fs.lose_power(128).read(path).unwrap(), b"keptlo");
+        assert_eq!(fs.after_kill().read(path).unwrap(), b"keptlost");
+    }
+
+    #[test]
+    fn a_failing_write_is_torn() {
+        let fs = FaultyFs::new();
+        let mut file = fs.create(Path::new("/a")).unwrap();
+        fs.fail_at(Some(Fault { at: fs.operations(), times: 1, kind: FaultKind::NoSpace }));
+        assert_eq!(file.append(b"1234").unwrap_err().kind(), io::ErrorKind::StorageFull);
+        assert_eq!(fs.read(Path::new("/a")).unwrap(), b"12");
+        file.append(b"5").unwrap();
+    }
+}

@@ -1,0 +1,161 @@
+//! The operating system's files.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::Path;
+
+use super::{FileSystem, LockFile, Syncer, WriteFile};
+
+/// The real file system.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RealFs;
+
+impl FileSystem for RealFs {
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        fs::create_dir_all(dir)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            if entry.file_type()?.is_file()
+                && let Ok(name) = entry.file_name().into_string()
+            {
+                names.push(name);
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
+        let file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
+        Ok(Box::new(RealFile { file }))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn Read + Send>> {
+        Ok(Box::new(File::open(path)?))
+    }
+
+    fn len(&self, path: &Path) -> io::Result<u64> {
+        Ok(fs::metadata(path)?.len())
+    }
+
+    fn truncate(&self, path: &Path, len: u64) -> io::Result<()> {
+        let file = OpenOptions::new().write(true).open(path)?;
+        file.set_len(len)?;
+        file.sync_data()
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        File::open(dir)?.sync_all()
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn LockFile>> {
+        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let mut owner = String::new();
+        // A lock file holds one number; more is none of ours.
+        Read::by_ref(&mut file).take(64).read_to_string(&mut owner)?;
+        let owner = owner.trim();
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let owner = if owner.is_empty() { "unknown" } else { owner };
+                return Err(io::Error::new(
+                    io::ErrorKind::WouldBlock,
+                    format!("held by another process (pid {owner})"),
+                ));
+            }
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+        let was_clean = owner.is_empty();
+        let lock = RealLock { file, was_clean };
+        lock.write(&format!("{}\n", std::process::id()))?;
+        Ok(Box::new(lock))
+    }
+}
+
+#[derive(Debug)]
+struct RealFile {
+    file: File,
+}
+
+impl WriteFile for RealFile {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn syncer(&self) -> io::Result<Syncer> {
+        let file = self.file.try_clone()?;
+        Ok(Box::new(move || file.sync_data()))
+    }
+
+    fn truncate(&mut self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)?;
+        self.file.seek(SeekFrom::Start(len))?;
+        Ok(())
+    }
+}
+
+/// The file stays when the lock is released (removing it would race with the next holder); it is empty after a clean
+/// stop and names the process otherwise.
+#[derive(Debug)]
+struct RealLock {
+    file: File,
+    was_clean: bool,
+}
+
+impl RealLock {
+    fn write(&self, text: &str) -> io::Result<()> {
+        self.file.set_len(0)?;
+        let mut file = &self.file;
+        file.seek(SeekFrom::Start(0))?;
+        file.write_all(text.as_bytes())?;
+        self.file.sync_all()
+    }
+}
+
+impl LockFile for RealLock {
+    fn was_clean(&self) -> bool {
+        self.was_clean
+    }
+
+    fn mark_clean(&self) -> io::Result<()> {
+        self.write("")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_held_lock_names_its_holder() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let lock = RealFs.lock(&path).unwrap();
+        assert!(lock.was_clean());
+        let refused = RealFs.lock(&path).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);
+        assert!(refused.to_string().contains(&std::process::id().to_string()), "{refused}");
+        drop(lock);
+        let lock = RealFs.lock(&path).unwrap();
+        assert!(!lock.was_clean(), "it was not marked");
+        lock.mark_clean().unwrap();
+        drop(lock);
+        assert!(RealFs.lock(&path).unwrap().was_clean());
+    }
+}

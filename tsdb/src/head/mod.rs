@@ -1,0 +1,210 @@
+//! The head: all series and samples in memory.
+//!
+//! Samples reach a series by two roads. A *layout* (a scrape target, a rule) appends rows into a [`window`] shared by its
+//! series; everything else is appended series by series into an open column. In-order times ascend strictly per series
+//! over both roads, which is what isolation rests on (see [`view`]). Out-of-order samples have buffers of their own and
+//! are merged when read.
+//!
+//! # Locks
+//! In this order, any of them may be skipped: the commit lock ([`crate::commit`]), a layout's state, the catalogue, the
+//! series table, a page of series, a window. Readers hold a page or a window only while they copy compressed bytes.
+
+pub(crate) mod layout;
+pub(crate) mod series;
+pub(crate) mod table;
+pub(crate) mod validate;
+pub(crate) mod view;
+pub(crate) mod window;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use hashbrown::HashMap;
+use model::labels::Labels;
+use model::metadata::Metadata;
+use model::sample::{TimeRange, Timestamp};
+use model::storage::{AppendError, AppendOptions};
+use parking_lot::{Mutex, RwLock};
+
+use crate::exemplars::ExemplarRing;
+use crate::index::Catalogue;
+use crate::metrics::Metrics;
+use layout::Layout;
+use series::Series;
+use table::SeriesTable;
+use validate::Limits;
+use view::Views;
+
+/// How far behind the newest sample of the store in-order samples may be: half of a block's two hours, as in Prometheus.
+const IN_ORDER_SPAN_MS: i64 = 60 * 60 * 1000;
+/// Most metrics that metadata are kept of.
+const METADATA_MAX: usize = 100_000;
+
+/// Bounds of the head.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HeadOptions {
+    pub(crate) out_of_order_window_ms: i64,
+    /// 0: no bound.
+    pub(crate) series_max: u64,
+    pub(crate) exemplars_max: usize,
+}
+
+/// All that is in memory.
+#[derive(Debug)]
+pub(crate) struct Head {
+    pub(crate) catalogue: RwLock<Catalogue>,
+    pub(crate) table: SeriesTable,
+    pub(crate) layouts: RwLock<HashMap<u64, Arc<Layout>>>,
+    pub(crate) next_layout: AtomicU64,
+    pub(crate) views: Arc<Views>,
+    /// Open transactions: series are not taken from under them.
+    pub(crate) writers: Arc<Views>,
+    pub(crate) exemplars: Mutex<ExemplarRing>,
+    pub(crate) metadata: RwLock<HashMap<String, Metadata>>,
+    pub(crate) metrics: Arc<Metrics>,
+    options: HeadOptions,
+    /// `MAX` and `MIN` while there is no sample.
+    min_time: AtomicI64,
+    max_time: AtomicI64,
+}
+
+impl Head {
+    pub(crate) fn new(options: HeadOptions, metrics: Arc<Metrics>) -> Self {
+        Self {
+            catalogue: RwLock::default(),
+            table: SeriesTable::default(),
+            layouts: RwLock::default(),
+            next_layout: AtomicU64::new(1),
+            views: Arc::default(),
+            writers: Arc::default(),
+            exemplars: Mutex::new(ExemplarRing::new(options.exemplars_max)),
+            metadata: RwLock::default(),
+            metrics,
+            options,
+            min_time: AtomicI64::new(Timestamp::MAX),
+            max_time: AtomicI64::new(Timestamp::MIN),
+        }
+    }
+
+    /// From the first to the last sample; `None` when there is none.
+    pub(crate) fn range(&self) -> Option<TimeRange> {
+        let range =
+            TimeRange::new(self.min_time.load(Ordering::Acquire), self.max_time.load(Ordering::Acquire));
+        (range.min <= range.max).then_some(range)
+    }
+
+    /// Widens the range of the head.
+    pub(crate) fn saw(&self, min: Timestamp, max: Timestamp) {
+        let min = self.min_time.fetch_min(min, Ordering::AcqRel).min(min);
+        let max = self.max_time.fetch_max(max, Ordering::AcqRel).max(max);
+        self.metrics.min_time.set(min);
+        self.metrics.lowest_timestamp.set(min);
+        self.metrics.max_time.set(max);
+    }
+
+    /// Narrows the range of the head from below, after samples were dropped.
+    pub(crate) fn set_min_time(&self, min: Timestamp) {
+        self.min_time.store(min, Ordering::Release);
+        self.metrics.min_time.set(min);
+        self.metrics.lowest_timestamp.set(min);
+    }
+
+    /// What a transaction may append now.
+    pub(crate) fn limits(&self, options: &AppendOptions) -> Limits {
+        let newest = self.max_time.load(Ordering::Acquire);
+        let window = self.options.out_of_order_window_ms;
+        Limits {
+            max_time: options.max_time.unwrap_or(Timestamp::MAX),
+            min_valid: newest.saturating_sub(IN_ORDER_SPAN_MS),
+            out_of_order_from: (window > 0).then(|| newest.saturating_sub(window)),
+            reject_out_of_order: options.reject_out_of_order,
+        }
+    }
+
+    /// The series with these labels, made if need be; whether it is new. `pin` keeps it from the collector.
+    pub(crate) fn series(&self, labels: &Labels, pin: bool) -> Result<(u32, bool), AppendError> {
+        let hold = |id: u32| {
+            self.table.with_mut(id, |series| {
+                series.touch();
+                series.pins += u32::from(pin);
+            });
+        };
+        {
+            let catalogue = self.catalogue.read();
+            if let Some(id) = catalogue.find(labels) {
+                // Under the catalogue's lock: the collector unlinks under it.
+                if pin {
+                    hold(id);
+                } else {
+                    self.table.with(id, Series::touch);
+                }
+                return Ok((id, false));
+            }
+        }
+        check_labels(labels)?;
+        let mut catalogue = self.catalogue.write();
+        if let Some(id) = catalogue.find(labels) {
+            hold(id);
+            return Ok((id, false));
+        }
+        if self.options.series_max > 0 && catalogue.len() >= self.options.series_max {
+            return Err(AppendError::SeriesLimit);
+        }
+        // The series exists before a selection can find it.
+        let id = catalogue.next_id();
+        self.table.insert(id, Series::default());
+        let added = catalogue.add(labels).ok_or(AppendError::SeriesLimit)?;
+        debug_assert_eq!(added, id);
+        hold(id);
+        self.metrics.series_created.inc();
+        self.metrics.series.set(catalogue.len().cast_signed());
+        Ok((id, true))
+    }
+
+    /// Whether the series is there and stays for this transaction.
+    pub(crate) fn hold(&self, id: u32) -> bool {
+        match self.table.with(id, |series| (series.unlinked, series.is_idle())) {
+            Some((false, false)) => true,
+            Some((false, true)) => {
+                // The collector may be about to take it.
+                let _catalogue = self.catalogue.read();
+                self.table.with(id, |series| {
+                    series.touch();
+                    !series.unlinked
+                }) == Some(true)
+            }
+            Some((true, _)) | None => false,
+        }
+    }
+
+    /// Remembers what a metric is.
+    pub(crate) fn set_metadata(&self, metric: &str, metadata: &Metadata) {
+        let mut all = self.metadata.write();
+        if let Some(known) = all.get_mut(metric) {
+            known.clone_from(metadata);
+        } else if all.len() < METADATA_MAX {
+            all.insert(metric.to_owned(), metadata.clone());
+        }
+    }
+
+    pub(crate) fn layout(&self, id: u64) -> Option<Arc<Layout>> {
+        self.layouts.read().get(&id).cloned()
+    }
+
+    /// Counts chunks that came or went.
+    pub(crate) fn add_chunks(&self, made: usize, dropped: usize) {
+        self.metrics.chunks.add(made as i64 - dropped as i64);
+    }
+}
+
+/// At least one label, names that are there and ascend.
+fn check_labels(labels: &Labels) -> Result<(), AppendError> {
+    let mut last = "";
+    for (name, value) in labels {
+        if name <= last || value.is_empty() {
+            return Err(AppendError::InvalidLabels);
+        }
+        last = name;
+    }
+    if last.is_empty() { Err(AppendError::InvalidLabels) } else { Ok(()) }
+}

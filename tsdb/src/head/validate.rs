@@ -1,0 +1,307 @@
+//! Which samples are taken: Prometheus' rules of time order, duplicates and bounds.
+//!
+//! A timestamp of a series has one value. The same value again is taken silently and not stored twice, wherever it is
+//! stored (a sender that repeats a batch hears success); another one is a duplicate. Histograms must not contradict
+//! themselves.
+
+use hashbrown::HashMap;
+use model::histogram::{
+    CUSTOM_BUCKETS_SCHEMA, CounterResetHint, EXPONENTIAL_SCHEMA_MAX, EXPONENTIAL_SCHEMA_MIN, FloatHistogram,
+    Histogram, Span,
+};
+use model::sample::Timestamp;
+use model::storage::AppendError;
+
+use super::series::{Series, Stored};
+use crate::chunk::HistogramValue;
+
+/// The bounds of one transaction.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Samples later than this are refused.
+    pub(crate) max_time: Timestamp,
+    /// In-order samples earlier than this are refused, unless the out-of-order window reaches them.
+    pub(crate) min_valid: Timestamp,
+    /// Where the out-of-order window begins, if there is one.
+    pub(crate) out_of_order_from: Option<Timestamp>,
+    /// Whether the transaction wants no out-of-order samples.
+    pub(crate) reject_out_of_order: bool,
+}
+
+/// What to do with a sample that is not refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Store it; `in_order`: it is newer than all others.
+    Store { in_order: bool },
+    /// It is stored already.
+    Known,
+}
+
+/// What a transaction is about to write.
+#[derive(Debug, Default)]
+pub(crate) struct Pending {
+    series: HashMap<u32, PendingSeries>,
+}
+
+#[derive(Debug)]
+struct PendingSeries {
+    latest: (Timestamp, Stored),
+    /// All others, sorted by time.
+    others: Vec<(Timestamp, Stored)>,
+}
+
+impl Pending {
+    /// The newest pending sample of a series.
+    pub(crate) fn latest(&self, id: u32) -> Option<&(Timestamp, Stored)> {
+        self.series.get(&id).map(|pending| &pending.latest)
+    }
+
+    fn value_at(&self, id: u32, t: Timestamp) -> Option<&Stored> {
+        let pending = self.series.get(&id)?;
+        if pending.latest.0 == t {
+            return Some(&pending.latest.1);
+        }
+        let index = pending.others.binary_search_by_key(&t, |other| other.0).ok()?;
+        Some(&pending.others[index].1)
+    }
+
+    pub(crate) fn note(&mut self, id: u32, t: Timestamp, value: Stored) {
+        let Some(pending) = self.series.get_mut(&id) else {
+            self.series.insert(id, PendingSeries { latest: (t, value), others: Vec::new() });
+            return;
+        };
+        if t > pending.latest.0 {
+            let before = std::mem::replace(&mut pending.latest, (t, value));
+            pending.others.push(before);
+        } else if let Err(index) = pending.others.binary_search_by_key(&t, |other| other.0) {
+            pending.others.insert(index, (t, value));
+        }
+    }
+
+    /// Judges one sample of a series, and takes note of it when it is to be stored.
+    pub(crate) fn admit(
+        &mut self,
+        id: u32,
+        series: &Series,
+        t: Timestamp,
+        value: &Stored,
+        limits: &Limits,
+    ) -> Result<Verdict, AppendError> {
+        let verdict = self.judge(id, series, t, value, limits)?;
+        if matches!(verdict, Verdict::Store { .. }) {
+            self.note(id, t, value.clone());
+        }
+        Ok(verdict)
+    }
+
+    fn judge(
+        &self,
+        id: u32,
+        series: &Series,
+        t: Timestamp,
+        value: &Stored,
+        limits: &Limits,
+    ) -> Result<Verdict, AppendError> {
+        if t > limits.max_time {
+            return Err(AppendError::OutOfBounds);
+        }
+        let stored = series.latest();
+        let pending = self.latest(id);
+        let latest = match (&stored, pending) {
+            (Some(stored), Some(pending)) if pending.0 < stored.0 => Some(stored),
+            (_, Some(pending)) => Some(pending),
+            (stored, None) => stored.as_ref(),
+        };
+        let in_window = limits.out_of_order_from.is_some_and(|from| t >= from);
+        match latest {
+            Some(latest) if latest.0 == t => {
+                return if latest.1.same_bits(value) {
+                    Ok(Verdict::Known)
+                } else {
+                    Err(AppendError::Duplicate)
+                };
+            }
+            Some(latest) if latest.0 > t => {}
+            None | Some(_) if t >= limits.min_valid || in_window => {
+                return Ok(Verdict::Store { in_order: true });
+            }
+            None | Some(_) if limits.out_of_order_from.is_some() => return Err(AppendError::TooOld),
+            None | Some(_) => return Err(AppendError::OutOfBounds),
+        }
+        // Older than the newest: perhaps a repetition. Damage in memory would show when the series is read.
+        let known = match self.value_at(id, t) {
+            Some(known) => Some(known.clone()),
+            None => series.value_at(t).unwrap_or_default(),
+        };
+        match known {
+            Some(known) if known.same_bits(value) => Ok(Verdict::Known),
+            _ if limits.reject_out_of_order => Err(AppendError::OutOfOrder),
+            Some(_) if in_window => Err(AppendError::Duplicate),
+            None if in_window => Ok(Verdict::Store { in_order: false }),
+            _ if limits.out_of_order_from.is_some() => Err(AppendError::TooOld),
+            _ if t < limits.min_valid => Err(AppendError::OutOfBounds),
+            _ => Err(AppendError::OutOfOrder),
+        }
+    }
+}
+
+/// Checks that a histogram does not contradict itself.
+pub(crate) fn check_histogram(value: &HistogramValue) -> Result<(), AppendError> {
+    let valid = match value {
+        HistogramValue::Integer(h) => integer_is_valid(h),
+        HistogramValue::Float(h) => float_is_valid(h),
+    };
+    if valid { Ok(()) } else { Err(AppendError::InvalidHistogram) }
+}
+
+fn spans_are_valid(spans: &[Span], buckets: usize) -> bool {
+    let lengths: u64 = spans.iter().map(|span| u64::from(span.length)).sum();
+    lengths == buckets as u64 && spans.iter().skip(1).all(|span| span.offset >= 0)
+}
+
+fn schema_is_valid(
+    schema: i32,
+    custom_values: &[f64],
+    negative: usize,
+    zero_count: f64,
+    positive: &[Span],
+) -> bool {
+    if schema != CUSTOM_BUCKETS_SCHEMA {
+        let exponential = (EXPONENTIAL_SCHEMA_MIN..=EXPONENTIAL_SCHEMA_MAX).contains(&schema);
+        return exponential && custom_values.is_empty();
+    }
+    let ascending = custom_values.windows(2).all(|pair| pair[0] < pair[1])
+        && custom_values.iter().all(|bound| !bound.is_nan() && *bound != f64::INFINITY);
+    let end: i64 = positive.iter().map(|span| i64::from(span.offset) + i64::from(span.length)).sum();
+    let starts_right = positive.first().is_none_or(|span| span.offset >= 0);
+    ascending && negative == 0 && zero_count == 0.0 && starts_right && end <= custom_values.len() as i64 + 1
+}
+
+fn integer_is_valid(h: &Histogram) -> bool {
+    if !spans_are_valid(&h.positive_spans, h.positive_buckets.len())
+        || !spans_are_valid(&h.negative_spans, h.negative_buckets.len())
+        || !schema_is_valid(
+            h.schema,
+            &h.custom_values,
+            h.negative_buckets.len(),
+            h.zero_count as f64,
+            &h.positive_spans,
+        )
+    {
+        return false;
+    }
+    let mut total = u128::from(h.zero_count);
+    for deltas in [&h.positive_buckets, &h.negative_buckets] {
+        let mut count = 0i64;
+        for delta in deltas {
+            let Some(next) = count.checked_add(*delta).filter(|count| *count >= 0) else { return false };
+            count = next;
+            total += u128::from(count.unsigned_abs());
+        }
+    }
+    // Observations of NaN are counted but fall in no bucket.
+    if h.sum.is_nan() { total <= u128::from(h.count) } else { total == u128::from(h.count) }
+}
+
+fn float_is_valid(h: &FloatHistogram) -> bool {
+    let gauge = h.counter_reset_hint == CounterResetHint::Gauge;
+    // Sums of buckets are not compared with the count: rounding makes them differ.
+    let buckets = h.positive_buckets.iter().chain(&h.negative_buckets);
+    spans_are_valid(&h.positive_spans, h.positive_buckets.len())
+        && spans_are_valid(&h.negative_spans, h.negative_buckets.len())
+        && schema_is_valid(
+            h.schema,
+            &h.custom_values,
+            h.negative_buckets.len(),
+            h.zero_count,
+            &h.positive_spans,
+        )
+        && (gauge || h.zero_count >= 0.0 && h.count >= 0.0 || h.is_stale())
+        && (gauge || buckets.into_iter().all(|bucket| *bucket >= 0.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::series::CommitMark;
+    use super::*;
+
+    const AT: CommitMark = CommitMark { commit: 1, watermark: 1 };
+    const STRICT: Limits =
+        Limits { max_time: 1000, min_valid: 50, out_of_order_from: None, reject_out_of_order: false };
+
+    const STORE: Verdict = Verdict::Store { in_order: true };
+    const LATE: Verdict = Verdict::Store { in_order: false };
+
+    fn series(times: &[i64]) -> Series {
+        let mut series = Series::default();
+        for t in times {
+            series.add(*t, Stored::Float(t.cast_unsigned()), 0, AT);
+        }
+        series
+    }
+
+    #[test]
+    fn the_rules_of_time() {
+        use AppendError::{Duplicate, OutOfBounds, OutOfOrder, TooOld};
+        let window = Limits { out_of_order_from: Some(80), ..STRICT };
+        let reject = Limits { reject_out_of_order: true, ..window };
+        let cases = [
+            (STRICT, 101, 0, Ok(STORE)),
+            (STRICT, 1001, 0, Err(OutOfBounds)),
+            (STRICT, 100, 100, Ok(Verdict::Known)),
+            (STRICT, 100, 7, Err(Duplicate)),
+            (STRICT, 90, 90, Ok(Verdict::Known)),
+            (STRICT, 90, 7, Err(OutOfOrder)),
+            (STRICT, 49, 7, Err(OutOfBounds)),
+            (window, 95, 7, Ok(LATE)),
+            (window, 90, 7, Err(Duplicate)),
+            (window, 79, 7, Err(TooOld)),
+            (window, 60, 60, Ok(Verdict::Known)),
+            (reject, 95, 7, Err(OutOfOrder)),
+            (reject, 90, 90, Ok(Verdict::Known)),
+        ];
+        let series = series(&[60, 90, 100]);
+        for (limits, t, bits, want) in cases {
+            let got = Pending::default().admit(1, &series, t, &Stored::Float(bits), &limits);
+            assert_eq!(got, want, "{t} {limits:?}");
+        }
+        let empty = Series::default();
+        assert_eq!(Pending::default().admit(1, &empty, 49, &Stored::Float(0), &STRICT), Err(OutOfBounds));
+        assert_eq!(Pending::default().admit(1, &empty, 79, &Stored::Float(0), &window), Ok(STORE));
+        let far = Limits { min_valid: 200, ..window };
+        assert_eq!(Pending::default().admit(1, &empty, 79, &Stored::Float(0), &far), Err(TooOld));
+    }
+
+    #[test]
+    fn what_is_pending_counts() {
+        let series = series(&[]);
+        let mut pending = Pending::default();
+        let mut admit = |t, bits| pending.admit(1, &series, t, &Stored::Float(bits), &STRICT);
+        assert_eq!(admit(100, 1), Ok(STORE));
+        assert_eq!(admit(110, 2), Ok(STORE));
+        assert_eq!(admit(110, 2), Ok(Verdict::Known));
+        assert_eq!(admit(100, 1), Ok(Verdict::Known));
+        assert_eq!(admit(100, 3), Err(AppendError::OutOfOrder));
+        assert_eq!(admit(105, 3), Err(AppendError::OutOfOrder));
+    }
+
+    #[test]
+    fn histograms_that_contradict_themselves() {
+        let good = Histogram {
+            schema: 0,
+            count: 4,
+            zero_count: 1,
+            positive_spans: vec![Span { offset: 0, length: 2 }],
+            positive_buckets: vec![1, 1],
+            ..Histogram::default()
+        };
+        let check = |h: Histogram| check_histogram(&HistogramValue::Integer(h.into())).is_ok();
+        assert!(check(good.clone()));
+        assert!(!check(Histogram { count: 5, ..good.clone() }));
+        assert!(check(Histogram { count: 5, sum: f64::NAN, ..good.clone() }));
+        assert!(!check(Histogram { positive_buckets: vec![1, -2], ..good.clone() }));
+        assert!(!check(Histogram { positive_buckets: vec![1], ..good.clone() }));
+        assert!(!check(Histogram { schema: 9, ..good.clone() }));
+        assert!(!check(Histogram { custom_values: [1.0].into(), ..good }));
+    }
+}

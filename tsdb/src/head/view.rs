@@ -1,0 +1,173 @@
+//! Isolation: a view sees the commits that were published when it was opened, whole, and none after.
+//!
+//! Commits are numbered and applied one after another. A view remembers the number of the last one published. Since the
+//! in-order samples of a series have ascending times in order of commits, what a view must not see of a series is all from
+//! some time on: series and windows keep [`Steps`], a short list (commit, first time it wrote), of the commits that some
+//! open view does not see, and drop them once all views do. Out-of-order samples carry the number of their commit.
+//!
+//! The same registry protects readers from retention and from reuse: a view has a floor of time below which it sees
+//! nothing, and chunks are dropped only below the floors of all open views.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use model::sample::Timestamp;
+use parking_lot::Mutex;
+
+/// All open views and the last published commit.
+#[derive(Debug)]
+pub(crate) struct Views {
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    open: BTreeMap<u64, (u64, Timestamp)>,
+    next: u64,
+    published: u64,
+    floor: Timestamp,
+}
+
+impl Default for Views {
+    fn default() -> Self {
+        let state = State { open: BTreeMap::new(), next: 0, published: 0, floor: Timestamp::MIN };
+        Self { state: Mutex::new(state) }
+    }
+}
+
+impl Views {
+    /// Opens a view of all that is published.
+    pub(crate) fn open(self: &Arc<Self>) -> View {
+        let mut state = self.state.lock();
+        let id = state.next;
+        state.next += 1;
+        let (commit, floor) = (state.published, state.floor);
+        state.open.insert(id, (commit, floor));
+        View { id, commit, floor, views: Arc::clone(self) }
+    }
+
+    /// The newest commit that every view, open or to come, sees.
+    pub(crate) fn watermark(&self) -> u64 {
+        let state = self.state.lock();
+        state.open.values().map(|view| view.0).min().unwrap_or(state.published)
+    }
+
+    /// The last published commit.
+    pub(crate) fn published(&self) -> u64 {
+        self.state.lock().published
+    }
+
+    /// Makes `commit` and all before it visible to views opened from now on.
+    pub(crate) fn publish(&self, commit: u64) {
+        self.state.lock().published = commit;
+    }
+
+    /// Hides all before `floor` from views opened from now on; the floor never sinks.
+    pub(crate) fn raise_floor(&self, floor: Timestamp) {
+        let mut state = self.state.lock();
+        state.floor = state.floor.max(floor);
+    }
+
+    /// The lowest time that some view, open or to come, may look at.
+    pub(crate) fn floor(&self) -> Timestamp {
+        let state = self.state.lock();
+        state.open.values().map(|view| view.1).min().unwrap_or(state.floor)
+    }
+
+    /// A stamp greater than that of every view opened so far.
+    pub(crate) fn stamp(&self) -> u64 {
+        self.state.lock().next
+    }
+
+    /// Whether all views opened before `stamp` are closed.
+    pub(crate) fn all_since(&self, stamp: u64) -> bool {
+        self.state.lock().open.keys().next().is_none_or(|oldest| *oldest >= stamp)
+    }
+}
+
+/// An open view; closed when dropped.
+#[derive(Debug)]
+pub(crate) struct View {
+    id: u64,
+    /// The last commit it sees.
+    pub(crate) commit: u64,
+    /// The earliest time it sees.
+    pub(crate) floor: Timestamp,
+    views: Arc<Views>,
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        self.views.state.lock().open.remove(&self.id);
+    }
+}
+
+/// Commits that not every view sees, in order, and the first time each wrote.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Steps {
+    list: Vec<(u64, Timestamp)>,
+}
+
+impl Steps {
+    /// Notes that `commit` writes from `t` on; forgets commits that all views see.
+    pub(crate) fn note(&mut self, commit: u64, t: Timestamp, watermark: u64) {
+        if let Some(last) = self.list.last_mut().filter(|last| last.0 == commit) {
+            last.1 = last.1.min(t);
+            return;
+        }
+        self.prune(watermark);
+        if self.list.capacity() == 0 {
+            // One is the rule: no reader is open for long.
+            self.list.reserve_exact(1);
+        }
+        self.list.push((commit, t));
+    }
+
+    /// Forgets commits that all views see.
+    pub(crate) fn prune(&mut self, watermark: u64) {
+        self.list.retain(|step| step.0 > watermark);
+    }
+
+    /// The first time hidden from a view of `commit`; `None`: nothing is hidden.
+    pub(crate) fn hidden_from(&self, commit: u64) -> Option<Timestamp> {
+        // Not just the first: what a series took over from a layout may be of rows that it had no part in.
+        self.list.iter().filter(|step| step.0 > commit).map(|step| step.1).min()
+    }
+
+    /// Adds what `other` hides.
+    pub(crate) fn merge(&mut self, other: &Self, watermark: u64) {
+        self.prune(watermark);
+        self.list.extend(other.list.iter().filter(|step| step.0 > watermark));
+        self.list.sort_unstable();
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_view_keeps_its_commit_and_holds_the_watermark() {
+        let views = Arc::new(Views::default());
+        views.publish(3);
+        let old = views.open();
+        views.publish(5);
+        assert_eq!((old.commit, views.open().commit, views.watermark()), (3, 5, 3));
+        let mut steps = Steps::default();
+        steps.note(4, 40, views.watermark());
+        steps.note(5, 50, views.watermark());
+        assert_eq!(steps.hidden_from(old.commit), Some(40));
+        assert_eq!(steps.hidden_from(4), Some(50));
+        assert_eq!(steps.hidden_from(5), None);
+        let stamp = views.stamp();
+        assert!(!views.all_since(stamp));
+        drop(old);
+        assert!(views.all_since(stamp));
+        steps.note(6, 60, views.watermark());
+        assert_eq!(steps.hidden_from(0), Some(60), "commits that all see are forgotten");
+    }
+}

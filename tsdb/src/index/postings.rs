@@ -1,0 +1,265 @@
+//! Postings: the series that have one label pair.
+//!
+//! Plain sorted ids up to [`PLAIN_MAX`], a roaring bitmap above: `codec/REPORT.md` §5 measured the crossing near 64 ids.
+//! Most pairs of a store with unique label values have one series, which needs no allocation.
+
+use std::cmp::Ordering;
+
+use roaring::RoaringBitmap;
+
+/// Most ids kept as a plain list.
+const PLAIN_MAX: usize = 64;
+
+/// A set of series ids.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Postings {
+    #[default]
+    Empty,
+    One(u32),
+    Few(Vec<u32>),
+    Many(Box<RoaringBitmap>),
+}
+
+impl Postings {
+    pub(crate) fn len(&self) -> u64 {
+        match self {
+            Self::Empty => 0,
+            Self::One(_) => 1,
+            Self::Few(ids) => ids.len() as u64,
+            Self::Many(ids) => ids.len(),
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        matches!(self, Self::Empty)
+    }
+
+    pub(crate) fn contains(&self, id: u32) -> bool {
+        match self {
+            Self::Empty => false,
+            Self::One(one) => *one == id,
+            Self::Few(ids) => ids.binary_search(&id).is_ok(),
+            Self::Many(ids) => ids.contains(id),
+        }
+    }
+
+    pub(crate) fn insert(&mut self, id: u32) {
+        match self {
+            Self::Empty => *self = Self::One(id),
+            Self::One(one) => match id.cmp(one) {
+                Ordering::Equal => {}
+                Ordering::Less => *self = Self::Few(vec![id, *one]),
+                Ordering::Greater => *self = Self::Few(vec![*one, id]),
+            },
+            Self::Few(ids) => {
+                if let Err(index) = ids.binary_search(&id) {
+                    ids.insert(index, id);
+                }
+                if ids.len() > PLAIN_MAX {
+                    *self = Self::Many(Box::new(ids.iter().copied().collect()));
+                }
+            }
+            Self::Many(ids) => {
+                ids.insert(id);
+            }
+        }
+    }
+
+    pub(crate) fn remove(&mut self, id: u32) {
+        match self {
+            Self::Empty => {}
+            Self::One(one) if *one == id => *self = Self::Empty,
+            Self::One(_) => {}
+            Self::Few(ids) => {
+                ids.retain(|other| *other != id);
+                if ids.is_empty() {
+                    *self = Self::Empty;
+                }
+            }
+            Self::Many(ids) => {
+                ids.remove(id);
+                // Half of the bound, so that a set at the bound does not flap.
+                if ids.len() <= PLAIN_MAX as u64 / 2 {
+                    let ids: Vec<u32> = ids.iter().collect();
+                    *self = if ids.is_empty() { Self::Empty } else { Self::Few(ids) };
+                }
+            }
+        }
+    }
+
+    /// Adds all ids to `union`.
+    pub(crate) fn add_to(&self, union: &mut RoaringBitmap) {
+        match self {
+            Self::Empty => {}
+            Self::One(id) => {
+                union.insert(*id);
+            }
+            Self::Few(ids) => union.extend(ids.iter().copied()),
+            Self::Many(ids) => *union |= &**ids,
+        }
+    }
+}
+
+/// Candidates while a selection is narrowed.
+#[derive(Debug)]
+pub(crate) enum Ids {
+    /// Sorted.
+    List(Vec<u32>),
+    Map(RoaringBitmap),
+}
+
+impl Ids {
+    pub(crate) fn of(postings: &Postings) -> Self {
+        match postings {
+            Postings::Empty => Self::List(Vec::new()),
+            Postings::One(id) => Self::List(vec![*id]),
+            Postings::Few(ids) => Self::List(ids.clone()),
+            Postings::Many(ids) => Self::Map((**ids).clone()),
+        }
+    }
+
+    /// The common ids of two sets, without a copy of the larger one.
+    pub(crate) fn of_both(a: &Postings, b: &Postings) -> Self {
+        if let (Postings::Many(a), Postings::Many(b)) = (a, b) {
+            return Self::Map(&**a & &**b);
+        }
+        let (small, large) = if a.len() <= b.len() { (a, b) } else { (b, a) };
+        let mut ids = Self::of(small);
+        ids.intersect(large);
+        ids
+    }
+
+    pub(crate) fn len(&self) -> u64 {
+        match self {
+            Self::List(ids) => ids.len() as u64,
+            Self::Map(ids) => ids.len(),
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        match self {
+            Self::List(ids) => ids.is_empty(),
+            Self::Map(ids) => ids.is_empty(),
+        }
+    }
+
+    pub(crate) fn intersect(&mut self, postings: &Postings) {
+        match (&mut *self, postings) {
+            (Self::List(ids), postings) => ids.retain(|id| postings.contains(*id)),
+            (Self::Map(ids), Postings::Many(other)) => *ids &= &**other,
+            (Self::Map(ids), few) => {
+                let mut list = Vec::new();
+                match few {
+                    Postings::Empty | Postings::Many(_) => {}
+                    Postings::One(id) => list.push(*id),
+                    Postings::Few(few) => list.clone_from(few),
+                }
+                list.retain(|id| ids.contains(*id));
+                *self = Self::List(list);
+            }
+        }
+    }
+
+    pub(crate) fn intersect_map(&mut self, other: &RoaringBitmap) {
+        match self {
+            Self::List(ids) => ids.retain(|id| other.contains(*id)),
+            Self::Map(ids) => *ids &= other,
+        }
+    }
+
+    pub(crate) fn subtract_map(&mut self, other: &RoaringBitmap) {
+        match self {
+            Self::List(ids) => ids.retain(|id| !other.contains(*id)),
+            Self::Map(ids) => *ids -= other,
+        }
+    }
+
+    pub(crate) fn subtract(&mut self, postings: &Postings) {
+        match (&mut *self, postings) {
+            (Self::List(ids), postings) => ids.retain(|id| !postings.contains(*id)),
+            (Self::Map(ids), Postings::Many(other)) => *ids -= &**other,
+            (Self::Map(_), Postings::Empty) => {}
+            (Self::Map(ids), Postings::One(id)) => {
+                ids.remove(*id);
+            }
+            (Self::Map(ids), Postings::Few(few)) => {
+                for id in few {
+                    ids.remove(*id);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn retain(&mut self, mut keep: impl FnMut(u32) -> bool) {
+        match self {
+            Self::List(ids) => ids.retain(|id| keep(*id)),
+            Self::Map(ids) => *self = Self::List(ids.iter().filter(|id| keep(*id)).collect()),
+        }
+    }
+
+    /// The ids, ascending.
+    pub(crate) fn into_vec(self) -> Vec<u32> {
+        match self {
+            Self::List(ids) => ids,
+            Self::Map(ids) => ids.iter().collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    fn bitmap(postings: &Postings) -> RoaringBitmap {
+        let mut bitmap = RoaringBitmap::new();
+        postings.add_to(&mut bitmap);
+        bitmap
+    }
+
+    fn postings(ids: &BTreeSet<u32>) -> Postings {
+        let mut postings = Postings::default();
+        for id in ids {
+            postings.insert(*id);
+        }
+        postings
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_a_plain_set(
+            a in prop::collection::btree_set(0u32..300, 0..150),
+            b in prop::collection::btree_set(0u32..300, 0..150),
+            gone in prop::collection::vec(0u32..300, 0..150),
+        ) {
+            let (mut set, mut pa, pb) = (a.clone(), postings(&a), postings(&b));
+            for id in gone {
+                set.remove(&id);
+                pa.remove(id);
+            }
+            prop_assert_eq!(pa.is_empty(), set.is_empty());
+            prop_assert_eq!(pa.len(), set.len() as u64);
+            prop_assert!((0..300).all(|id| pa.contains(id) == set.contains(&id)));
+            let both: Vec<u32> = set.intersection(&b).copied().collect();
+            let only: Vec<u32> = set.difference(&b).copied().collect();
+            prop_assert_eq!(Ids::of_both(&pa, &pb).into_vec(), both.clone());
+            for start in [Ids::of(&pa), Ids::Map(bitmap(&pa))] {
+                let mut ids = start;
+                ids.intersect(&pb);
+                prop_assert_eq!(ids.into_vec(), both.clone());
+            }
+            let mut ids = Ids::of(&pa);
+            ids.intersect_map(&bitmap(&pb));
+            prop_assert_eq!(ids.into_vec(), both);
+            for start in [Ids::of(&pa), Ids::Map(bitmap(&pa))] {
+                let mut ids = start;
+                ids.subtract(&pb);
+                prop_assert_eq!(ids.into_vec(), only.clone());
+            }
+            let mut ids = Ids::of(&pa);
+            ids.subtract_map(&bitmap(&pb));
+            prop_assert_eq!(ids.into_vec(), only);
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! Upkeep: what the owner of the store calls every few seconds, on a thread that may block.
+//!
+//! In this order: sync the log when its interval is over; drop chunks that retention has passed; take series that are
+//! empty and of no interest to anybody; write a checkpoint when the log has grown enough. The store has no thread and no
+//! timer of its own.
+
+use std::sync::Arc;
+
+use model::sample::Timestamp;
+use model::storage::StorageError;
+
+use crate::checkpoint::{self, checkpoint_name, checkpoint_number};
+use crate::chunk::CHUNK_SPAN_MAX_MS;
+use crate::db::{Db, millis};
+use crate::head::series::Series;
+use crate::wal::replay::free_corrupt_path;
+use crate::wal::timed;
+
+/// How often old chunks and empty series are looked for: a walk over all series.
+const SWEEP_INTERVAL_MS: i64 = 60 * 1000;
+
+/// What upkeep remembers from call to call.
+#[derive(Debug)]
+pub(crate) struct Upkeep {
+    last_sync: Option<Timestamp>,
+    last_sweep: Option<Timestamp>,
+    /// Writers older than this may hold series that the last sweep found empty.
+    swept_at: Option<u64>,
+    /// Series out of the catalogue, to be freed when all views opened before the stamp are closed.
+    unlinked: Vec<(u64, Vec<u32>)>,
+    /// The newest checkpoint and its size.
+    checkpoint: Option<u64>,
+    checkpoint_bytes: u64,
+    /// Whether the newest checkpoint is damaged.
+    damaged: bool,
+    /// Bytes of log that a failed checkpoint waits for.
+    retry_at_bytes: u64,
+}
+
+impl Upkeep {
+    pub(crate) fn new(checkpoint: Option<u64>, checkpoint_bytes: u64, damaged: bool) -> Self {
+        Self {
+            last_sync: None,
+            last_sweep: None,
+            swept_at: None,
+            unlinked: Vec::new(),
+            checkpoint,
+            checkpoint_bytes,
+            damaged,
+            retry_at_bytes: 0,
+        }
+    }
+}
+
+fn is_due(last: Option<Timestamp>, now: Timestamp, interval_ms: i64) -> bool {
+    // A clock that jumped back makes it due as well: better once too often.
+    last.is_none_or(|last| now < last || now.saturating_sub(last) >= interval_ms)
+}
+
+impl Db {
+    /// Does what is due at `now` (milliseconds since the epoch). Call it every few seconds, from a blocking thread; calls
+    /// of several threads wait for each other.
+    ///
+    /// # Errors
+    /// When a checkpoint could not be written: nothing is lost, the log goes on growing, and it is tried again.
+    pub fn maintain(&self, now: Timestamp) -> Result<(), StorageError> {
+        let mut upkeep = self.upkeep.lock();
+        if self.shared.committer.wal.lock().closed {
+            return Ok(());
+        }
+        if is_due(upkeep.last_sync, now, millis(self.options.wal_fsync_interval)) {
+            upkeep.last_sync = Some(now);
+            self.sync();
+        }
+        if is_due(upkeep.last_sweep, now, SWEEP_INTERVAL_MS) {
+            upkeep.last_sweep = Some(now);
+            let start = self.clock.now_ms();
+            self.sweep(&mut upkeep, now);
+            let took = self.clock.now_ms().saturating_sub(start).max(0);
+            self.metrics.gc_duration.observe(took as f64 / 1000.0);
+        }
+        let wal = self.shared.committer.wal.lock();
+        let (bytes, sync_failed) = (wal.bytes_since_checkpoint, wal.sync_failed);
+        drop(wal);
+        let enough = self.options.checkpoint_bytes.max(upkeep.checkpoint_bytes).max(upkeep.retry_at_bytes);
+        let urgent = (sync_failed || upkeep.damaged) && bytes >= upkeep.retry_at_bytes;
+        if bytes >= enough || urgent { self.write_checkpoint(&mut upkeep) } else { Ok(()) }
+    }
+
+    /// Writes a checkpoint now.
+    ///
+    /// # Errors
+    /// When it could not be written.
+    pub fn checkpoint(&self) -> Result<(), StorageError> {
+        let mut upkeep = self.upkeep.lock();
+        if self.shared.committer.wal.lock().closed {
+            return Err(StorageError::NotReady("it is closed"));
+        }
+        self.write_checkpoint(&mut upkeep)
+    }
+
+    fn sync(&self) {
+        let syncer = self.shared.committer.wal.lock().begin_sync();
+        if let Some(syncer) = syncer {
+            // Commits go on meanwhile.
+            let result = timed(&*self.clock, &self.metrics, syncer);
+            self.shared.committer.wal.lock().synced(result);
+        }
+    }
+
+    fn write_checkpoint(&self, upkeep: &mut Upkeep) -> Result<(), StorageError> {
+        self.metrics.checkpoints.inc();
+        let head = &self.shared.head;
+        let (number, view, before) = {
+            let mut wal = self.shared.committer.wal.lock();
+            let number = wal.rotate();
+            // A view within the lock: all commits of older segments and none of the new one.
+            (number, head.views.open(), wal.bytes_since_checkpoint)
+        };
+        let written = number.and_then(|number| {
+            let len = checkpoint::write(&*self.fs, &self.options.dir, number, head, &view)?;
+            Ok((number, len))
+        });
+        let (number, len) = match written {
+            Ok(written) => written,
+            Err(error) => {
+                self.metrics.checkpoints_failed.inc();
+                upkeep.retry_at_bytes = before.saturating_add(self.options.checkpoint_bytes / 4).max(1);
+                return Err(error);
+            }
+        };
+        drop(view);
+        let mut wal = self.shared.committer.wal.lock();
+        wal.bytes_since_checkpoint = wal.bytes_since_checkpoint.saturating_sub(before);
+        wal.sync_failed = false;
+        let names = self.fs.list(&self.wal_dir).unwrap_or_default();
+        wal.remove_before(number, &names);
+        drop(wal);
+        self.remove_checkpoints_before(number, upkeep.damaged.then_some(upkeep.checkpoint).flatten());
+        upkeep.checkpoint = Some(number);
+        upkeep.checkpoint_bytes = len;
+        upkeep.damaged = false;
+        upkeep.retry_at_bytes = 0;
+        tracing::info!(number, bytes = len, "checkpoint written");
+        Ok(())
+    }
+
+    /// Removes older checkpoints; a damaged one is kept aside instead.
+    fn remove_checkpoints_before(&self, number: u64, damaged: Option<u64>) {
+        let names = self.fs.list(&self.options.dir).unwrap_or_default();
+        for older in names.iter().filter_map(|name| checkpoint_number(name)).filter(|other| *other < number) {
+            let path = self.options.dir.join(checkpoint_name(older));
+            let gone = if damaged == Some(older) {
+                self.fs.rename(&path, &free_corrupt_path(&*self.fs, &path))
+            } else {
+                self.fs.remove(&path)
+            };
+            if let Err(error) = gone {
+                tracing::warn!(path = %path.display(), %error, "older checkpoint could not be removed");
+            }
+        }
+    }
+
+    /// Drops what retention has passed, and series of which nothing is left.
+    fn sweep(&self, upkeep: &mut Upkeep, now: Timestamp) {
+        let head = &self.shared.head;
+        let retention = millis(self.options.retention);
+        let newest = head.range().map(|range| range.max);
+        if retention > 0
+            && let Some(newest) = newest
+        {
+            // Neither a clock that jumped ahead nor samples from the future drop anything.
+            head.views.raise_floor(newest.min(now).saturating_sub(retention));
+        }
+        self.seal_idle_windows(newest);
+        let floor = head.views.floor();
+        let settled = upkeep.swept_at.is_some_and(|stamp| head.writers.all_since(stamp));
+        upkeep.swept_at = Some(head.writers.stamp());
+        let (mut dropped, mut empty, mut min_time) = (0, Vec::new(), Timestamp::MAX);
+        let next_id = head.catalogue.read().next_id();
+        head.table.for_each_mut(next_id, |id, series: &mut Series| {
+            dropped += series.trim(floor);
+            min_time = min_time.min(series.min_t);
+            if series.is_empty() && !series.unlinked && series.mark_idle() && settled {
+                empty.push(id);
+            }
+        });
+        if dropped > 0 {
+            self.metrics.time_retentions.inc();
+            head.add_chunks(0, dropped);
+        }
+        if min_time < Timestamp::MAX && head.range().is_some_and(|range| range.min < floor) {
+            // Not earlier than what queries may see.
+            head.set_min_time(min_time.max(floor));
+        }
+        self.unlink(upkeep, empty);
+        self.free(upkeep);
+        self.metrics.symbol_table_bytes.set(head.catalogue.read().symbols_bytes().cast_signed());
+    }
+
+    /// Rows that came to a stop are sealed, so that retention can drop them.
+    fn seal_idle_windows(&self, newest: Option<Timestamp>) {
+        let Some(newest) = newest else { return };
+        let head = &self.shared.head;
+        let layouts: Vec<_> = head.layouts.read().values().cloned().collect();
+        let _commits = self.shared.committer.wal.lock();
+        let watermark = head.views.watermark();
+        for layout in layouts {
+            let mut state = layout.state.lock();
+            let idle = state.window.inner.read().last_t();
+            if idle.is_some_and(|last| newest.saturating_sub(last) >= CHUNK_SPAN_MAX_MS) {
+                let made = state.seal(&head.table, watermark, false);
+                head.add_chunks(made, 0);
+            }
+        }
+    }
+
+    fn unlink(&self, upkeep: &mut Upkeep, empty: Vec<u32>) {
+        if empty.is_empty() {
+            return;
+        }
+        let head = &self.shared.head;
+        // The commit lock keeps samples away, the catalogue's lock look-ups.
+        let _commits = self.shared.committer.wal.lock();
+        let mut catalogue = head.catalogue.write();
+        let mut gone = Vec::new();
+        for id in empty {
+            let taken = head.table.with_mut(id, |series| {
+                series.unlinked = series.is_idle() && series.is_empty();
+                series.unlinked
+            });
+            if taken == Some(true) {
+                catalogue.unlink(id);
+                gone.push(id);
+            }
+        }
+        self.metrics.series_removed.inc_by(gone.len() as u64);
+        self.metrics.series.set(catalogue.len().cast_signed());
+        let mut metadata = head.metadata.write();
+        if !gone.is_empty() {
+            metadata.retain(|metric, _| catalogue.has_metric(metric));
+        }
+        drop(metadata);
+        drop(catalogue);
+        upkeep.unlinked.push((head.views.stamp(), gone));
+    }
+
+    fn free(&self, upkeep: &mut Upkeep) {
+        let head = &self.shared.head;
+        let ready = |stamp: u64| head.views.all_since(stamp);
+        let (free, wait): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut upkeep.unlinked).into_iter().partition(|(stamp, _)| ready(*stamp));
+        upkeep.unlinked = wait;
+        for (_, ids) in free {
+            let mut catalogue = head.catalogue.write();
+            let next_id = catalogue.next_id();
+            for id in ids {
+                catalogue.forget(id);
+                head.table.remove(id, next_id);
+            }
+        }
+    }
+}
+
+/// Shared state may be sent to and used from any thread.
+const _: fn() = || {
+    fn check<T: Send + Sync>() {}
+    check::<Arc<Db>>();
+};

@@ -1,0 +1,243 @@
+//! Start-up: the newest checkpoint, then the log behind it, into an empty head.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use model::storage::{ABSENT_BITS, ReplayProgress, StorageError};
+
+use crate::checkpoint::{self, checkpoint_name, checkpoint_number, is_temporary};
+use crate::coding::DecodeError;
+use crate::commit::Applied;
+use crate::db::Progress;
+use crate::fs::FileSystem;
+use crate::head::Head;
+use crate::head::layout::Layout;
+use crate::head::series::{CommitMark, Series, Stored};
+use crate::metrics::Metrics;
+use crate::wal::io_error;
+use crate::wal::record::{Entry, KIND_COMMIT, decode};
+use crate::wal::replay::{Replay, ReplayEnd, ReplayTarget};
+use crate::wal::{segment_name, segment_number};
+
+/// What start-up found.
+#[derive(Debug)]
+pub(crate) struct Recovered {
+    pub(crate) end: ReplayEnd,
+    /// The checkpoint that was loaded and its size.
+    pub(crate) checkpoint: Option<u64>,
+    pub(crate) checkpoint_bytes: u64,
+    /// Whether the checkpoint was damaged: a new one is due, and the old one must be kept aside then.
+    pub(crate) damaged: bool,
+}
+
+/// Fills `head` from the files in `dir`.
+pub(crate) fn recover(
+    fs: &Arc<dyn FileSystem>,
+    dir: &Path,
+    wal_dir: &Path,
+    head: &Head,
+    progress: &Progress,
+) -> Result<Recovered, StorageError> {
+    let names = fs.list(dir).map_err(io_error("list data directory", dir))?;
+    for name in names.iter().filter(|name| is_temporary(name)) {
+        let path = dir.join(name);
+        fs.remove(&path).map_err(io_error("remove unfinished checkpoint", &path))?;
+    }
+    let checkpoint = names.iter().filter_map(|name| checkpoint_number(name)).max();
+    let loaded = match checkpoint {
+        Some(number) => checkpoint::load(&**fs, &dir.join(checkpoint_name(number)), head)?,
+        None => checkpoint::Loaded::default(),
+    };
+    if loaded.damaged > 0 {
+        head.metrics.wal_corruptions.inc_by(loaded.damaged);
+    }
+    if let Some(number) = checkpoint {
+        remove_covered(fs, dir, wal_dir, &names, number);
+    }
+    let mut target = Target { head, metrics: &head.metrics, progress, aliases: HashMap::new(), lost: 0 };
+    let replay = Replay { fs, dir: wal_dir, metrics: &head.metrics };
+    let mut end = replay.run(checkpoint, &mut target)?;
+    if end.last.0 == 0
+        && let Some(number) = checkpoint
+    {
+        end.last.0 = number.saturating_sub(1);
+    }
+    if target.lost > 0 {
+        head.metrics.wal_replay_lost.inc_by(target.lost);
+        tracing::error!(entries = target.lost, "log entries named series or layouts that damage has taken");
+    }
+    close_layouts(head);
+    let series = head.catalogue.read().len();
+    head.metrics.series.set(series.cast_signed());
+    head.metrics.exemplars_stored.set(head.exemplars.lock().len() as i64);
+    progress.set(ReplayProgress { done: true, ..progress.get() });
+    tracing::info!(series, checkpoint, log_bytes = end.bytes, "store is in memory");
+    Ok(Recovered { end, checkpoint, checkpoint_bytes: loaded.bytes, damaged: loaded.damaged > 0 })
+}
+
+/// Removes what the newest checkpoint covers: a crash may have come between its appearance and their removal.
+fn remove_covered(fs: &Arc<dyn FileSystem>, dir: &Path, wal_dir: &Path, names: &[String], number: u64) {
+    let older = names.iter().filter(|name| checkpoint_number(name).is_some_and(|other| other < number));
+    let older: Vec<_> = older.map(|name| dir.join(name)).collect();
+    let segments = fs.list(wal_dir).unwrap_or_default();
+    let segments = segments.iter().filter_map(|name| segment_number(name)).filter(|other| *other < number);
+    for path in older.into_iter().chain(segments.map(|other| wal_dir.join(segment_name(other)))) {
+        if let Err(error) = fs.remove(&path) {
+            tracing::warn!(path = %path.display(), %error, "file that a checkpoint covers could not be removed");
+        }
+    }
+}
+
+/// Layouts live as long as a process: those of the log are sealed and forgotten.
+fn close_layouts(head: &Head) {
+    let layouts: Vec<Arc<Layout>> = head.layouts.write().drain().map(|(_, layout)| layout).collect();
+    for layout in layouts {
+        let made = layout.state.lock().seal(&head.table, head.views.watermark(), true);
+        head.add_chunks(made, 0);
+    }
+}
+
+struct Target<'a> {
+    head: &'a Head,
+    metrics: &'a Metrics,
+    progress: &'a Progress,
+    /// Series that left and came back under another reference while the log still has both.
+    aliases: HashMap<u32, u32>,
+    lost: u64,
+}
+
+impl ReplayTarget for Target<'_> {
+    fn segment(&mut self, number: u64, last: u64) {
+        let before = self.progress.get();
+        let min = if before.max == 0 { number } else { before.min };
+        self.progress.set(ReplayProgress { min, max: last, current: number, done: false });
+        self.metrics.wal_segment_current.set(number.cast_signed());
+    }
+
+    fn record(&mut self, kind: u8, payload: &[u8]) -> Result<(), DecodeError> {
+        if kind != KIND_COMMIT {
+            return Err(DecodeError::Unknown("record of the log"));
+        }
+        let commit = self.head.views.published() + 1;
+        // Nobody reads yet: everything is visible at once.
+        let at = CommitMark { commit, watermark: commit };
+        let head = self.head;
+        let mut applied = Applied::new(head, at);
+        let result = decode(payload, |entry| self.entry(entry, &mut applied, at));
+        applied.finish();
+        head.views.publish(commit);
+        result
+    }
+}
+
+impl Target<'_> {
+    fn alias(&self, series: u32) -> u32 {
+        self.aliases.get(&series).copied().unwrap_or(series)
+    }
+
+    fn entry(&mut self, entry: Entry, applied: &mut Applied<'_>, at: CommitMark) -> Result<(), DecodeError> {
+        match entry {
+            Entry::Series { id, labels } => self.series(id, &labels)?,
+            Entry::Layout { layout, from, slots } => self.layout(layout, from, &slots)?,
+            Entry::Row { layout, t, full, words, values } => {
+                self.row(layout, t, full, &words, &values, applied, at);
+            }
+            Entry::Floats(samples) => {
+                for sample in samples {
+                    let series = self.alias(sample.series);
+                    let there = applied.add(series, sample.t, Stored::Float(sample.bits), sample.start);
+                    self.lost += u64::from(!there);
+                }
+            }
+            Entry::Histogram { series, t, start, value } => {
+                let there = applied.add(self.alias(series), t, Stored::Histogram(value), start);
+                self.lost += u64::from(!there);
+            }
+            Entry::Exemplar { series, exemplar } => applied.exemplar(self.alias(series), exemplar),
+            Entry::Metadata { metric, metadata } => self.head.set_metadata(&metric, &metadata),
+        }
+        Ok(())
+    }
+
+    fn series(&mut self, id: u32, labels: &model::Labels) -> Result<(), DecodeError> {
+        let mut catalogue = self.head.catalogue.write();
+        catalogue.reserve_ids(id.checked_add(1).ok_or(DecodeError::NumberRange)?);
+        match catalogue.find(labels) {
+            Some(known) if known == id => {}
+            Some(known) => {
+                self.aliases.insert(id, known);
+            }
+            None if catalogue.labels(id).is_some() => {
+                return Err(DecodeError::Inconsistent("series: a reference names two label sets"));
+            }
+            None => {
+                self.head.table.insert(id, Series::logged());
+                catalogue.insert(id, labels);
+            }
+        }
+        Ok(())
+    }
+
+    fn layout(&mut self, id: u64, from: usize, slots: &[u32]) -> Result<(), DecodeError> {
+        self.head.next_layout.fetch_max(id.saturating_add(1), std::sync::atomic::Ordering::Relaxed);
+        let mut layouts = self.head.layouts.write();
+        let layout = layouts
+            .entry(id)
+            .or_insert_with(|| Arc::new(Layout { id, state: parking_lot::Mutex::default() }));
+        let mut state = layout.state.lock();
+        if from > state.slots.len() {
+            return Err(DecodeError::Inconsistent("slots of a layout"));
+        }
+        // A layout is defined again in each segment.
+        for (index, slot) in (from..).zip(slots) {
+            let series = self.alias(*slot);
+            match state.slots.get(index) {
+                None => {
+                    state.push_slot(series);
+                }
+                Some(known) if *known == series => {}
+                Some(_) => return Err(DecodeError::Inconsistent("slots of a layout")),
+            }
+        }
+        Ok(())
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of one entry, and where they go")]
+    fn row(
+        &mut self,
+        layout: u64,
+        t: i64,
+        full: bool,
+        words: &[u64],
+        values: &[u64],
+        applied: &mut Applied<'_>,
+        at: CommitMark,
+    ) {
+        let Some(layout) = self.head.layout(layout) else {
+            self.lost += values.len() as u64;
+            return;
+        };
+        let mut state = layout.state.lock();
+        let mut row = if full { vec![ABSENT_BITS; state.slots.len()] } else { state.current.clone() };
+        let mut values = values.iter();
+        for (index, word) in words.iter().enumerate() {
+            let mut word = *word;
+            while word != 0 {
+                let slot = index * 64 + word.trailing_zeros() as usize;
+                if let (Some(value), Some(place)) = (values.next(), row.get_mut(slot)) {
+                    *place = *value;
+                }
+                word &= word - 1;
+            }
+        }
+        if state.must_seal(t) {
+            let made = state.seal(&self.head.table, at.watermark, false);
+            self.head.add_chunks(made, 0);
+        }
+        let full = state.window.inner.read().is_empty();
+        let plan = state.plan(&layout, t, row.into(), full);
+        drop(state);
+        applied.row(&plan);
+    }
+}

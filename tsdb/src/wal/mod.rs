@@ -1,0 +1,268 @@
+//! The write-ahead log: numbered segments of commit records, the only place where an acknowledged commit must be.
+//!
+//! The format is `docs/formats/wal.md`. A commit is in the kernel when [`Wal::append`] returns, so it survives the death of
+//! the process; it survives a loss of power after the next sync. A write that fails is taken back by cutting the segment;
+//! where even that fails the segment is left behind and the next one says how much of it counts. Either way no record
+//! ever follows torn bytes.
+
+pub(crate) mod frame;
+pub(crate) mod record;
+pub(crate) mod replay;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use model::Clock;
+use model::storage::StorageError;
+
+use crate::fs::{FileSystem, Syncer, WriteFile};
+use crate::metrics::Metrics;
+use frame::{HEADER_LEN, Header, PAYLOAD_MAX, SEGMENT_MAGIC, put_record};
+
+/// The name of a segment's file.
+pub(crate) fn segment_name(number: u64) -> String {
+    format!("{number:08}")
+}
+
+/// The number of a segment by its file's name.
+pub(crate) fn segment_number(name: &str) -> Option<u64> {
+    (name.len() >= 8 && name.bytes().all(|b| b.is_ascii_digit())).then(|| name.parse().ok())?
+}
+
+/// Makes a [`StorageError`] of what the system said.
+pub(crate) fn io_error(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> StorageError {
+    let path = path.to_owned();
+    move |source| StorageError::Io { what, path, source }
+}
+
+/// How to write.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WalOptions {
+    pub(crate) segment_bytes: u64,
+    pub(crate) compress: bool,
+    /// Whether a commit waits for the disk.
+    pub(crate) sync_commits: bool,
+}
+
+/// The writer. One at a time, under the commit lock.
+#[derive(Debug)]
+pub(crate) struct Wal {
+    fs: Arc<dyn FileSystem>,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
+    dir: PathBuf,
+    options: WalOptions,
+    /// The open segment; `None` before the first write and after one that could not be taken back.
+    file: Option<Box<dyn WriteFile>>,
+    /// Number of the newest segment, open or not.
+    number: u64,
+    /// Bytes of the newest segment that count.
+    offset: u64,
+    /// Bytes of all older segments.
+    older_bytes: u64,
+    unsynced: bool,
+    /// Nothing may be written any more.
+    pub(crate) closed: bool,
+    /// A sync failed: bytes that were written may be lost when power is.
+    pub(crate) sync_failed: bool,
+    /// Bytes written since the last checkpoint.
+    pub(crate) bytes_since_checkpoint: u64,
+    scratch: Vec<u8>,
+}
+
+impl Wal {
+    /// Continues after segment `last`, of which `last_len` bytes count (0 and 0: there is none).
+    pub(crate) fn new(
+        fs: Arc<dyn FileSystem>,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+        dir: PathBuf,
+        options: WalOptions,
+        last: (u64, u64),
+        older_bytes: u64,
+    ) -> Self {
+        Self {
+            fs,
+            clock,
+            metrics,
+            dir,
+            options,
+            file: None,
+            number: last.0,
+            offset: last.1,
+            older_bytes,
+            unsynced: false,
+            closed: false,
+            sync_failed: false,
+            bytes_since_checkpoint: 0,
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Number of the segment that the next record goes to, opened if need be.
+    ///
+    /// # Errors
+    /// When a new segment cannot be made.
+    pub(crate) fn prepare(&mut self) -> Result<u64, StorageError> {
+        if self.closed {
+            return Err(StorageError::NotReady("it is closed"));
+        }
+        if self.file.is_none() || self.offset >= self.options.segment_bytes {
+            self.rotate()?;
+        }
+        Ok(self.number)
+    }
+
+    /// Closes the segment and opens the next.
+    ///
+    /// # Errors
+    /// When it cannot be made; the old one stays.
+    pub(crate) fn rotate(&mut self) -> Result<u64, StorageError> {
+        let number = self.number + 1;
+        let path = self.dir.join(segment_name(number));
+        let header = Header { magic: SEGMENT_MAGIC, number, previous_len: self.offset };
+        let create = || {
+            let mut file = self.fs.create(&path)?;
+            file.append(&header.encode())?;
+            file.sync()?;
+            self.fs.sync_dir(&self.dir)?;
+            Ok(file)
+        };
+        let file = match create() {
+            Ok(file) => file,
+            Err(error) => {
+                // A half-made segment is overwritten by the next attempt, and ignored by a restart.
+                let _ = self.fs.remove(&path);
+                return Err(io_error("make log segment", &path)(error));
+            }
+        };
+        self.sync();
+        self.file = Some(file);
+        self.older_bytes += self.offset;
+        self.number = number;
+        self.offset = HEADER_LEN as u64;
+        self.report();
+        Ok(number)
+    }
+
+    /// Writes one record, whole or not at all. [`Wal::prepare`] comes first.
+    ///
+    /// # Errors
+    /// When it cannot be written, or synced where commits are.
+    pub(crate) fn append(&mut self, kind: u8, payload: &[u8]) -> Result<(), StorageError> {
+        if payload.len() > PAYLOAD_MAX {
+            return Err(StorageError::Limit { what: "bytes of one commit", limit: PAYLOAD_MAX as u64 });
+        }
+        let path = self.dir.join(segment_name(self.number));
+        let mut bytes = std::mem::take(&mut self.scratch);
+        bytes.clear();
+        put_record(&mut bytes, kind, payload, self.options.compress);
+        let Some(file) = self.file.as_mut() else {
+            return Err(StorageError::NotReady("no log segment is open"));
+        };
+        let mut written = file.append(&bytes);
+        if written.is_ok() && self.options.sync_commits {
+            written = timed_sync(file.as_mut(), &*self.clock, &self.metrics);
+        }
+        let len = bytes.len() as u64;
+        // Do not keep the memory of one huge commit.
+        if bytes.capacity() <= 4 << 20 {
+            self.scratch = bytes;
+        }
+        if let Err(error) = written {
+            self.metrics.wal_writes_failed.inc();
+            if file.truncate(self.offset).is_err() {
+                self.file = None;
+            }
+            return Err(io_error("write to the log", &path)(error));
+        }
+        self.offset += len;
+        self.bytes_since_checkpoint += len;
+        self.unsynced = !self.options.sync_commits;
+        self.report();
+        Ok(())
+    }
+
+    /// Syncs what was written. A failure is logged and counted, and asks for a checkpoint.
+    pub(crate) fn sync(&mut self) {
+        if !self.unsynced {
+            return;
+        }
+        self.unsynced = false;
+        if let Some(file) = self.file.as_mut() {
+            let result = timed_sync(file.as_mut(), &*self.clock, &self.metrics);
+            self.synced(result);
+        }
+    }
+
+    /// A sync to be done without the commit lock; [`Wal::synced`] is told how it went.
+    pub(crate) fn begin_sync(&mut self) -> Option<Syncer> {
+        if !self.unsynced {
+            return None;
+        }
+        let syncer = self.file.as_ref()?.syncer();
+        match syncer {
+            Ok(syncer) => {
+                self.unsynced = false;
+                Some(syncer)
+            }
+            Err(error) => {
+                self.synced(Err(error));
+                None
+            }
+        }
+    }
+
+    /// Takes note of a sync's result.
+    pub(crate) fn synced(&mut self, result: std::io::Result<()>) {
+        let Err(error) = result else { return };
+        tracing::error!(segment = self.number, %error, "log could not be synced: a loss of power would lose samples");
+        self.metrics.wal_syncs_failed.inc();
+        // Another sync would not bring back what the system dropped: the next checkpoint writes it anew from memory.
+        self.sync_failed = true;
+    }
+
+    /// Removes segments before `number`, which a checkpoint covers.
+    pub(crate) fn remove_before(&mut self, number: u64, names: &[String]) {
+        for name in names {
+            if segment_number(name).is_some_and(|other| other < number)
+                && let Err(error) = self.fs.remove(&self.dir.join(name))
+            {
+                tracing::warn!(segment = name, %error, "covered log segment could not be removed");
+                self.metrics.wal_truncations_failed.inc();
+            }
+        }
+        self.older_bytes = self
+            .fs
+            .list(&self.dir)
+            .unwrap_or_default()
+            .iter()
+            .filter(|name| segment_number(name).is_some_and(|other| other < self.number))
+            .filter_map(|name| self.fs.len(&self.dir.join(name)).ok())
+            .sum();
+        self.report();
+    }
+
+    fn report(&self) {
+        self.metrics.wal_segment_current.set(self.number.cast_signed());
+        self.metrics.wal_storage_bytes.set((self.older_bytes + self.offset).cast_signed());
+    }
+}
+
+fn timed_sync(file: &mut dyn WriteFile, clock: &dyn Clock, metrics: &Metrics) -> std::io::Result<()> {
+    timed(clock, metrics, || file.sync())
+}
+
+/// Does a sync and takes its time.
+pub(crate) fn timed(
+    clock: &dyn Clock,
+    metrics: &Metrics,
+    sync: impl FnOnce() -> std::io::Result<()>,
+) -> std::io::Result<()> {
+    let start = clock.now_ms();
+    let synced = sync();
+    // The clock may jump; a negative duration is none.
+    let millis = clock.now_ms().saturating_sub(start).max(0);
+    metrics.wal_fsync_duration.observe(millis as f64 / 1000.0);
+    synced
+}
