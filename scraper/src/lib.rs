@@ -15,6 +15,8 @@ pub mod config;
 pub mod discovery;
 pub mod error;
 pub mod exposition;
+#[cfg(test)]
+mod fake_store;
 mod http;
 pub mod loopback;
 mod manager;

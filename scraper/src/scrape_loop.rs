@@ -216,7 +216,7 @@ impl ScrapeLoop {
                 Command::HandOver => return Some(self.state),
                 Command::Shutdown => return None,
             }
-            let t = self.scheduled_time(&mut schedule);
+            let t = align(self.context.shared.clock.now_ms(), &mut schedule, interval);
             let started = Instant::now();
             if let Some(last) = last {
                 let length = started.duration_since(last).as_secs_f64();
@@ -249,19 +249,6 @@ impl ScrapeLoop {
         let place = (self.target.hash() ^ self.context.shared.offset_seed) % interval;
         let next = interval - now % interval + place;
         Duration::from_millis(if next > interval { next - interval } else { next })
-    }
-
-    /// The time of the samples: that of the schedule when we are hardly late.
-    fn scheduled_time(&self, schedule: &mut Timestamp) -> Timestamp {
-        let now = self.context.shared.clock.now_ms();
-        let interval = i64::try_from(self.target.interval.as_millis()).unwrap_or(i64::MAX).max(1);
-        if now < *schedule || now - *schedule > interval.saturating_mul(1000) {
-            // The clock was set: start over.
-            *schedule = now;
-        }
-        *schedule += (now - *schedule) / interval * interval;
-        let tolerance = (self.target.interval / 100).min(TIMESTAMP_TOLERANCE);
-        if u128::from((now - *schedule).unsigned_abs()) <= tolerance.as_millis() { *schedule } else { now }
     }
 
     async fn scrape(&mut self, t: Timestamp, started: Instant) -> Result<(), Stopping> {
@@ -411,6 +398,18 @@ impl ScrapeLoop {
     }
 }
 
+/// The time of samples of a scrape that starts at `now`: that of the schedule when it is hardly late.
+fn align(now: Timestamp, schedule: &mut Timestamp, interval: Duration) -> Timestamp {
+    let step = i64::try_from(interval.as_millis()).unwrap_or(i64::MAX).max(1);
+    if now < *schedule {
+        // The clock was set back: start over.
+        *schedule = now;
+    }
+    *schedule += (now - *schedule) / step * step;
+    let tolerance = (interval / 100).min(TIMESTAMP_TOLERANCE).as_millis();
+    if u128::from((now - *schedule).unsigned_abs()) <= tolerance { *schedule } else { now }
+}
+
 /// Parses and stores one scrape.
 fn store(
     state: &mut ScrapeState,
@@ -468,4 +467,27 @@ fn store(
     }
     state.buffer = buffer;
     stored
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hardly_late_scrapes_get_the_time_of_the_schedule() {
+        let second = Duration::from_secs(1);
+        let mut schedule = 5_000;
+        let mut at = |now| align(now, &mut schedule, second);
+        assert_eq!(at(5_000), 5_000);
+        assert_eq!(at(6_002), 6_000);
+        assert_eq!(at(7_003), 7_003);
+        assert_eq!(at(8_001), 8_000, "lateness does not add up");
+        assert_eq!(at(11_500), 11_500);
+        assert_eq!(at(12_001), 12_000, "missed ticks are stepped over");
+        assert_eq!(at(3_000), 3_000, "a clock that was set back starts over");
+        assert_eq!(at(4_001), 4_000);
+        let mut schedule = 0;
+        assert_eq!(align(101, &mut schedule, Duration::from_millis(100)), 100, "1 % of the interval at most");
+        assert_eq!(align(202, &mut schedule, Duration::from_millis(100)), 202);
+    }
 }

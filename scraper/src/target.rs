@@ -228,3 +228,110 @@ fn escape_path(path: &str, out: &mut String) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{BuildContext, RawScrapeConfig, ScrapeDefaults};
+    use model::{ConfigPath, ManualClock};
+
+    fn config(yaml: &str) -> ScrapeConfig {
+        let raw: RawScrapeConfig = serde_yaml::from_str(yaml).unwrap();
+        let context = BuildContext {
+            dir: std::path::Path::new("."),
+            defaults: &ScrapeDefaults::default(),
+            collectors: &[],
+            clock: Arc::new(ManualClock::new(0)),
+        };
+        raw.build(&ConfigPath::root(), &context).unwrap()
+    }
+
+    fn target(config: &ScrapeConfig, labels: &[(&str, &str)]) -> Result<Outcome, String> {
+        let group = TargetGroup {
+            source: "g".to_owned(),
+            targets: vec![Labels::from_pairs(labels.iter().copied())],
+            labels: Labels::from_pairs([("group", "yes"), ("own", "no")]),
+        };
+        targets_of(&group, config).remove(0)
+    }
+
+    fn kept(config: &ScrapeConfig, labels: &[(&str, &str)]) -> Box<Target> {
+        match target(config, labels).unwrap() {
+            Outcome::Keep(target) => target,
+            Outcome::Drop(labels) => panic!("dropped {labels}"),
+        }
+    }
+
+    #[test]
+    fn special_labels_make_the_url_and_do_not_show() {
+        let config = config(
+            "{job_name: j, params: {a: ['1', '2'], q: ['x y']}, metrics_path: /m, \
+              relabel_configs: [{source_labels: [__meta_name], target_label: name}]}",
+        );
+        let target =
+            kept(&config, &[("__address__", "h:1"), ("own", "o"), ("__meta_name", "n"), ("__param_a", "0")]);
+        // A parameter of the job wins over a discovered one; relabelling could change it.
+        assert_eq!(target.url, "http://h:1/m?a=1&a=2&q=x+y");
+        assert_eq!(
+            target.public_labels.to_string(),
+            r#"{group="yes", instance="h:1", job="j", name="n", own="o"}"#
+        );
+        assert!(!target.labels.has("__meta_name") && target.labels.has("__scheme__"));
+        assert!(target.discovered.lock().has("__meta_name"));
+        let target = kept(
+            &config,
+            &[
+                ("__address__", "h"),
+                ("__scheme__", "https"),
+                ("__metrics_path__", "a b?c/é"),
+                ("instance", "i"),
+            ],
+        );
+        assert_eq!(target.url, "https://h/a%20b%3Fc/%C3%A9?a=1&a=2&q=x+y", "no port is added");
+        assert_eq!(target.public_labels.value("instance"), "i");
+    }
+
+    #[test]
+    fn intervals_come_from_labels_and_are_checked() {
+        let config = config("{job_name: j, scrape_interval: 30s, scrape_timeout: 10s}");
+        let target = kept(&config, &[("__address__", "h:1"), ("__scrape_interval__", "20s")]);
+        assert_eq!((target.interval, target.timeout), (Duration::from_secs(20), Duration::from_secs(10)));
+        let bad = [
+            (vec![("x", "y")], "no address"),
+            (vec![("__address__", "a/b")], "\"a/b\" is not a valid hostname"),
+            (
+                vec![("__address__", "h"), ("__scrape_interval__", "5s")],
+                "scrape timeout cannot be greater than scrape interval",
+            ),
+            (vec![("__address__", "h"), ("__scrape_interval__", "0s")], "scrape interval cannot be 0"),
+            (vec![("__address__", "h"), ("__scrape_timeout__", "x")], "error parsing scrape timeout"),
+        ];
+        for (labels, expected) in bad {
+            let error = match target_error(&config, &labels) {
+                Some(error) => error,
+                None => panic!("{labels:?} is fine"),
+            };
+            assert!(error.contains(expected) && error.starts_with("instance 0 in group g: "), "{error}");
+        }
+    }
+
+    fn target_error(config: &ScrapeConfig, labels: &[(&str, &str)]) -> Option<String> {
+        target(config, labels).err()
+    }
+
+    #[test]
+    fn the_same_target_is_the_same_and_dropped_ones_are_shown() {
+        let config = config(
+            "{job_name: j, relabel_configs: [{source_labels: [__address__], regex: 'bad.*', action: drop}]}",
+        );
+        let a = kept(&config, &[("__address__", "h:1"), ("__meta_x", "1")]);
+        let b = kept(&config, &[("__address__", "h:1"), ("__meta_x", "2")]);
+        let c = kept(&config, &[("__address__", "h:2")]);
+        assert_eq!(a.hash(), b.hash());
+        assert_ne!(a.hash(), c.hash());
+        match target(&config, &[("__address__", "bad:1")]).unwrap() {
+            Outcome::Drop(labels) => assert_eq!(labels.value("job"), "j"),
+            Outcome::Keep(target) => panic!("kept {target:?}"),
+        }
+    }
+}

@@ -1,1 +1,230 @@
+//! What is accepted, what is refused, and where.
 
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::{ConfigPath, ManualClock};
+
+use super::*;
+use crate::collector::{CollectorFactory, JobSettings};
+use crate::exposition::Format;
+
+struct Redis;
+
+impl CollectorFactory for Redis {
+    fn kind(&self) -> &'static str {
+        "redis"
+    }
+
+    fn build(
+        &self,
+        _job: &JobSettings,
+        options: &serde_yaml::Value,
+        path: &ConfigPath,
+    ) -> Result<Arc<dyn crate::collector::Collector>, model::ConfigError> {
+        Err(model::ConfigError::new(path, format!("got {}", serde_yaml::to_string(options).unwrap().trim())))
+    }
+}
+
+fn build_with(global: &str, job: &str) -> Result<ScrapeConfig, String> {
+    let global: RawGlobalConfig = serde_yaml::from_str(global).map_err(|error| error.to_string())?;
+    let defaults =
+        global.scrape_defaults(&ConfigPath::root().key("global")).map_err(|error| error.to_string())?;
+    let raw: RawScrapeConfig = serde_yaml::from_str(job).map_err(|error| error.to_string())?;
+    let context = BuildContext {
+        dir: Path::new("/etc/nilometer"),
+        defaults: &defaults,
+        collectors: &[Arc::new(Redis)],
+        clock: Arc::new(ManualClock::new(0)),
+    };
+    raw.build(&ConfigPath::root().key("scrape_configs").index(0), &context).map_err(|error| error.to_string())
+}
+
+fn build(job: &str) -> Result<ScrapeConfig, String> {
+    build_with("{}", job)
+}
+
+#[test]
+fn defaults_are_those_of_prometheus() {
+    let config = build("job_name: a").unwrap();
+    assert_eq!(
+        (config.scrape_interval, config.scrape_timeout),
+        (Duration::from_secs(60), Duration::from_secs(10))
+    );
+    assert_eq!((config.metrics_path.as_str(), config.scheme.as_str()), ("/metrics", "http"));
+    assert_eq!(config.scrape_protocols, ScrapeProtocol::DEFAULT);
+    assert!(config.honor_timestamps && config.enable_compression && !config.honor_labels);
+    assert_eq!(config.name_escaping, NameEscaping::AllowUtf8);
+    assert_eq!(config.limits, ScrapeLimits::default());
+}
+
+#[test]
+fn global_settings_hold_unless_the_job_says_otherwise() {
+    let global = "{scrape_interval: 5s, sample_limit: 10, body_size_limit: 1MB, metric_name_validation_scheme: legacy, \
+                   evaluation_interval: 1m, external_labels: {a: b}}";
+    let config = build_with(global, "{job_name: a, sample_limit: 20}").unwrap();
+    assert_eq!(
+        (config.scrape_interval, config.scrape_timeout),
+        (Duration::from_secs(5), Duration::from_secs(5))
+    );
+    assert_eq!((config.limits.samples, config.limits.body_size), (20, 1 << 20));
+    assert_eq!(config.name_escaping, NameEscaping::Underscores);
+    let config =
+        build_with(global, "{job_name: a, metric_name_validation_scheme: utf8, scrape_interval: 2s}")
+            .unwrap();
+    assert_eq!(
+        (config.name_escaping, config.scrape_timeout),
+        (NameEscaping::AllowUtf8, Duration::from_secs(2))
+    );
+}
+
+#[test]
+fn mistakes_are_found_where_they_are() {
+    let cases = [
+        ("{}", "scrape_configs[0].job_name: job_name is empty"),
+        ("{job_name: a, scrape_intervall: 5s}", "unknown field `scrape_intervall`"),
+        (
+            "{job_name: a, scrape_interval: 5s, scrape_timeout: 6s}",
+            "scrape timeout greater than scrape interval",
+        ),
+        (
+            "{job_name: a, scrape_protocols: [Foo]}",
+            "scrape_configs[0].scrape_protocols[0]: unknown scrape protocol Foo",
+        ),
+        ("{job_name: a, scrape_protocols: []}", "scrape_protocols cannot be empty"),
+        (
+            "{job_name: a, scrape_protocols: [PrometheusText0.0.4, PrometheusText0.0.4]}",
+            "duplicated protocol",
+        ),
+        (
+            "{job_name: a, metric_name_validation_scheme: legacy, metric_name_escaping_scheme: allow-utf-8}",
+            "utf8 metric names requested",
+        ),
+        (
+            "{job_name: a, static_configs: [{targets: ['ok:1', 'http://x/y']}]}",
+            "scrape_configs[0].static_configs[0].targets[1]: \"http://x/y\" is not a valid hostname",
+        ),
+        ("{job_name: a, static_configs: [{target: ['x']}]}", "unknown field `target`"),
+        (
+            "{job_name: a, consul_sd_configs: [{server: x}]}",
+            "scrape_configs[0].consul_sd_configs: discovery kind consul is not supported yet",
+        ),
+        (
+            "{job_name: a, kubernetes_sd_configs: [{role: pod}]}",
+            "discovery kind kubernetes is not supported yet",
+        ),
+        (
+            "{job_name: a, file_sd_configs: [{files: [x.txt]}]}",
+            "scrape_configs[0].file_sd_configs[0].files[0]: path name",
+        ),
+        ("{job_name: a, relabel_configs: [{action: frobnicate}]}", "scrape_configs[0].relabel_configs[0]"),
+        ("{job_name: a, scheme: gopher}", "scrape_configs[0].scheme"),
+        (
+            "{job_name: a, collector: kafka}",
+            "scrape_configs[0].collector: unknown collector \"kafka\", known are: redis",
+        ),
+        (
+            "{job_name: a, collector: redis, collector_options: {db: 1}}",
+            "scrape_configs[0].collector_options: got db: 1",
+        ),
+        ("{job_name: a, collector_options: {db: 1}}", "collector_options need a collector"),
+        (
+            "{job_name: a, basic_auth: {username: u, password: p}, authorization: {credentials: c}}",
+            "at most one of",
+        ),
+        ("{job_name: a, fallback_scrape_protocol: PrometheusProto}", "not supported yet"),
+    ];
+    for (job, expected) in cases {
+        let error = build(job).unwrap_err();
+        assert!(error.contains(expected), "{job}: {error}");
+    }
+    let error = build_with("{scrape_interval: 5s, scrape_timeout: 6s}", "{job_name: a}").unwrap_err();
+    assert_eq!(error, "global.scrape_timeout: global scrape timeout greater than scrape interval");
+    assert!(build("{job_name: a, static_configs: [{targets: ['http://x/y']}], relabel_configs: [{regex: x, action: labeldrop}]}").is_ok());
+}
+
+#[test]
+fn job_names_are_unique() {
+    let path = ConfigPath::root().key("scrape_configs");
+    let (a, b) = (path.index(0), path.index(1));
+    assert!(check_job_names([("x", &a), ("y", &b)]).is_ok());
+    let error = check_job_names([("x", &a), ("x", &b)]).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "scrape_configs[1].job_name: found multiple scrape configs with job name \"x\""
+    );
+}
+
+#[test]
+fn a_full_job_is_read_and_compared() {
+    let job = r#"
+job_name: full
+scrape_interval: 15s
+scrape_timeout: 5s
+scrape_protocols: [PrometheusProto, OpenMetricsText1.0.0]
+fallback_scrape_protocol: PrometheusText0.0.4
+honor_labels: true
+honor_timestamps: false
+track_timestamps_staleness: true
+metrics_path: /m
+scheme: https
+params: {module: [http_2xx, b], target: ["1"]}
+enable_compression: false
+body_size_limit: 10MB
+sample_limit: 1
+target_limit: 2
+label_limit: 3
+label_name_length_limit: 4
+label_value_length_limit: 5
+keep_dropped_targets: 6
+native_histogram_bucket_limit: 7
+native_histogram_min_bucket_factor: 1.1
+always_scrape_classic_histograms: true
+convert_classic_histograms_to_nhcb: true
+scrape_native_histograms: true
+extra_scrape_metrics: true
+follow_redirects: false
+basic_auth: {username: me, password: hunter2}
+tls_config: {insecure_skip_verify: true}
+static_configs:
+  - targets: [a:1, b:2]
+    labels: {shard: 0, on: true}
+file_sd_configs:
+  - files: [targets/*.yml]
+    refresh_interval: 1m
+relabel_configs:
+  - source_labels: [__address__]
+    target_label: host
+metric_relabel_configs:
+  - {regex: tmp, action: labeldrop}
+"#;
+    let config = build(job).unwrap();
+    assert_eq!(config.discovery.len(), 2);
+    assert_eq!(config.fallback_format, Some(Format::Text));
+    assert_eq!(config.limits.keep_dropped_targets, 6);
+    assert_eq!(config.warnings.len(), 3, "{:?}", config.warnings);
+    assert!(!format!("{config:?}").contains("hunter2"));
+    assert!(config.same_as(&build(job).unwrap()));
+    let changed = build(&job.replace("hunter2", "hunter3")).unwrap();
+    assert!(!config.same_as(&changed) && config.same_series_as(&changed) && config.same_discovery(&changed));
+    let changed = build(&job.replace("regex: tmp", "regex: temp")).unwrap();
+    assert!(!config.same_series_as(&changed));
+    let changed = build(&job.replace("b:2", "b:3")).unwrap();
+    assert!(!config.same_discovery(&changed) && !config.same_as(&changed));
+}
+
+#[test]
+fn files_with_jobs_are_found_once() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["b.yml", "a.yml", "c.txt"] {
+        std::fs::write(dir.path().join(name), "scrape_configs: [{job_name: x}]").unwrap();
+    }
+    let patterns = ["*.yml".to_owned(), "a.*".to_owned()];
+    let files = scrape_config_files(&patterns, dir.path(), &ConfigPath::root()).unwrap();
+    let names: Vec<_> = files.iter().map(|file| file.file_name().unwrap().to_str().unwrap()).collect();
+    assert_eq!(names, ["a.yml", "b.yml"]);
+    let text = std::fs::read_to_string(&files[0]).unwrap();
+    let raw: RawScrapeConfigFile = serde_yaml::from_str(&text).unwrap();
+    assert_eq!(raw.scrape_configs.unwrap()[0].job_name, "x");
+}
