@@ -82,6 +82,20 @@ fn write_exponent(out: &mut String, v: f64, exponent_digits_min: usize) {
     out.push_str(&digits);
 }
 
+/// One step of a compensated sum (Neumaier's variant of Kahan summation, as PromQL sums): the new sum and the new
+/// compensation, which is added to the sum at the end.
+pub fn kahan_add(value: f64, sum: f64, compensation: f64) -> (f64, f64) {
+    let total = sum + value;
+    let compensation = if total.is_infinite() {
+        0.0
+    } else if sum.abs() >= value.abs() {
+        compensation + ((sum - total) + value)
+    } else {
+        compensation + ((value - total) + sum)
+    };
+    (total, compensation)
+}
+
 /// Writes a timestamp as the API does: seconds with no decimals, or exactly three.
 pub fn write_timestamp(out: &mut String, t: i64) {
     let seconds = t / 1000;

@@ -8,4 +8,6 @@
 pub mod ast;
 pub mod exec;
 pub mod parse;
+mod plan;
 pub mod rules;
+pub mod script;

@@ -3,7 +3,17 @@
 //! Definitions and names follow Prometheus' `model/histogram`. Schemas -4 to 8 are exponential with base
 //! `2^(2^-schema)`; [`CUSTOM_BUCKETS_SCHEMA`] marks explicit upper bounds in `custom_values`.
 
+mod arithmetic;
+mod bounds;
+mod buckets;
+mod reset;
+mod trim;
+
 use std::sync::Arc;
+
+pub use arithmetic::{HistogramSum, IncompatibleSchemas, Reconciled};
+pub use buckets::{Bucket, GoFloat};
+pub use trim::Keep;
 
 use crate::sample::is_stale_nan;
 

@@ -1,0 +1,63 @@
+//! Aggregations over series: folded as series arrive, into one accumulator per group and step.
+
+mod fold;
+mod ranked;
+mod values;
+
+use super::error::QueryError;
+use super::eval::{ScalarColumn, scalar, vector};
+use super::labels::{Grouper, Pick};
+use super::state::State;
+use super::steps::Steps;
+use super::stream::{Head, Stream};
+use crate::ast::AggregateOp;
+use crate::plan::AggregatePlan;
+
+/// Evaluates an aggregation.
+pub(crate) fn aggregate<'q>(
+    state: &'q State<'q>,
+    plan: &'q AggregatePlan,
+    steps: Steps,
+) -> Result<Stream<'q>, QueryError> {
+    let param = match &plan.param {
+        Some((plan, _)) => Some(scalar(state, plan, steps)?),
+        None => None,
+    };
+    let inner = vector(state, &plan.arg, steps)?;
+    if plan.op == AggregateOp::CountValues {
+        return values::count_values(state, plan, inner);
+    }
+    let param = param.unwrap_or(ScalarColumn::Constant(f64::NAN));
+    let groups = Groups::new(plan, &inner.heads);
+    match plan.op {
+        AggregateOp::Topk | AggregateOp::Bottomk | AggregateOp::Limitk | AggregateOp::LimitRatio => {
+            ranked::ranked(state, plan, inner, &groups, &param)
+        }
+        _ => fold::fold(state, plan, inner, groups, &param),
+    }
+}
+
+/// Which group each series belongs to.
+struct Groups {
+    of_series: Vec<usize>,
+    /// A head per group, in order of first appearance.
+    heads: Vec<Head>,
+}
+
+impl Groups {
+    fn new(plan: &AggregatePlan, series: &[Head]) -> Self {
+        let mut grouper = Grouper::new(Pick::new(&plan.grouping, !plan.without));
+        let mut of_series = Vec::with_capacity(series.len());
+        let mut heads: Vec<Head> = Vec::new();
+        for head in series {
+            let (group, is_new) = grouper.group(&head.labels);
+            if is_new {
+                heads.push(Head::new(grouper.pick().of(&head.labels)));
+            }
+            // What the group is called must go when the name of any member has to.
+            heads[group].drop_name |= head.drop_name;
+            of_series.push(group);
+        }
+        Self { of_series, heads }
+    }
+}

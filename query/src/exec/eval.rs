@@ -1,0 +1,541 @@
+//! From plans to streams: one function per kind of expression. Operators that need everything (aggregations, joins) do
+//! their work here and hold the outcome; the others only note what to do, and work when a series is read.
+
+use std::sync::Arc;
+
+use super::arith::{self, OpNotes, Outcome, go_max, go_min};
+use super::column::{Bits, Cell, Column};
+use super::date::date;
+use super::error::QueryError;
+use super::labels::{is_metadata_label, without_metadata};
+use super::selector::{self, RangeStream, Resampled};
+use super::state::{STEPS_PER_CHECK, Scratch, State};
+use super::steps::Steps;
+use super::stream::{Head, Source, Stream, Table};
+use super::{aggregate, binary, histogram_fn, info, label_fn, range, sort};
+use crate::ast::BinaryOp;
+use crate::plan::{HistogramStat, MathFn, RangePlan, ScalarPlan, VectorPlan, WithScalarPlan};
+use model::Labels;
+
+/// A number at each step.
+#[derive(Clone, Debug)]
+pub(crate) enum ScalarColumn {
+    /// The same at each.
+    Constant(f64),
+    Each(Vec<f64>),
+}
+
+impl ScalarColumn {
+    pub(crate) fn at(&self, step: usize) -> f64 {
+        match self {
+            Self::Constant(value) => *value,
+            Self::Each(values) => values[step],
+        }
+    }
+
+    /// All values (one for constants).
+    pub(crate) fn values(&self) -> &[f64] {
+        match self {
+            Self::Constant(value) => std::slice::from_ref(value),
+            Self::Each(values) => values,
+        }
+    }
+
+    fn map(self, f: impl Fn(f64) -> f64) -> Self {
+        match self {
+            Self::Constant(value) => Self::Constant(f(value)),
+            Self::Each(values) => Self::Each(values.into_iter().map(f).collect()),
+        }
+    }
+
+    fn zip(self, other: &Self, f: impl Fn(f64, f64) -> f64) -> Self {
+        match (self, other) {
+            (Self::Constant(a), Self::Constant(b)) => Self::Constant(f(a, *b)),
+            (Self::Constant(a), Self::Each(b)) => Self::Each(b.iter().map(|b| f(a, *b)).collect()),
+            (Self::Each(a), b) => {
+                Self::Each(a.into_iter().enumerate().map(|(step, a)| f(a, b.at(step))).collect())
+            }
+        }
+    }
+}
+
+/// Evaluates a scalar.
+pub(crate) fn scalar<'q>(
+    state: &'q State<'q>,
+    plan: &'q ScalarPlan,
+    steps: Steps,
+) -> Result<ScalarColumn, QueryError> {
+    state.limits.check()?;
+    Ok(match plan {
+        ScalarPlan::Number(value) => ScalarColumn::Constant(*value),
+        ScalarPlan::Time => {
+            ScalarColumn::Each((0..steps.count).map(|i| steps.at(i) as f64 / 1000.0).collect())
+        }
+        ScalarPlan::OfVector(plan) => only_value(state, vector(state, plan, steps)?)?,
+        ScalarPlan::Binary(op, a, b) => {
+            let (a, b) = (scalar(state, a, steps)?, scalar(state, b, steps)?);
+            a.zip(&b, |a, b| arith::scalar(*op, a, b))
+        }
+        ScalarPlan::Negate(inner) => scalar(state, inner, steps)?.map(|value| -value),
+        ScalarPlan::Extreme { max, a, b } => {
+            let (a, b) = (scalar(state, a, steps)?, scalar(state, b, steps)?);
+            a.zip(&b, if *max { go_max } else { go_min })
+        }
+    })
+}
+
+/// The value of the only float at each step, NaN when there is none or more.
+fn only_value<'q>(state: &'q State<'q>, stream: Stream<'q>) -> Result<ScalarColumn, QueryError> {
+    let mut values = vec![f64::NAN; stream.steps.count];
+    let mut seen = Bits::new(stream.steps.count);
+    stream.for_each(state, |_, column| {
+        column.for_each_float(|step, value| {
+            values[step] = if seen.get(step) { f64::NAN } else { value };
+            seen.set(step);
+        });
+        Ok(())
+    })?;
+    Ok(ScalarColumn::Each(values))
+}
+
+/// Evaluates a vector.
+pub(crate) fn vector<'q>(
+    state: &'q State<'q>,
+    plan: &'q VectorPlan,
+    steps: Steps,
+) -> Result<Stream<'q>, QueryError> {
+    state.limits.check()?;
+    if steps.count == 0 {
+        return Ok(Stream::empty(steps));
+    }
+    match plan {
+        VectorPlan::Selector(selector) => selector::instant(state, selector, steps),
+        VectorPlan::Invariant(inner) => invariant(state, inner, steps),
+        VectorPlan::OfScalar(plan) => {
+            let values = scalar(state, plan, steps)?;
+            one_series(state, steps, &values)
+        }
+        VectorPlan::Range(plan) => {
+            let arg = range_stream(state, &plan.arg, steps)?;
+            let params =
+                plan.params.iter().map(|param| scalar(state, param, steps)).collect::<Result<_, _>>()?;
+            range::call(state, plan, arg, params, steps)
+        }
+        VectorPlan::AbsentOverTime { arg, labels } => {
+            let samples = range_stream(state, arg, steps)?;
+            let stream = range::presence(state, samples, arg.window_ms(), arg.time(), steps);
+            absent(state, stream, labels)
+        }
+        VectorPlan::Absent { arg, labels } => absent(state, vector(state, arg, steps)?, labels),
+        VectorPlan::Math { arg, function, params } => {
+            let inner = vector(state, arg, steps)?;
+            let params =
+                params.iter().map(|param| scalar(state, param, steps)).collect::<Result<Vec<_>, _>>()?;
+            math(state, inner, *function, params)
+        }
+        VectorPlan::Date { arg: Some(arg), function } => {
+            let function = *function;
+            let inner = vector(state, arg, steps)?;
+            map_floats(state, inner, move |value| date(function, value))
+        }
+        VectorPlan::Date { arg: None, function } => {
+            let values = (0..steps.count)
+                .map(|step| date(*function, steps.at(step).div_euclid(1000) as f64))
+                .collect();
+            one_series(state, steps, &ScalarColumn::Each(values))
+        }
+        VectorPlan::StepTime { arg } => {
+            let inner = vector(state, arg, steps)?;
+            let mapped = mapped(inner, move |column| {
+                let mut present = Bits::new(steps.count);
+                column.mark_presence(&mut present);
+                column.drop_histograms();
+                for step in 0..steps.count {
+                    if present.get(step) {
+                        column.set(step, steps.at(step) as f64 / 1000.0);
+                    }
+                }
+            });
+            drop_names(state, mapped, false)
+        }
+        VectorPlan::HistogramStat { arg, stat } => {
+            let stat = *stat;
+            let inner = vector(state, arg, steps)?;
+            let mapped = mapped(inner, move |column| {
+                column.histograms_to_floats(|h| match stat {
+                    HistogramStat::Count => h.count,
+                    HistogramStat::Sum => h.sum,
+                    HistogramStat::Avg => h.sum / h.count,
+                    HistogramStat::Stdvar => super::quantile::histogram_variance(h),
+                    HistogramStat::Stddev => super::quantile::histogram_variance(h).sqrt(),
+                });
+            });
+            drop_names(state, mapped, false)
+        }
+        VectorPlan::Quantiles(plan) => histogram_fn::quantiles(state, plan, steps),
+        VectorPlan::Fraction(plan) => histogram_fn::fraction(state, plan, steps),
+        VectorPlan::LabelReplace(plan) => label_fn::replace(state, plan, steps),
+        VectorPlan::LabelJoin { arg, destination, separator, sources } => {
+            label_fn::join(state, vector(state, arg, steps)?, destination, separator, sources)
+        }
+        VectorPlan::Sort { arg, order } => sort::sort(state, vector(state, arg, steps)?, order),
+        VectorPlan::Info(plan) => info::info(state, plan, steps),
+        VectorPlan::Negate(inner) => {
+            let inner = vector(state, inner, steps)?;
+            let mapped = mapped(inner, |column| {
+                column.map_floats(|value| -value);
+                column.filter_map_histograms(|_, h| {
+                    let mut negated = model::FloatHistogram::clone(h);
+                    negated.scale(-1.0);
+                    Some(Arc::new(negated))
+                });
+            });
+            drop_names(state, mapped, false)
+        }
+        VectorPlan::Aggregate(plan) => aggregate::aggregate(state, plan, steps),
+        VectorPlan::Binary(plan) => binary::binary(state, plan, steps),
+        VectorPlan::WithScalar(plan) => with_scalar(state, plan, steps),
+    }
+}
+
+/// Samples for range functions.
+pub(crate) fn range_stream<'q>(
+    state: &'q State<'q>,
+    plan: &'q RangePlan,
+    steps: Steps,
+) -> Result<RangeStream<'q>, QueryError> {
+    let subquery = match plan {
+        RangePlan::Selector(selector) => return selector::range(state, selector, steps),
+        RangePlan::Subquery(subquery) => subquery,
+    };
+    let (first, last) = subquery.time.span(steps);
+    let interval = subquery.step_ms;
+    let open = first.saturating_sub(subquery.window_ms);
+    // The first multiple of the interval after the open end of the first window.
+    let mut start = interval.saturating_mul(open / interval);
+    if start <= open {
+        start = start.saturating_add(interval);
+    }
+    let inner_steps = if steps.count == 0 {
+        Steps { start, interval, count: 0 }
+    } else {
+        Steps::range(start, last, interval)
+    };
+    state.limits.admit(inner_steps.count)?;
+    let mut inner = vector(state, &subquery.inner, inner_steps)?;
+    let heads = std::mem::take(&mut inner.heads);
+    Ok(RangeStream { heads, source: Box::new(Resampled { inner }) })
+}
+
+/// A stream whose columns are changed one by one.
+pub(crate) fn mapped<'q>(mut inner: Stream<'q>, f: impl Fn(&mut Column) + Send + Sync + 'q) -> Stream<'q> {
+    let heads = std::mem::take(&mut inner.heads);
+    Stream::new(inner.steps, heads, Mapped { inner, f })
+}
+
+struct Mapped<'q, F> {
+    inner: Stream<'q>,
+    f: F,
+}
+
+impl<F: Fn(&mut Column) + Send + Sync> Source for Mapped<'_, F> {
+    fn read(&self, index: usize, into: &mut Column, scratch: &mut Scratch) -> Result<(), QueryError> {
+        self.inner.source.read(index, into, scratch)?;
+        (self.f)(into);
+        Ok(())
+    }
+}
+
+/// Takes the labels away that only speak of the metric as it was: at once, or at the end where that is delayed. `whole`:
+/// series that become equal are an error even when they share no step.
+pub(crate) fn drop_names<'q>(
+    state: &'q State<'q>,
+    mut stream: Stream<'q>,
+    whole: bool,
+) -> Result<Stream<'q>, QueryError> {
+    if state.features.delayed_name_removal {
+        for head in &mut stream.heads {
+            head.drop_name = true;
+        }
+        return Ok(stream);
+    }
+    remove_metadata(state, stream, whole, |_| true)
+}
+
+/// Takes metadata labels away from the series that `which` accepts, and merges what becomes equal.
+pub(crate) fn remove_metadata<'q>(
+    state: &'q State<'q>,
+    mut stream: Stream<'q>,
+    whole: bool,
+    which: impl Fn(&Head) -> bool,
+) -> Result<Stream<'q>, QueryError> {
+    let typed = |head: &Head| {
+        head.labels.iter().any(|(name, _)| is_metadata_label(name) && name != model::labels::METRIC_NAME)
+    };
+    let may_meet = !stream.has_one_name() || stream.heads.iter().any(typed);
+    let mut changed = false;
+    for head in &mut stream.heads {
+        if which(head) {
+            head.labels = without_metadata(&head.labels);
+            head.drop_name = false;
+            changed = true;
+        }
+    }
+    if changed && may_meet { stream.merge_equal(state, whole) } else { Ok(stream) }
+}
+
+/// Evaluates at the first step and repeats the outcome.
+fn invariant<'q>(state: &'q State<'q>, plan: &'q VectorPlan, steps: Steps) -> Result<Stream<'q>, QueryError> {
+    if steps.count == 1 {
+        return vector(state, plan, steps);
+    }
+    let mut inner = vector(state, plan, steps.first_only())?;
+    let heads = std::mem::take(&mut inner.heads);
+    Ok(Stream::new(steps, heads, Repeated { inner, count: steps.count }))
+}
+
+struct Repeated<'q> {
+    inner: Stream<'q>,
+    count: usize,
+}
+
+impl Source for Repeated<'_> {
+    fn read(&self, index: usize, into: &mut Column, scratch: &mut Scratch) -> Result<(), QueryError> {
+        let mut once = scratch.take_column();
+        self.inner.source.read(index, &mut once, scratch)?;
+        into.reset(self.count);
+        match once.cell(0) {
+            Some(Cell::Float(value)) => into.fill(value),
+            Some(Cell::Histogram(histogram)) => {
+                (0..self.count).for_each(|step| into.push_histogram(step, Arc::clone(histogram)));
+            }
+            None => {}
+        }
+        scratch.give_column(once);
+        Ok(())
+    }
+}
+
+/// A single series without labels.
+fn one_series<'q>(
+    state: &'q State<'q>,
+    steps: Steps,
+    values: &ScalarColumn,
+) -> Result<Stream<'q>, QueryError> {
+    let mut column = Column::default();
+    column.reset(steps.count);
+    match values {
+        ScalarColumn::Constant(value) => column.fill(*value),
+        ScalarColumn::Each(values) => column.copy_floats(values),
+    }
+    let mut table = Table::new(state, steps);
+    table.push_series(Head::new(Labels::empty()), column)?;
+    Ok(table.into_stream())
+}
+
+/// 1 at each step at which no series has anything.
+fn absent<'q>(state: &'q State<'q>, stream: Stream<'q>, labels: &Labels) -> Result<Stream<'q>, QueryError> {
+    let steps = stream.steps;
+    let mut present = Bits::new(steps.count);
+    stream.for_each(state, |_, column| {
+        column.mark_presence(&mut present);
+        Ok(())
+    })?;
+    let mut column = Column::default();
+    column.reset(steps.count);
+    for step in (0..steps.count).filter(|step| !present.get(*step)) {
+        column.set(step, 1.0);
+    }
+    if column.is_empty() {
+        return Ok(Stream::empty(steps));
+    }
+    let mut table = Table::new(state, steps);
+    table.push_series(Head::new(labels.clone()), column)?;
+    Ok(table.into_stream())
+}
+
+fn map_floats<'q>(
+    state: &'q State<'q>,
+    inner: Stream<'q>,
+    f: impl Fn(f64) -> f64 + Send + Sync + 'q,
+) -> Result<Stream<'q>, QueryError> {
+    let mapped = mapped(inner, move |column| {
+        column.drop_histograms();
+        column.map_floats(&f);
+    });
+    drop_names(state, mapped, false)
+}
+
+fn math<'q>(
+    state: &'q State<'q>,
+    inner: Stream<'q>,
+    function: MathFn,
+    params: Vec<ScalarColumn>,
+) -> Result<Stream<'q>, QueryError> {
+    let plain: fn(f64) -> f64 = match function {
+        MathFn::Round | MathFn::Clamp | MathFn::ClampMin | MathFn::ClampMax => {
+            return with_params(state, inner, function, params);
+        }
+        MathFn::Identity => |v| v,
+        MathFn::Abs => f64::abs,
+        MathFn::Ceil => f64::ceil,
+        MathFn::Floor => f64::floor,
+        MathFn::Exp => f64::exp,
+        MathFn::Ln => f64::ln,
+        MathFn::Log2 => f64::log2,
+        MathFn::Log10 => f64::log10,
+        MathFn::Sqrt => f64::sqrt,
+        MathFn::Sgn => |v| {
+            if v < 0.0 {
+                -1.0
+            } else if v > 0.0 {
+                1.0
+            } else {
+                v
+            }
+        },
+        MathFn::Sin => f64::sin,
+        MathFn::Cos => f64::cos,
+        MathFn::Tan => f64::tan,
+        MathFn::Asin => f64::asin,
+        MathFn::Acos => f64::acos,
+        MathFn::Atan => f64::atan,
+        MathFn::Sinh => f64::sinh,
+        MathFn::Cosh => f64::cosh,
+        MathFn::Tanh => f64::tanh,
+        MathFn::Asinh => f64::asinh,
+        MathFn::Acosh => f64::acosh,
+        MathFn::Atanh => f64::atanh,
+        MathFn::Deg => |v| v * 180.0 / std::f64::consts::PI,
+        MathFn::Rad => |v| v * std::f64::consts::PI / 180.0,
+    };
+    map_floats(state, inner, plain)
+}
+
+fn with_params<'q>(
+    state: &'q State<'q>,
+    inner: Stream<'q>,
+    function: MathFn,
+    params: Vec<ScalarColumn>,
+) -> Result<Stream<'q>, QueryError> {
+    let param = move |index: usize, step: usize| params.get(index).map(|param| param.at(step));
+    let mapped = mapped(inner, move |column| {
+        column.drop_histograms();
+        column.filter_map_floats(|step, value| {
+            let first = param(0, step);
+            match function {
+                MathFn::Round => {
+                    let inverse = 1.0 / first.unwrap_or(1.0);
+                    Some((value * inverse + 0.5).floor() / inverse)
+                }
+                MathFn::ClampMin => Some(clamped(value, first?, f64::INFINITY)),
+                MathFn::ClampMax => Some(clamped(value, f64::NEG_INFINITY, first?)),
+                _ => {
+                    let (min, max) = (first?, param(1, step)?);
+                    (!(max < min)).then(|| clamped(value, min, max))
+                }
+            }
+        });
+    });
+    drop_names(state, mapped, false)
+}
+
+fn clamped(value: f64, min: f64, max: f64) -> f64 {
+    go_max(min, go_min(max, value))
+}
+
+/// A vector and a scalar, in either order.
+fn with_scalar<'q>(
+    state: &'q State<'q>,
+    plan: &'q WithScalarPlan,
+    steps: Steps,
+) -> Result<Stream<'q>, QueryError> {
+    let numbers = scalar(state, &plan.scalar, steps)?;
+    let mut inner = vector(state, &plan.vector, steps)?;
+    let heads = std::mem::take(&mut inner.heads);
+    let stream = Stream::new(steps, heads, WithScalar { state, plan, numbers, inner });
+    if plan.op.is_comparison() && !plan.return_bool || is_trim(plan.op) {
+        return Ok(stream);
+    }
+    drop_names(state, stream, false)
+}
+
+/// Operators that leave a histogram the metric it is.
+pub(crate) fn is_trim(op: BinaryOp) -> bool {
+    matches!(op, BinaryOp::TrimUpper | BinaryOp::TrimLower)
+}
+
+struct WithScalar<'q> {
+    state: &'q State<'q>,
+    plan: &'q WithScalarPlan,
+    numbers: ScalarColumn,
+    inner: Stream<'q>,
+}
+
+impl Source for WithScalar<'_> {
+    fn read(&self, index: usize, into: &mut Column, scratch: &mut Scratch) -> Result<(), QueryError> {
+        self.inner.source.read(index, into, scratch)?;
+        let op = self.plan.op;
+        let notes = OpNotes { notes: &self.state.notes, op, span: self.plan.span };
+        if !into.histograms().is_empty() {
+            self.histograms(into, &notes);
+        }
+        let left = self.plan.scalar_left;
+        if is_trim(op) {
+            into.filter_map_floats(|step, value| {
+                arith::elements(Cell::Float(value), Cell::Float(self.numbers.at(step)), &notes);
+                None
+            });
+        } else if op.is_comparison() {
+            into.filter_map_floats(|step, value| {
+                let number = self.numbers.at(step);
+                let holds =
+                    if left { arith::compare(op, number, value) } else { arith::compare(op, value, number) };
+                match (self.plan.return_bool, holds) {
+                    (true, holds) => Some(f64::from(u8::from(holds))),
+                    // The vector's value stays, on whichever side it stands.
+                    (false, true) => Some(value),
+                    (false, false) => None,
+                }
+            });
+        } else if let ScalarColumn::Constant(number) = self.numbers {
+            match (op, left) {
+                (BinaryOp::Add, _) => into.map_floats(|value| value + number),
+                (BinaryOp::Mul, _) => into.map_floats(|value| value * number),
+                (BinaryOp::Div, false) => into.map_floats(|value| value / number),
+                (_, true) => into.map_floats(|value| arith::arithmetic(op, number, value)),
+                (_, false) => into.map_floats(|value| arith::arithmetic(op, value, number)),
+            }
+        } else {
+            into.filter_map_floats(|step, value| {
+                let number = self.numbers.at(step);
+                Some(if left {
+                    arith::arithmetic(op, number, value)
+                } else {
+                    arith::arithmetic(op, value, number)
+                })
+            });
+        }
+        Ok(())
+    }
+}
+
+impl WithScalar<'_> {
+    /// Histograms of the column; with `bool` they never give a number, since no comparison with a float holds.
+    fn histograms(&self, into: &mut Column, notes: &OpNotes<'_>) {
+        into.filter_map_histograms(|step, histogram| {
+            let number = Cell::Float(self.numbers.at(step));
+            let vector = Cell::Histogram(histogram);
+            let (a, b) = if self.plan.scalar_left { (number, vector) } else { (vector, number) };
+            match arith::elements(a, b, notes) {
+                Outcome::Histogram(histogram, true) => Some(histogram),
+                Outcome::Histogram(..) | Outcome::Float(..) | Outcome::Nothing => None,
+            }
+        });
+    }
+}
+
+/// Looks at the clock now and then within long loops.
+pub(crate) fn check_every(state: &State<'_>, index: usize) -> Result<(), QueryError> {
+    if index % STEPS_PER_CHECK == STEPS_PER_CHECK - 1 { state.limits.check() } else { Ok(()) }
+}

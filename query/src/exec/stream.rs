@@ -1,0 +1,229 @@
+//! Streams of series: labels first, then one column per series, on demand and in any order, from any thread.
+
+use model::Labels;
+use model::labels::METRIC_NAME;
+use rayon::prelude::*;
+
+use super::column::Column;
+use super::error::QueryError;
+use super::labels::LabelMap;
+use super::state::{Scratch, State};
+use super::steps::Steps;
+
+/// Cells (series × steps) below which threads cost more than they bring.
+const PARALLEL_CELLS_MIN: usize = 1 << 14;
+/// Cells read ahead by one round of parallel reading: bounds the memory of the round.
+const ROUND_CELLS: usize = 1 << 18;
+
+/// A series of a stream, before any of its samples.
+#[derive(Clone, Debug)]
+pub(crate) struct Head {
+    pub(crate) labels: Labels,
+    /// Whether the metric name is to be dropped at the end (delayed name removal only).
+    pub(crate) drop_name: bool,
+}
+
+impl Head {
+    pub(crate) fn new(labels: Labels) -> Self {
+        Self { labels, drop_name: false }
+    }
+}
+
+/// Gives the columns of a stream. Implementers must give the same column for the same index each time.
+pub(crate) trait Source: Send + Sync {
+    /// Replaces the content of `into` by series `index`, all steps of the stream.
+    fn read(&self, index: usize, into: &mut Column, scratch: &mut Scratch) -> Result<(), QueryError>;
+}
+
+/// Series at common steps.
+pub(crate) struct Stream<'q> {
+    pub(crate) steps: Steps,
+    pub(crate) heads: Vec<Head>,
+    pub(crate) source: Box<dyn Source + 'q>,
+}
+
+impl<'q> Stream<'q> {
+    pub(crate) fn new(steps: Steps, heads: Vec<Head>, source: impl Source + 'q) -> Self {
+        Self { steps, heads, source: Box::new(source) }
+    }
+
+    pub(crate) fn empty(steps: Steps) -> Self {
+        Self::new(steps, Vec::new(), Nothing)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.heads.len()
+    }
+
+    /// Reads all series and hands them to `fold` in order, whatever threads read them: results do not depend on their
+    /// number.
+    pub(crate) fn for_each(
+        &self,
+        state: &State<'_>,
+        mut fold: impl FnMut(usize, &mut Column) -> Result<(), QueryError>,
+    ) -> Result<(), QueryError> {
+        let cells = self.len().saturating_mul(self.steps.count.max(16));
+        if self.len() < 2 || state.threads < 2 || cells < PARALLEL_CELLS_MIN {
+            return state.with_scratch(|scratch| {
+                let mut column = scratch.take_column();
+                for index in 0..self.len() {
+                    state.limits.check()?;
+                    self.source.read(index, &mut column, scratch)?;
+                    fold(index, &mut column)?;
+                }
+                scratch.give_column(column);
+                Ok(())
+            });
+        }
+        let round = (ROUND_CELLS / self.steps.count.max(1)).clamp(2 * state.threads, 1024).min(self.len());
+        let mut columns: Vec<Column> = std::iter::repeat_with(Column::default).take(round).collect();
+        for first in (0..self.len()).step_by(round) {
+            state.limits.check()?;
+            let part = &mut columns[..round.min(self.len() - first)];
+            part.par_iter_mut().enumerate().with_min_len((round / (4 * state.threads)).max(1)).try_for_each(
+                |(offset, column)| {
+                    state.limits.check()?;
+                    state.with_scratch(|scratch| self.source.read(first + offset, column, scratch))
+                },
+            )?;
+            for (offset, column) in part.iter_mut().enumerate() {
+                fold(first + offset, column)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether two series could become equal by losing their names: not while all names are equal.
+    pub(crate) fn has_one_name(&self) -> bool {
+        let Some((first, rest)) = self.heads.split_first() else { return true };
+        let name = first.labels.metric_name();
+        rest.iter().all(|head| head.labels.get(METRIC_NAME).unwrap_or_default() == name)
+    }
+
+    /// Reads everything into memory.
+    pub(crate) fn materialize(self, state: &'q State<'q>) -> Result<Table<'q>, QueryError> {
+        let mut table = Table::new(state, self.steps);
+        table.columns.reserve(self.len());
+        self.for_each(state, |_, column| table.push(std::mem::take(column)))?;
+        table.heads = self.heads;
+        Ok(table)
+    }
+
+    /// Merges series with equal labels. Their steps must not meet; with `whole`, only one of them may have samples at
+    /// all. Needed wherever labels were taken away.
+    pub(crate) fn merge_equal(self, state: &'q State<'q>, whole: bool) -> Result<Self, QueryError> {
+        let mut first_of = LabelMap::with_capacity(self.len());
+        let mut groups: Vec<Vec<usize>> = Vec::with_capacity(self.len());
+        for (index, head) in self.heads.iter().enumerate() {
+            let (group, is_new) = first_of.insert(&head.labels, groups.len());
+            if is_new {
+                groups.push(vec![index]);
+            } else {
+                groups[group].push(index);
+            }
+        }
+        if groups.len() == self.len() {
+            return Ok(self);
+        }
+        let heads = groups.iter().map(|group| self.heads[group[0]].clone()).collect();
+        // A clash is an error whoever reads what afterwards, so it is looked for now.
+        let mut ready: Vec<Option<Column>> = Vec::with_capacity(groups.len());
+        for group in &groups {
+            ready.push(if group.len() == 1 { None } else { Some(self.merged(state, group, whole)?) });
+        }
+        let steps = self.steps;
+        let source = Merged { inner: self, groups, ready };
+        Ok(Self::new(steps, heads, source))
+    }
+
+    fn merged(&self, state: &State<'_>, group: &[usize], whole: bool) -> Result<Column, QueryError> {
+        state.with_scratch(|scratch| {
+            let mut merged = Column::default();
+            merged.reset(self.steps.count);
+            let mut column = scratch.take_column();
+            for &index in group {
+                state.limits.check()?;
+                self.source.read(index, &mut column, scratch)?;
+                let both = whole && !merged.is_empty() && !column.is_empty();
+                let clash = merged.merge(&column) || both;
+                if clash {
+                    return Err(QueryError::same_labels());
+                }
+            }
+            scratch.give_column(column);
+            state.limits.hold(merged.sample_size())?;
+            Ok(merged)
+        })
+    }
+}
+
+struct Nothing;
+
+impl Source for Nothing {
+    fn read(&self, _: usize, _: &mut Column, _: &mut Scratch) -> Result<(), QueryError> {
+        unreachable!("an empty stream has no series to read")
+    }
+}
+
+struct Merged<'q> {
+    inner: Stream<'q>,
+    groups: Vec<Vec<usize>>,
+    ready: Vec<Option<Column>>,
+}
+
+impl Source for Merged<'_> {
+    fn read(&self, index: usize, into: &mut Column, scratch: &mut Scratch) -> Result<(), QueryError> {
+        match &self.ready[index] {
+            Some(column) => into.clone_from(column),
+            None => self.inner.source.read(self.groups[index][0], into, scratch)?,
+        }
+        Ok(())
+    }
+}
+
+/// Series held in memory.
+pub(crate) struct Table<'q> {
+    state: &'q State<'q>,
+    pub(crate) steps: Steps,
+    pub(crate) heads: Vec<Head>,
+    pub(crate) columns: Vec<Column>,
+    held: usize,
+}
+
+impl<'q> Table<'q> {
+    pub(crate) fn new(state: &'q State<'q>, steps: Steps) -> Self {
+        Self { state, steps, heads: Vec::new(), columns: Vec::new(), held: 0 }
+    }
+
+    /// Adds a column (its head is to be added as well).
+    pub(crate) fn push(&mut self, column: Column) -> Result<(), QueryError> {
+        let size = column.sample_size();
+        self.held += size;
+        self.columns.push(column);
+        self.state.limits.hold(size)
+    }
+
+    /// Adds a series.
+    pub(crate) fn push_series(&mut self, head: Head, column: Column) -> Result<(), QueryError> {
+        self.heads.push(head);
+        self.push(column)
+    }
+
+    pub(crate) fn into_stream(mut self) -> Stream<'q> {
+        let heads = std::mem::take(&mut self.heads);
+        Stream::new(self.steps, heads, self)
+    }
+}
+
+impl Drop for Table<'_> {
+    fn drop(&mut self) {
+        self.state.limits.release(self.held);
+    }
+}
+
+impl Source for Table<'_> {
+    fn read(&self, index: usize, into: &mut Column, _: &mut Scratch) -> Result<(), QueryError> {
+        into.clone_from(&self.columns[index]);
+        Ok(())
+    }
+}
