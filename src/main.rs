@@ -1,2 +1,53 @@
-//! placeholder
-fn main() {}
+//! `nilometer`: the command line, the configuration file, wiring, signals and reload; nothing else.
+//!
+//! The engines live in their own crates and know neither each other nor this one. [`serve`] reads like a list of what
+//! runs; the exit code is decided here and only here.
+#![forbid(unsafe_code)]
+
+mod alert_relay;
+mod check;
+mod cli;
+mod clock;
+mod config;
+mod logging;
+mod process_metrics;
+mod reload;
+mod rule_engine;
+mod serve;
+
+use std::process::ExitCode;
+
+use cli::{Check, Subcommands};
+
+/// The store and the queries allocate by the million from many threads.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Exit code when the configuration is refused at start (Prometheus' own).
+const EXIT_CONFIG: u8 = 2;
+
+fn main() -> ExitCode {
+    let parsed = cli::parse();
+    match &parsed.cli.command {
+        Some(Subcommands::Check { what: Check::Config { files, syntax_only } }) => {
+            check::configs(files, *syntax_only)
+        }
+        Some(Subcommands::Check { what: Check::Rules { files } }) => check::rules(files),
+        None => {
+            logging::start(parsed.cli.serve.log_level, parsed.cli.serve.log_format);
+            match serve::run(&parsed) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(serve::ServeError::Config(errors)) => {
+                    for error in &errors {
+                        tracing::error!("{error}");
+                    }
+                    ExitCode::from(EXIT_CONFIG)
+                }
+                Err(serve::ServeError::Other(error)) => {
+                    tracing::error!("{error:#}");
+                    ExitCode::FAILURE
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! Rules evaluate through the same engine and on the same store as everybody else.
+
+use std::sync::Arc;
+
+use model::storage::Queryable;
+use model::{Labels, SampleValue, Timestamp};
+use query::ast::Expr;
+use query::exec::{Engine, ParsedQuery, PointValue, QueryOptions, QueryValue};
+use query::rules::{Evaluate, RuleSample};
+
+/// The engine on the store.
+pub(crate) struct RuleEngine {
+    /// Evaluates.
+    pub engine: Arc<Engine>,
+    /// On what.
+    pub storage: Arc<dyn Queryable>,
+}
+
+impl RuleEngine {
+    fn run(&self, query: &ParsedQuery, t: Timestamp) -> Result<Vec<RuleSample>, String> {
+        let result = self
+            .engine
+            .instant(&*self.storage, query, t, &QueryOptions::default())
+            .map_err(|error| error.to_string())?;
+        match result.value {
+            QueryValue::Vector(samples) => Ok(samples
+                .into_iter()
+                .map(|sample| RuleSample {
+                    labels: sample.labels,
+                    value: match sample.value {
+                        PointValue::Float(v) => SampleValue::Float(v),
+                        PointValue::Histogram(h) => SampleValue::FloatHistogram(h),
+                    },
+                })
+                .collect()),
+            QueryValue::Scalar(sample) => Ok(vec![RuleSample::float(Labels::empty(), sample.v)]),
+            _ => Err("rule result is not a vector or scalar".to_owned()),
+        }
+    }
+}
+
+impl Evaluate for RuleEngine {
+    fn instant(&self, expr: &Expr, t: Timestamp) -> Result<Vec<RuleSample>, String> {
+        self.run(&ParsedQuery::from(expr.clone()), t)
+    }
+
+    fn instant_text(&self, text: &str, t: Timestamp) -> Result<Vec<(Labels, f64)>, String> {
+        let query = self.engine.parse(text).map_err(|error| error.to_string())?;
+        let samples = self.run(&query, t)?;
+        Ok(samples.into_iter().map(|sample| (sample.labels.clone(), sample.float_value())).collect())
+    }
+}

@@ -1,0 +1,168 @@
+//! `/rules`, `/alerts`, `/alertmanagers`.
+
+use std::sync::Arc;
+
+use model::Matcher;
+use query::rules::{AlertStatus, RuleGroupStatus, RuleStatus, RuleStatusKind};
+
+use super::selectors;
+use super::status::rfc3339;
+use crate::app::{App, Parts};
+use crate::envelope::{ApiError, ApiResult, Success};
+use crate::json::{self, Object};
+use crate::params::Params;
+
+/// Time of what never was.
+const NEVER: &str = "0001-01-01T00:00:00Z";
+
+/// Which rules are asked for.
+struct Filter<'a> {
+    alerting: bool,
+    recording: bool,
+    names: Vec<&'a str>,
+    groups: Vec<&'a str>,
+    files: Vec<&'a str>,
+    selectors: Vec<Vec<Matcher>>,
+    with_alerts: bool,
+}
+
+impl<'a> Filter<'a> {
+    fn new(params: &'a Params) -> Result<Self, ApiError> {
+        let kind = params.get("type").unwrap_or_default().to_lowercase();
+        if !matches!(kind.as_str(), "" | "alert" | "record") {
+            return Err(ApiError::parameter("type", format!("not supported value \"{kind}\"")));
+        }
+        let with_alerts = match params.get("exclude_alerts").map(str::to_lowercase).as_deref() {
+            None | Some("false" | "0" | "f") => true,
+            Some("true" | "1" | "t") => false,
+            Some(other) => {
+                return Err(ApiError::parameter("exclude_alerts", format!("error converting exclude_alerts: {other:?}")));
+            }
+        };
+        Ok(Self {
+            alerting: kind != "record",
+            recording: kind != "alert",
+            names: params.all("rule_name[]").collect(),
+            groups: params.all("rule_group[]").collect(),
+            files: params.all("file[]").collect(),
+            selectors: selectors(params).map_err(ApiError::bad_data)?,
+            with_alerts,
+        })
+    }
+
+    fn accepts_group(&self, group: &RuleGroupStatus) -> bool {
+        let is_named = |wanted: &[&str], name: &str| wanted.is_empty() || wanted.contains(&name);
+        is_named(&self.groups, &group.name) && is_named(&self.files, &group.file)
+    }
+
+    fn accepts_rule(&self, rule: &RuleStatus) -> bool {
+        let is_kind = match rule.kind {
+            RuleStatusKind::Alerting { .. } => self.alerting,
+            RuleStatusKind::Recording => self.recording,
+        };
+        let is_named = self.names.is_empty() || self.names.contains(&rule.name.as_str());
+        let is_selected =
+            self.selectors.is_empty() || self.selectors.iter().any(|matchers| Matcher::all_match(matchers, &rule.labels));
+        is_kind && is_named && is_selected
+    }
+
+    /// Whether groups without any accepted rule are left out.
+    fn drops_empty_groups(&self) -> bool {
+        !(self.alerting && self.recording && self.names.is_empty() && self.selectors.is_empty())
+    }
+}
+
+/// `/rules`
+pub(crate) async fn rules(_: Arc<App>, parts: Parts, params: Params) -> ApiResult {
+    let filter = Filter::new(&params)?;
+    let mut groups = parts.rules.groups();
+    groups.retain(|group| filter.accepts_group(group));
+    for group in &mut groups {
+        group.rules.retain(|rule| filter.accepts_rule(rule));
+    }
+    groups.retain(|group| !group.rules.is_empty() || !filter.drops_empty_groups());
+    let mut data = String::new();
+    let mut object = Object::begin(&mut data);
+    json::write_list(object.key("groups"), &groups, |out, group| write_group(out, group, filter.with_alerts));
+    object.end();
+    Ok(Success::new(data))
+}
+
+fn write_group(out: &mut String, group: &RuleGroupStatus, with_alerts: bool) {
+    let mut object = Object::begin(out);
+    object.text("name", &group.name).text("file", &group.file);
+    json::write_list(object.key("rules"), &group.rules, |out, rule| write_rule(out, rule, with_alerts));
+    object
+        .number("interval", group.interval.as_secs_f64())
+        .raw("limit", group.limit)
+        .number("evaluationTime", group.evaluation_time.as_secs_f64())
+        .text("lastEvaluation", &group.last_evaluation.map_or_else(|| NEVER.to_owned(), rfc3339));
+    object.end();
+}
+
+fn write_rule(out: &mut String, rule: &RuleStatus, with_alerts: bool) {
+    let mut object = Object::begin(out);
+    match &rule.kind {
+        RuleStatusKind::Alerting { state, hold, keep_firing_for, annotations, alerts } => {
+            object
+                .text("state", state.as_str())
+                .text("name", &rule.name)
+                .text("query", &rule.query)
+                .number("duration", hold.as_secs_f64())
+                .number("keepFiringFor", keep_firing_for.as_secs_f64())
+                .labels("labels", &rule.labels)
+                .labels("annotations", annotations);
+            let shown = if with_alerts { alerts.as_slice() } else { &[] };
+            json::write_list(object.key("alerts"), shown, write_alert);
+        }
+        RuleStatusKind::Recording => {
+            object.text("name", &rule.name).text("query", &rule.query);
+            if !rule.labels.is_empty() {
+                object.labels("labels", &rule.labels);
+            }
+        }
+    }
+    object.text("health", rule.health.as_str());
+    if let Some(error) = &rule.last_error {
+        object.text("lastError", error);
+    }
+    let kind = if matches!(rule.kind, RuleStatusKind::Recording) { "recording" } else { "alerting" };
+    object
+        .number("evaluationTime", rule.evaluation_time.as_secs_f64())
+        .text("lastEvaluation", &rule.last_evaluation.map_or_else(|| NEVER.to_owned(), rfc3339))
+        .text("type", kind);
+    object.end();
+}
+
+fn write_alert(out: &mut String, alert: &AlertStatus) {
+    let mut object = Object::begin(out);
+    object
+        .labels("labels", &alert.labels)
+        .labels("annotations", &alert.annotations)
+        .text("state", alert.state.as_str())
+        .text("activeAt", &rfc3339(alert.active_at));
+    if let Some(since) = alert.keep_firing_since {
+        object.text("keepFiringSince", &rfc3339(since));
+    }
+    object.text("value", &model::float::format_exponent(alert.value));
+    object.end();
+}
+
+/// `/alerts`
+pub(crate) async fn alerts(_: Arc<App>, parts: Parts, _: Params) -> ApiResult {
+    let groups = parts.rules.groups();
+    let alerts = groups.iter().flat_map(|group| &group.rules).flat_map(|rule| match &rule.kind {
+        RuleStatusKind::Alerting { alerts, .. } => alerts.as_slice(),
+        RuleStatusKind::Recording => &[],
+    });
+    let mut data = String::new();
+    let mut object = Object::begin(&mut data);
+    json::write_list(object.key("alerts"), alerts, write_alert);
+    object.end();
+    Ok(Success::new(data))
+}
+
+/// `/alertmanagers`: external ones; the embedded one needs no address.
+pub(crate) async fn alertmanagers(_: Arc<App>, _: Parts, _: Params) -> ApiResult {
+    Ok(Success::new(r#"{"activeAlertmanagers":[],"droppedAlertmanagers":[]}"#))
+}

@@ -1,0 +1,141 @@
+//! `/status/*` and `/version`.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use http::{Response, StatusCode};
+use jiff::Timestamp;
+
+use crate::app::{App, Parts};
+use crate::envelope::{ApiError, ApiResult, Success, json_response};
+use crate::json::{self, Object};
+use crate::params::Params;
+
+/// Entries of each top list without `limit`.
+const TSDB_LIMIT_DEFAULT: usize = 10;
+/// Most entries of each top list.
+const TSDB_LIMIT_MAX: usize = 10_000;
+
+/// `/status/config`
+pub(crate) async fn config(app: Arc<App>, _: Parts, _: Params) -> ApiResult {
+    let mut data = String::new();
+    let mut object = Object::begin(&mut data);
+    object.text("yaml", &app.control.config_yaml());
+    object.end();
+    Ok(Success::new(data))
+}
+
+/// `/status/flags`
+pub(crate) async fn flags(app: Arc<App>, _: Parts, _: Params) -> ApiResult {
+    let mut data = String::new();
+    let mut object = Object::begin(&mut data);
+    for (name, value) in &app.options.flags {
+        object.text(name, value);
+    }
+    object.end();
+    Ok(Success::new(data))
+}
+
+/// `/status/buildinfo`. There is no `features` field: with one, Grafana would take us for Mimir.
+pub(crate) async fn buildinfo(app: Arc<App>, _: Parts, _: Params) -> ApiResult {
+    Ok(Success::new(build_json(&app)))
+}
+
+/// `/version`
+pub(crate) fn version(app: &App) -> Response<Body> {
+    json_response(StatusCode::OK, build_json(app))
+}
+
+fn build_json(app: &App) -> String {
+    let build = &app.options.build;
+    let mut data = String::new();
+    let mut object = Object::begin(&mut data);
+    object
+        .text("version", &build.compatible_version)
+        .text("revision", &build.revision)
+        .text("branch", &format!("nilometer-{}", build.version))
+        .text("buildUser", "")
+        .text("buildDate", "")
+        .text("goVersion", &build.rustc);
+    object.end();
+    data
+}
+
+/// `/status/runtimeinfo`
+pub(crate) async fn runtimeinfo(app: Arc<App>, parts: Parts, _: Params) -> ApiResult {
+    let reload = app.control.reload_status();
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let mut data = String::new();
+    let mut object = Object::begin(&mut data);
+    object
+        .text("startTime", &rfc3339(app.started))
+        .text("CWD", &app.options.working_directory)
+        .text("hostname", &app.options.hostname)
+        .text("serverTime", &rfc3339(app.clock.now_ms()))
+        .raw("reloadConfigSuccess", reload.success)
+        .text("lastConfigTime", &rfc3339(reload.last_success))
+        .raw("corruptionCount", 0)
+        // Go's numbers have no counterpart; tools that read them get true values of the nearest kind.
+        .raw("goroutineCount", tokio::runtime::Handle::current().metrics().num_alive_tasks())
+        .raw("GOMAXPROCS", threads)
+        .raw("GOMEMLIMIT", i64::MAX)
+        .text("GOGC", "")
+        .text("GODEBUG", "")
+        .text("storageRetention", &parts.admin.retention_text());
+    object.end();
+    Ok(Success::new(data))
+}
+
+/// `/status/tsdb`
+pub(crate) async fn tsdb(app: Arc<App>, parts: Parts, params: Params) -> ApiResult {
+    let limit = match params.get("limit") {
+        None => TSDB_LIMIT_DEFAULT,
+        Some(text) => text
+            .parse()
+            .ok()
+            .filter(|limit| (1..=TSDB_LIMIT_MAX).contains(limit))
+            .ok_or_else(|| ApiError::bad_data(format!("limit must be a positive number up to {TSDB_LIMIT_MAX}")))?,
+    };
+    let stats = app.pool.run(move || parts.admin.head_stats(limit)).await?;
+    let mut data = String::new();
+    let mut object = Object::begin(&mut data);
+    let mut head = Object::begin(object.key("headStats"));
+    // An empty head shows the ends of time, as Prometheus does.
+    let (min, max) = stats.range.map_or((i64::MAX, i64::MIN), |range| (range.min, range.max));
+    head.raw("numSeries", stats.series)
+        .raw("numLabelPairs", stats.label_pairs)
+        .raw("chunkCount", stats.chunks)
+        .raw("minTime", min)
+        .raw("maxTime", max);
+    head.end();
+    let lists = [
+        ("seriesCountByMetricName", &stats.series_by_metric),
+        ("labelValueCountByLabelName", &stats.values_by_label),
+        ("memoryInBytesByLabelName", &stats.memory_by_label),
+        ("seriesCountByLabelValuePair", &stats.series_by_pair),
+    ];
+    for (key, entries) in lists {
+        json::write_list(object.key(key), entries, |out, (name, value)| {
+            let mut entry = Object::begin(out);
+            entry.text("name", name).raw("value", value);
+            entry.end();
+        });
+    }
+    object.end();
+    Ok(Success::new(data))
+}
+
+/// `/status/walreplay`: served while not ready, too.
+pub(crate) fn walreplay(app: &App) -> ApiResult {
+    let progress = app.replay_progress();
+    let mut data = String::new();
+    let mut object = Object::begin(&mut data);
+    object.raw("min", progress.min).raw("max", progress.max).raw("current", progress.current);
+    object.end();
+    Ok(Success::new(data))
+}
+
+/// A time in RFC 3339, UTC, as Go prints it.
+pub(crate) fn rfc3339(t: model::Timestamp) -> String {
+    Timestamp::from_millisecond(t).map_or_else(|_| "0001-01-01T00:00:00Z".to_owned(), |time| time.to_string())
+}

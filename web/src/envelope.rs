@@ -1,0 +1,194 @@
+//! The envelope of every API answer, and errors with their types and status codes (INVENTORY: "Rules that hold for
+//! every endpoint").
+
+use axum::body::Body;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Response, StatusCode};
+use model::Annotations;
+
+use crate::json;
+
+/// Most warnings, and most infos, in an answer; the rest is summed up in one line.
+const ANNOTATIONS_MAX: usize = 10;
+
+/// What kind of error an answer tells of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorType {
+    /// The request is wrong.
+    BadData,
+    /// The query cannot be computed.
+    Execution,
+    /// Whoever asked has gone.
+    Canceled,
+    /// Time is up.
+    Timeout,
+    /// Our own fault.
+    Internal,
+    /// There is no such thing.
+    NotFound,
+    /// Not ready or switched off.
+    Unavailable,
+}
+
+impl ErrorType {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::BadData => "bad_data",
+            Self::Execution => "execution",
+            Self::Canceled => "canceled",
+            Self::Timeout => "timeout",
+            Self::Internal => "internal",
+            Self::NotFound => "not_found",
+            Self::Unavailable => "unavailable",
+        }
+    }
+
+    fn status(self) -> StatusCode {
+        match self {
+            Self::BadData => StatusCode::BAD_REQUEST,
+            Self::Execution => StatusCode::UNPROCESSABLE_ENTITY,
+            // nginx's "client closed request"; http has no name for it.
+            Self::Canceled => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
+            Self::Timeout => StatusCode::SERVICE_UNAVAILABLE,
+            // `unavailable` falls to the default in Prometheus: observed on 3.5.3.
+            Self::Internal | Self::Unavailable => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::NotFound => StatusCode::NOT_FOUND,
+        }
+    }
+}
+
+/// An error answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiError {
+    /// Its kind.
+    pub kind: ErrorType,
+    /// Its text, shown to people as it is.
+    pub text: String,
+}
+
+impl ApiError {
+    /// An error of `kind`.
+    pub fn new(kind: ErrorType, text: impl Into<String>) -> Self {
+        Self { kind, text: text.into() }
+    }
+
+    /// A wrong request.
+    pub fn bad_data(text: impl Into<String>) -> Self {
+        Self::new(ErrorType::BadData, text)
+    }
+
+    /// A wrong parameter: `invalid parameter "NAME": REASON`.
+    pub fn parameter(name: &str, reason: impl std::fmt::Display) -> Self {
+        Self::bad_data(format!("invalid parameter \"{name}\": {reason}"))
+    }
+
+    /// The whole answer.
+    pub fn response(&self) -> Response<Body> {
+        let mut out = String::with_capacity(128 + self.text.len());
+        out.push_str("{\"status\":\"error\",\"errorType\":\"");
+        out.push_str(self.kind.as_str());
+        out.push_str("\",\"error\":");
+        json::write_string(&mut out, &self.text);
+        out.push('}');
+        json_response(self.kind.status(), out)
+    }
+}
+
+impl From<model::storage::StorageError> for ApiError {
+    fn from(error: model::storage::StorageError) -> Self {
+        use model::storage::StorageError as E;
+        let kind = match &error {
+            E::NotReady(_) => ErrorType::Unavailable,
+            E::Cancelled => ErrorType::Canceled,
+            E::BadRequest(_) => ErrorType::BadData,
+            E::Limit { .. } => ErrorType::Execution,
+            _ => ErrorType::Internal,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
+impl From<net::pool::JobLost> for ApiError {
+    fn from(error: net::pool::JobLost) -> Self {
+        Self::new(ErrorType::Internal, error.to_string())
+    }
+}
+
+/// A successful answer: `data` is JSON already.
+#[derive(Clone, Debug, Default)]
+pub struct Success {
+    /// The `data` field.
+    pub data: String,
+    /// Doubts about it.
+    pub annotations: Annotations,
+}
+
+impl Success {
+    /// An answer without doubts.
+    pub fn new(data: impl Into<String>) -> Self {
+        Self { data: data.into(), annotations: Annotations::new() }
+    }
+
+    /// The whole answer.
+    pub fn response(&self) -> Response<Body> {
+        let mut out = String::with_capacity(self.data.len() + 64);
+        out.push_str("{\"status\":\"success\",\"data\":");
+        out.push_str(&self.data);
+        let warnings: Vec<&str> = self.annotations.warnings().collect();
+        let infos: Vec<&str> = self.annotations.infos().collect();
+        write_annotations(&mut out, "warnings", "warning", &warnings);
+        write_annotations(&mut out, "infos", "info", &infos);
+        out.push('}');
+        json_response(StatusCode::OK, out)
+    }
+}
+
+fn write_annotations(out: &mut String, field: &str, kind: &str, texts: &[&str]) {
+    if texts.is_empty() {
+        return;
+    }
+    out.push_str(",\"");
+    out.push_str(field);
+    out.push_str("\":[");
+    for (index, text) in texts.iter().take(ANNOTATIONS_MAX).enumerate() {
+        if index > 0 {
+            out.push(',');
+        }
+        json::write_string(out, text);
+    }
+    if texts.len() > ANNOTATIONS_MAX {
+        let omitted = texts.len() - ANNOTATIONS_MAX;
+        out.push(',');
+        json::write_string(out, &format!("{omitted} more {kind} annotations omitted"));
+    }
+    out.push(']');
+}
+
+/// Result of an API handler.
+pub type ApiResult = Result<Success, ApiError>;
+
+/// The answer to `result`.
+pub fn respond(result: ApiResult) -> Response<Body> {
+    match result {
+        Ok(success) => success.response(),
+        Err(error) => error.response(),
+    }
+}
+
+/// JSON with a status.
+pub fn json_response(status: StatusCode, body: String) -> Response<Body> {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// Plain text with a status, as Go's `http.Error` writes it.
+pub fn text_response(status: StatusCode, text: &str) -> Response<Body> {
+    let mut response = Response::new(Body::from(format!("{text}\n")));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    response
+}

@@ -1,0 +1,147 @@
+//! Listening sockets and connections: bounded in number and time, drained on shutdown.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use http::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::app::App;
+use crate::routes;
+
+/// How long a client may take to send the head of a request.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long to wait before accepting again after the system refused (out of file descriptors).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why the server does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServerError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+}
+
+/// A server that listens but does not accept yet.
+#[derive(Debug)]
+pub struct Server {
+    app: Arc<App>,
+    router: axum::Router,
+    listeners: Vec<TcpListener>,
+}
+
+impl Server {
+    /// Listens on all addresses of the app's options.
+    ///
+    /// # Errors
+    /// When one of them is taken or not ours.
+    pub async fn bind(app: Arc<App>) -> Result<Self, ServerError> {
+        let mut listeners = Vec::new();
+        for address in &app.options.listen {
+            let listener = TcpListener::bind(address)
+                .await
+                .map_err(|source| ServerError::Listen { address: *address, source })?;
+            listeners.push(listener);
+        }
+        Ok(Self { router: routes::router(Arc::clone(&app)), app, listeners })
+    }
+
+    /// The addresses in use: with port 0 the system has chosen.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+    }
+
+    /// Serves until `stop` is cancelled, then lets requests under way finish within `grace`. Says whether all did.
+    pub async fn run(self, stop: CancellationToken, grace: Duration) -> bool {
+        let permits = Arc::new(Semaphore::new(self.app.options.connections_max));
+        let mut acceptors = tokio::task::JoinSet::new();
+        for listener in self.listeners {
+            let acceptor = Acceptor { app: Arc::clone(&self.app), router: self.router.clone(), permits: Arc::clone(&permits), stop: stop.clone(), grace };
+            acceptors.spawn(acceptor.run(listener));
+        }
+        let mut drained = true;
+        while let Some(result) = acceptors.join_next().await {
+            drained &= result.unwrap_or(false);
+        }
+        drained
+    }
+}
+
+struct Acceptor {
+    app: Arc<App>,
+    router: axum::Router,
+    permits: Arc<Semaphore>,
+    stop: CancellationToken,
+    grace: Duration,
+}
+
+impl Acceptor {
+    async fn run(self, listener: TcpListener) -> bool {
+        let graceful = GracefulShutdown::new();
+        loop {
+            // The permit first: beyond the bound, connections wait in the system's backlog.
+            let permit = tokio::select! {
+                permit = Arc::clone(&self.permits).acquire_owned() => permit,
+                () = self.stop.cancelled() => break,
+            };
+            let Ok(permit) = permit else { break };
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = self.stop.cancelled() => break,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    let connection = connection(Arc::clone(&self.app), self.router.clone(), stream, peer);
+                    let watched = graceful.watch(connection);
+                    tokio::spawn(async move {
+                        if let Err(error) = watched.await {
+                            tracing::debug!(%peer, error = %error, "connection ended");
+                        }
+                        drop(permit);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+        drop(listener);
+        tokio::time::timeout(self.grace, graceful.shutdown()).await.is_ok()
+    }
+}
+
+fn connection(
+    app: Arc<App>,
+    router: axum::Router,
+    stream: TcpStream,
+    peer: SocketAddr,
+) -> impl hyper_util::server::graceful::GracefulConnection<Error = Box<dyn std::error::Error + Send + Sync>> + Send {
+    // Answers are written whole; waiting to fill packets only adds latency.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%peer, %error, "cannot switch off Nagle's algorithm");
+    }
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (app, router) = (Arc::clone(&app), router.clone());
+        async move { Ok::<_, std::convert::Infallible>(routes::serve(app, router, request.map(Body::new)).await) }
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).keep_alive(true);
+    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(100);
+    builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned()
+}
