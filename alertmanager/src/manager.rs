@@ -227,6 +227,9 @@ impl Alertmanager {
             log,
         });
         alertmanager.count_config();
+        let limit = alertmanager.options.alert_limits.per_alertname_max;
+        alertmanager.metrics.per_alert_limit.set(i64::try_from(limit).unwrap_or(i64::MAX));
+        alertmanager.metrics.cluster_enabled.set(0);
         let maintained = Arc::clone(&alertmanager);
         alertmanager.tasks.spawn(async move { maintained.maintain().await });
         info!("alertmanager started");
@@ -572,13 +575,18 @@ impl Alertmanager {
             tokio::select! {
                 () = self.stop.cancelled() => return,
                 _ = state.tick() => {
-                    let now = self.clock.now_ms();
-                    let parts = [("nflog", self.log.maintain(now).await), ("silences", self.silences.maintain().await)];
-                    for (part, result) in parts {
-                        self.metrics.maintenance.with_label_values(&[part]).inc();
+                    let log = self.log.maintain(self.clock.now_ms()).await;
+                    let silences = self.silences.maintain().await;
+                    let metrics = &self.metrics;
+                    let parts = [
+                        (log, &metrics.nflog_maintenance, &metrics.nflog_maintenance_errors),
+                        (silences, &metrics.silences_maintenance, &metrics.silences_maintenance_errors),
+                    ];
+                    for (result, runs, errors) in parts {
+                        runs.inc();
                         if let Err(error) = result {
-                            self.metrics.maintenance_errors.with_label_values(&[part]).inc();
-                            error!(part, %error, "clean-up of the alertmanager state failed");
+                            errors.inc();
+                            error!(%error, "clean-up of the alertmanager state failed");
                         }
                     }
                 }

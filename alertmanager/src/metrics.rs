@@ -62,8 +62,13 @@ pub(crate) struct Metrics {
     pub(crate) silences: IntGaugeVec,
     pub(crate) nflog_entries: IntGauge,
     pub(crate) nflog_queries: IntCounter,
-    pub(crate) maintenance: IntCounterVec,
-    pub(crate) maintenance_errors: IntCounterVec,
+    pub(crate) silences_queries: IntCounter,
+    pub(crate) nflog_maintenance: IntCounter,
+    pub(crate) nflog_maintenance_errors: IntCounter,
+    pub(crate) silences_maintenance: IntCounter,
+    pub(crate) silences_maintenance_errors: IntCounter,
+    pub(crate) cluster_enabled: IntGauge,
+    pub(crate) per_alert_limit: IntGauge,
     pub(crate) receivers: IntGauge,
     pub(crate) integrations: IntGauge,
     pub(crate) inhibition_rules: IntGauge,
@@ -89,28 +94,86 @@ impl Metrics {
         let metrics = Self {
             state,
             alerts: r.gauges("alerts", "How many alerts by state.", &["state"])?,
-            alerts_received: r.counters("alerts_received_total", "The total number of received alerts.", &["status", "version"])?,
-            alerts_invalid: r.counters("alerts_invalid_total", "The total number of received alerts that were invalid.", &["version"])?,
-            alerts_dropped: r.counter("alerts_dropped_total", "Alerts that were not taken because a limit was reached.")?,
-            aggregation_groups: r.gauge("dispatcher_aggregation_groups", "Number of active aggregation groups")?,
-            processing_seconds: r.histogram("dispatcher_alert_processing_duration_seconds", "Latencies for the processing of alerts.")?,
-            notifications: r.counters("notifications_total", "The total number of attempted notifications.", &["integration"])?,
-            notifications_failed: r.counters("notifications_failed_total", "The total number of failed notifications.", &["integration", "reason"])?,
-            requests: r.counters("notification_requests_total", "The total number of attempted notification requests.", &["integration"])?,
-            requests_failed: r.counters("notification_requests_failed_total", "The total number of failed notification requests.", &["integration"])?,
-            latency_seconds: r.histograms("notification_latency_seconds", "The latency of notifications in seconds.", &["integration"])?,
-            suppressed: r.counters("notifications_suppressed_total", "The total number of notifications suppressed for being silenced, inhibited, outside of active time intervals or within muted time intervals.", &["reason"])?,
+            alerts_received: r.counters(
+                "alerts_received_total",
+                "The total number of received alerts.",
+                &["status", "version"],
+            )?,
+            alerts_invalid: r.counters(
+                "alerts_invalid_total",
+                "The total number of received alerts that were invalid.",
+                &["version"],
+            )?,
+            alerts_dropped: r
+                .counter("alerts_dropped_total", "Alerts that were not taken because a limit was reached.")?,
+            aggregation_groups: r
+                .gauge("dispatcher_aggregation_groups", "Number of active aggregation groups")?,
+            processing_seconds: r.histogram(
+                "dispatcher_alert_processing_duration_seconds",
+                "Latencies for the processing of alerts.",
+            )?,
+            notifications: r.counters(
+                "notifications_total",
+                "The total number of attempted notifications.",
+                &["integration"],
+            )?,
+            notifications_failed: r.counters(
+                "notifications_failed_total",
+                "The total number of failed notifications.",
+                &["integration", "reason"],
+            )?,
+            requests: r.counters(
+                "notification_requests_total",
+                "The total number of attempted notification requests.",
+                &["integration"],
+            )?,
+            requests_failed: r.counters(
+                "notification_requests_failed_total",
+                "The total number of failed notification requests.",
+                &["integration"],
+            )?,
+            latency_seconds: r.histograms(
+                "notification_latency_seconds",
+                "The latency of notifications in seconds.",
+                &["integration"],
+            )?,
+            suppressed: r.counters(
+                "notifications_suppressed_total",
+                "The total number of suppressed notifications by reason.",
+                &["reason"],
+            )?,
             silences: r.gauges("silences", "How many silences by state.", &["state"])?,
             nflog_entries: r.gauge("nflog_entries", "Entries of the notification log.")?,
-            nflog_queries: r.counter("nflog_queries_total", "Number of notification log queries were received.")?,
-            maintenance: r.counters("maintenance_total", "Clean-ups of a part of the state.", &["part"])?,
-            maintenance_errors: r.counters("maintenance_errors_total", "Clean-ups of a part of the state that failed.", &["part"])?,
+            nflog_queries: r
+                .counter("nflog_queries_total", "Number of notification log queries were received.")?,
+            silences_queries: r
+                .counter("silences_queries_total", "How many silence queries were received.")?,
+            nflog_maintenance: r
+                .counter("nflog_maintenance_total", "Maintenances of the notification log.")?,
+            nflog_maintenance_errors: r.counter(
+                "nflog_maintenance_errors_total",
+                "Maintenances of the notification log that failed.",
+            )?,
+            silences_maintenance: r.counter("silences_maintenance_total", "Maintenances of silences.")?,
+            silences_maintenance_errors: r
+                .counter("silences_maintenance_errors_total", "Maintenances of silences that failed.")?,
+            cluster_enabled: r
+                .gauge("cluster_enabled", "Indicates whether the clustering is enabled or not.")?,
+            per_alert_limit: r
+                .gauge("alerts_per_alert_limit", "Current limit on number of alerts per alert name")?,
             receivers: r.gauge("receivers", "Number of configured receivers.")?,
             integrations: r.gauge("integrations", "Number of configured integrations.")?,
             inhibition_rules: r.gauge("inhibition_rules", "Number of configured inhibition rules.")?,
-            config_hash: r.float("config_hash", "Hash of the currently loaded alertmanager configuration. Note that this is not a cryptographically strong hash.")?,
-            reload_successful: r.gauge("config_last_reload_successful", "Whether the last configuration reload attempt was successful.")?,
-            reload_timestamp: r.float("config_last_reload_success_timestamp_seconds", "Timestamp of the last successful configuration reload.")?,
+            config_hash: r
+                .float("config_hash", "Hash of the currently loaded configuration, not cryptographic.")?,
+            reload_successful: r.gauge(
+                "config_last_reload_successful",
+                "Whether the last configuration reload attempt was successful.",
+            )?,
+            reload_timestamp: r.float(
+                "config_last_reload_success_timestamp_seconds",
+                "Timestamp of the last successful configuration reload.",
+            )?,
         };
         for kind in KINDS {
             for counter in [&metrics.notifications, &metrics.requests, &metrics.requests_failed] {

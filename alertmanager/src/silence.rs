@@ -207,6 +207,7 @@ impl Silences {
 
     /// The ids of the silences that hold for `labels` at `now`, sorted.
     pub(crate) fn silencing(&self, labels: &Labels, now: Timestamp) -> Vec<String> {
+        self.metrics.silences_queries.inc();
         let by_id = self.by_id.lock();
         let holds = |silence: &&Arc<Silence>| {
             silence.state(now) == SilenceState::Active && Matcher::all_match(&silence.matchers, labels)
@@ -311,7 +312,18 @@ impl Silences {
                 value: Some(encode(silence)?),
             });
         }
-        self.store.write(changes).await?;
+        if let Err(error) = self.store.write(changes).await {
+            // Refused changes may lie in the database's memory and reach the disk later: take them back.
+            let before = |silence: &Silence| Change {
+                table: Table::Silences,
+                key: silence.id.clone(),
+                value: self.get(&silence.id).and_then(|old| encode(&old).ok()),
+            };
+            if let Err(again) = self.store.write(silences.iter().map(before).collect()).await {
+                tracing::error!(error = %again, "a refused silence may come back with a restart");
+            }
+            return Err(error.into());
+        }
         let mut by_id = self.by_id.lock();
         for silence in silences {
             by_id.insert(silence.id.clone(), Arc::new(silence));

@@ -152,6 +152,8 @@ impl StateStore {
             stop: CancellationToken::new(),
             stopped: tokio::sync::Semaphore::new(0),
         };
+        // The export may be missing or old: the first one is due without a change.
+        disk.changed.notify_one();
         let inner = Arc::new(Inner { tables: Mutex::new(tables), disk: Some(disk), metrics });
         tokio::spawn(write_loop(database, queue, Arc::clone(&inner)));
         tokio::spawn(export_loop(Arc::clone(&inner)));
@@ -591,6 +593,48 @@ mod tests {
         want.push(("new".to_owned(), "4".to_owned()));
         assert_eq!((silences(&store), counters.rebuilds.get()), (want, 1));
         store.close().await;
+    }
+
+    /// The document's own example is what the code reads and writes.
+    #[test]
+    fn the_documented_export_is_read_and_written() {
+        let document = include_str!("../../docs/formats/alertmanager-state.md");
+        let hex = document.split("```hex").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+        let byte = |pair: &str| u8::from_str_radix(pair, 16).unwrap();
+        let bytes: Vec<u8> = hex.split_whitespace().map(byte).collect();
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(EXPORT_FILE), &bytes).unwrap();
+        let tables = read_export(dir.path()).unwrap().unwrap();
+        assert_eq!(tables[&Table::Silences]["a"], "1");
+        assert!(tables[&Table::NotificationLog].is_empty());
+        write_export(dir.path(), &tables).unwrap();
+        assert_eq!(std::fs::read(dir.path().join(EXPORT_FILE)).unwrap(), bytes);
+        let (crc, value) = (&seal("1")[..4], &seal("1")[4..]);
+        let shown = format!(
+            "{} {:02x}",
+            crc.iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(" "),
+            value[0]
+        );
+        assert!(document.contains(&shown), "{shown}");
+    }
+
+    #[test]
+    fn a_cut_or_changed_export_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let tables = Tables::from([(Table::Silences, BTreeMap::from([("k".repeat(50), "v".repeat(500))]))]);
+        write_export(dir.path(), &tables).unwrap();
+        let file = dir.path().join(EXPORT_FILE);
+        let whole = std::fs::read(&file).unwrap();
+        for cut in 0..whole.len() {
+            std::fs::write(&file, &whole[..cut]).unwrap();
+            assert!(read_export(dir.path()).is_err(), "cut at {cut}");
+        }
+        for at in 0..whole.len() {
+            let mut changed = whole.clone();
+            changed[at] ^= 0x20;
+            std::fs::write(&file, changed).unwrap();
+            assert!(read_export(dir.path()).is_err(), "changed at {at}");
+        }
     }
 
     #[tokio::test]

@@ -229,7 +229,7 @@ async fn a_plain_mail_has_headers_text_and_html() {
     let sink = SmtpSink::start(Setup::default()).await;
     let mail = email(
         &sink,
-        ", require_tls: false, hello: am.example, text: 'hi {{ .GroupLabels.alertname }}', headers: {x-note: '{{ .Status }}'}",
+        ", require_tls: false, hello: am.example, text: 'hi {{ .GroupLabels.alertname }}', headers: {x-note: '{{ .Status }}', x-uml: 'Ü'}",
     );
     mail.notify(&two()).await.unwrap();
     let mails = sink.mails();
@@ -243,6 +243,7 @@ async fn a_plain_mail_has_headers_text_and_html() {
     assert_eq!(header(data, "To"), "Ops <ops@x.example>, b@x.example");
     assert_eq!(header(data, "From"), "am@x.example");
     assert_eq!(header(data, "X-Note"), "firing");
+    assert!(header(data, "X-Uml").starts_with("=?utf-8?"), "{data}");
     assert_eq!(header(data, "Date"), "Tue, 14 Nov 2023 22:14:25 +0000");
     assert!(header(data, "Message-Id").starts_with("<1700000065000."), "{data}");
     assert!(data.contains("multipart/alternative"), "{data}");

@@ -600,6 +600,21 @@ async fn silences_are_limited_and_forgotten_after_retention() {
     assert!(long.starts_with("silence exceeded maximum size: "), "{long}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_silence_that_is_not_durable_does_not_hold() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = World::with(&yaml("", ""), Some(dir.path()), Options::default()).await;
+    let kept = world.silence("alertname=A", 60.0).await;
+    world.am.stop().await;
+    let body = br#"{"matchers":[{"name":"a","value":"b","isRegex":false}],"startsAt":"2023-11-01T00:00:00Z",
+        "endsAt":"2030-01-01T00:00:00Z","comment":"c","createdBy":"m"}"#;
+    assert_eq!(world.am.post_silence(body).await.unwrap_err().status, 500);
+    assert_eq!(world.am.delete_silence(&kept).await.unwrap_err().status, 500);
+    let silences = world.am.silences(&SilenceFilter::default());
+    assert_eq!(silences.len(), 1);
+    assert_eq!(silences[0].status.state, alertmanager::SilenceState::Active, "a refused end is no end");
+}
+
 // ---- inhibition ----
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,7 @@
 //! Mail: headers and bodies from templates, HTML and text as alternatives, one conversation for each attempt.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use lettre::Address;
@@ -19,6 +20,9 @@ use crate::template::data::Data;
 
 /// More recipients than a notification has.
 const RECIPIENTS_MAX: usize = 1000;
+
+/// A conversation that takes longer is given up and tried again: mail servers let clients wait on purpose, but not so.
+const CONVERSATION_MAX: Duration = Duration::from_secs(120);
 
 /// A mail integration of a receiver.
 #[derive(Debug)]
@@ -131,9 +135,11 @@ impl Email {
             tls: &config.tls,
         };
         // All trouble of a conversation is worth another attempt, refusals too: greylisting refuses for a while.
-        smtp::deliver(&server, Some(&login), &mail.envelope, &mail.bytes)
-            .await
-            .map_err(|error| NotifyError::retryable(error.to_string()))
+        let conversation = smtp::deliver(&server, Some(&login), &mail.envelope, &mail.bytes);
+        match tokio::time::timeout(CONVERSATION_MAX, conversation).await {
+            Ok(delivered) => delivered.map_err(|error| NotifyError::retryable(error.to_string())),
+            Err(_) => Err(NotifyError::retryable("the conversation with the mail server takes too long")),
+        }
     }
 }
 

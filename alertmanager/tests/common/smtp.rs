@@ -20,8 +20,6 @@ pub(crate) struct Setup {
     pub(crate) auth: &'static str,
     /// Refuse the first so many mails with a temporary error.
     pub(crate) refuse: usize,
-    /// Say nothing at all.
-    pub(crate) hang: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -90,9 +88,6 @@ struct Session {
 
 impl Session {
     async fn run(self, stream: Box<dyn Stream>) -> Option<()> {
-        if self.setup.hang {
-            std::future::pending::<()>().await;
-        }
         let mut encrypted = self.setup.implicit;
         let stream: Box<dyn Stream> =
             if encrypted { Box::new(self.acceptor.accept(stream).await.ok()?) } else { stream };
