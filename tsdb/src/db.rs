@@ -151,6 +151,7 @@ impl Db {
         if std::mem::replace(&mut wal.closed, true) {
             return Ok(());
         }
+        wal.cut_refused();
         wal.sync();
         let failed = wal.sync_failed;
         drop(wal);

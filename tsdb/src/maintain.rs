@@ -65,8 +65,12 @@ impl Db {
     /// When a checkpoint could not be written: nothing is lost, the log goes on growing, and it is tried again.
     pub fn maintain(&self, now: Timestamp) -> Result<(), StorageError> {
         let mut upkeep = self.upkeep.lock();
-        if self.shared.committer.wal.lock().closed {
-            return Ok(());
+        {
+            let mut wal = self.shared.committer.wal.lock();
+            if wal.closed {
+                return Ok(());
+            }
+            wal.cut_refused();
         }
         if is_due(upkeep.last_sync, now, millis(self.options.wal_fsync_interval)) {
             upkeep.last_sync = Some(now);

@@ -266,7 +266,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 120, max_shrink_iters: 4000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: common::cases(100), max_shrink_iters: 4000, ..ProptestConfig::default() })]
 
     #[test]
     fn agrees_with_a_plain_map(

@@ -67,7 +67,8 @@ impl<'a> BitReader<'a> {
         if count == 0 {
             return Ok(0);
         }
-        let (byte, offset) = (self.at / 8, (self.at & 7) as u32);
+        let byte = self.at / 8;
+        let offset = u32::try_from(self.at % 8).unwrap_or(0);
         if self.at + count as usize > self.bytes.len() * 8 {
             return Err(DecodeError::UnexpectedEnd);
         }

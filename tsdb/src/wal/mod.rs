@@ -61,6 +61,8 @@ pub(crate) struct Wal {
     /// Bytes of all older segments.
     older_bytes: u64,
     unsynced: bool,
+    /// The segment ends in refused bytes that could not be cut off yet.
+    uncut: bool,
     /// Nothing may be written any more.
     pub(crate) closed: bool,
     /// A sync failed: bytes that were written may be lost when power is.
@@ -92,6 +94,7 @@ impl Wal {
             offset: last.1,
             older_bytes,
             unsynced: false,
+            uncut: false,
             closed: false,
             sync_failed: false,
             bytes_since_checkpoint: 0,
@@ -138,6 +141,8 @@ impl Wal {
         };
         self.sync();
         self.file = Some(file);
+        // The header of the new segment says where the old one ends.
+        self.uncut = false;
         self.older_bytes += self.offset;
         self.number = number;
         self.offset = HEADER_LEN as u64;
@@ -173,6 +178,7 @@ impl Wal {
             self.metrics.wal_writes_failed.inc();
             if file.truncate(self.offset).is_err() {
                 self.file = None;
+                self.uncut = true;
             }
             return Err(io_error("write to the log", &path)(error));
         }
@@ -192,6 +198,13 @@ impl Wal {
         if let Some(file) = self.file.as_mut() {
             let result = timed_sync(file.as_mut(), &*self.clock, &self.metrics);
             self.synced(result);
+        }
+    }
+
+    /// Tries again to cut off refused bytes: until then, or the next commit, a restart might take them for acknowledged.
+    pub(crate) fn cut_refused(&mut self) {
+        if self.uncut && self.fs.truncate(&self.dir.join(segment_name(self.number)), self.offset).is_ok() {
+            self.uncut = false;
         }
     }
 

@@ -1,5 +1,5 @@
 //! What the tests of the store share: opening on any file system, writing, reading everything.
-#![allow(dead_code, reason = "each test program uses its part")]
+#![allow(dead_code, clippy::unwrap_used, reason = "tests; each program uses its part")]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -69,4 +69,14 @@ pub(crate) fn content_of(querier: &dyn Querier, range: TimeRange) -> Content {
         }
     }
     content
+}
+
+/// Number of cases of a property test: `PROPTEST_CASES` for the long form.
+pub(crate) fn cases(short: u32) -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(short)
+}
+
+/// Path of a log segment.
+pub(crate) fn segment(number: u64) -> std::path::PathBuf {
+    format!("/data/wal/{number:08}").into()
 }

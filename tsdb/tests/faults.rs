@@ -1,0 +1,307 @@
+//! A disk that fails at any operation, forgets, tears and flips bits: nothing that was acknowledged is lost, nothing that was
+//! refused appears, and work goes on when the disk does.
+
+mod common;
+
+use std::path::Path;
+use std::time::Duration;
+
+use common::{Content, content, open, open_with, options, segment, series, write};
+use model::storage::{Append, AppendOptions, AppendSample, Row, StorageAdmin, StorageError};
+use tsdb::DbOptions;
+use tsdb::fs::{Fault, FaultKind, FaultyFs};
+
+/// A life with everything in it. Answers what was acknowledged; panics are the caller's to see.
+fn live(fs: &FaultyFs, options: &DbOptions) -> Content {
+    let mut acknowledged = Content::new();
+    // The store may fail to open: then it is opened once more, as a supervisor would.
+    let open = || open_with(fs, options.clone());
+    let Ok(db) = open().or_else(|_| open()) else { return acknowledged };
+    let mut layout = None;
+    for round in 0..12i64 {
+        let t = round * 1000;
+        let mut appender = db.appender(AppendOptions::default());
+        let (layout, slots) = *layout.get_or_insert_with(|| {
+            let layout = appender.open_layout();
+            let slots = [0, 1].map(|i| appender.extend_layout(layout, &series(&format!("row{i}"))).unwrap());
+            (layout, slots)
+        });
+        let late = slots.len() == 2 && round == 6;
+        if late {
+            appender.extend_layout(layout, &series("row2")).unwrap();
+        }
+        let width = if round >= 6 { 3 } else { 2 };
+        let values: Vec<f64> = (0..width).map(|i| (round / (i + 1)) as f64).collect();
+        let outcome = appender.append_row(&Row { layout, t, values: &values });
+        assert_eq!(outcome.refused, []);
+        let name = format!("new{}", round / 3);
+        appender.append(None, &series(&name), AppendSample::float(t, 0.5)).unwrap();
+        if appender.commit().is_ok() {
+            let mut see = |name: &str, v: f64| {
+                acknowledged.entry(name.to_owned()).or_default().insert(t, v.to_bits());
+            };
+            for (i, v) in values.iter().enumerate() {
+                see(&format!("row{i}"), *v);
+            }
+            see(&name, 0.5);
+        }
+        // An error says that a checkpoint failed, which loses nothing.
+        let _ = db.maintain(t);
+        if round == 4 || round == 8 {
+            let _ = db.checkpoint();
+        }
+        assert_eq!(content(&db), acknowledged, "in round {round}");
+    }
+    // The disk comes back before the end: what was refused while it was away is cut off.
+    fs.fail_at(None);
+    db.maintain(100_000).unwrap();
+    // An error says that a sync failed once and no checkpoint has made up for it.
+    let _ = db.close();
+    acknowledged
+}
+
+fn small(sync: bool) -> DbOptions {
+    let mut options = options();
+    options.wal_segment_bytes = 400;
+    options.wal_fsync_interval = if sync { Duration::ZERO } else { Duration::from_secs(2) };
+    options
+}
+
+/// Opens what is left and checks it, then writes on and checks again.
+fn survives(fs: &FaultyFs, options: &DbOptions, want: &Content, context: &str) {
+    let db = open_with(fs, options.clone()).unwrap_or_else(|error| panic!("{context}: {error}"));
+    assert_eq!(&content(&db), want, "{context}");
+    write(&db, &[("after", 20_000, 1.0), ("row0", 20_000, 2.0)]).unwrap();
+    drop(db);
+    let db = open_with(&fs.after_kill(), options.clone()).unwrap();
+    let mut want = want.clone();
+    want.entry("after".to_owned()).or_default().insert(20_000, 1f64.to_bits());
+    want.entry("row0".to_owned()).or_default().insert(20_000, 2f64.to_bits());
+    assert_eq!(content(&db), want, "{context}, written on");
+    assert!(db.replay_progress().done);
+}
+
+#[test]
+fn any_operation_may_fail() {
+    for sync in [false, true] {
+        let options = small(sync);
+        let fs = FaultyFs::new();
+        let want = live(&fs, &options);
+        assert_eq!(want.len(), 7);
+        let operations = fs.operations();
+        assert!(operations > 40, "{operations}");
+        for at in 0..operations {
+            for (kind, times) in [(FaultKind::Io, 1), (FaultKind::NoSpace, 1), (FaultKind::NoSpace, 7)] {
+                let context = format!("{kind:?} × {times} at operation {at} of {operations}, sync {sync}");
+                let fs = FaultyFs::new();
+                fs.fail_at(Some(Fault { at, times, kind }));
+                let want = live(&fs, &options);
+                fs.fail_at(None);
+                survives(&fs.after_kill(), &options, &want, &context);
+                if sync && times == 1 {
+                    for keep in [0, 100, 255] {
+                        survives(
+                            &fs.lose_power(keep),
+                            &options,
+                            &want,
+                            &format!("{context}, power lost, {keep}"),
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn opening_may_fail_anywhere_and_works_the_next_time() {
+    let options = small(false);
+    let fs = FaultyFs::new();
+    let want = live(&fs, &options);
+    // A torn record and an unfinished checkpoint, so that opening has something to mend.
+    let last = fs.paths().into_iter().rfind(|path| path.starts_with("/data/wal")).unwrap();
+    let mut bytes = fs.read(&last).unwrap();
+    bytes.extend_from_slice(&[40, 0, 0, 0, 1, 9]);
+    fs.write(&last, bytes);
+    fs.write(Path::new("/data/checkpoint.00000099.tmp"), vec![1, 2, 3]);
+    for at in 0..20 {
+        let fs = fs.after_kill();
+        fs.fail_at(Some(Fault { at, times: 1, kind: FaultKind::Io }));
+        let _ = open_with(&fs, options.clone());
+        fs.fail_at(None);
+        survives(&fs.after_kill(), &options, &want, &format!("operation {at} of opening"));
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_and_leaves_nothing_behind() {
+    let fs = FaultyFs::new();
+    let db = open(&fs);
+    write(&db, &[("a", 1000, 1.0)]).unwrap();
+    fs.fail_at(Some(Fault { at: fs.operations(), times: 1_000_000, kind: FaultKind::NoSpace }));
+    for _ in 0..3 {
+        let refused = write(&db, &[("a", 2000, 2.0), ("b", 2000, 2.0)]).unwrap_err();
+        assert!(matches!(refused, StorageError::Io { .. }), "{refused}");
+        assert_eq!(content(&db).len(), 1);
+    }
+    fs.fail_at(None);
+    // The series that was refused is introduced to the log again, at the same time with another value.
+    write(&db, &[("b", 2000, 3.0)]).unwrap();
+    let want = content(&db);
+    assert_eq!(want["b"][&2000], 3f64.to_bits());
+    assert_eq!(want["a"].len(), 1);
+    assert_eq!(content(&open(&fs.after_kill())), want);
+}
+
+/// Segments 1 with three commits, closed.
+fn three_commits() -> (FaultyFs, Vec<usize>) {
+    let fs = FaultyFs::new();
+    let db = open(&fs);
+    let mut ends = Vec::new();
+    for (index, name) in ["a", "b", "c"].iter().enumerate() {
+        write(&db, &[(name, 1000 + index as i64, 1.5), ("all", 1000 + index as i64, 1.0)]).unwrap();
+        ends.push(fs.read(&segment(1)).unwrap().len());
+    }
+    db.close().unwrap();
+    (fs, ends)
+}
+
+fn counter(registry: &prometheus::Registry, name: &str) -> u64 {
+    let families = registry.gather();
+    let family = families.iter().find(|family| family.name() == name).unwrap();
+    family.get_metric()[0].get_counter().get_value() as u64
+}
+
+fn open_counted(fs: &FaultyFs) -> (std::sync::Arc<tsdb::Db>, u64, u64) {
+    let registry = prometheus::Registry::new();
+    let db = tsdb::Db::open(options(), &registry, std::sync::Arc::new(fs.clone())).unwrap();
+    let torn = counter(&registry, "nilometer_tsdb_wal_torn_tails_total");
+    (db, torn, counter(&registry, "prometheus_tsdb_wal_corruptions_total"))
+}
+
+#[test]
+fn a_torn_tail_is_cut_at_every_byte() {
+    let (fs, ends) = three_commits();
+    let bytes = fs.read(&segment(1)).unwrap();
+    assert_eq!(bytes.len(), ends[2]);
+    for len in ends[1]..ends[2] {
+        let fs = fs.after_kill();
+        fs.write(&segment(1), bytes[..len].to_vec());
+        let (db, torn, corrupt) = open_counted(&fs);
+        let content = content(&db);
+        assert_eq!(content.keys().collect::<Vec<_>>(), ["a", "all", "b"], "{len}");
+        assert_eq!(content["all"].len(), 2);
+        assert_eq!((torn, corrupt), (u64::from(len > ends[1]), 0), "{len}");
+        assert_eq!(fs.read(&segment(1)).unwrap().len(), ends[1]);
+        write(&db, &[("d", 2000, 1.0)]).unwrap();
+        assert_eq!(common::content(&open(&fs.after_kill())).len(), 4, "{len}");
+    }
+}
+
+#[test]
+fn flipped_bits_are_found_counted_and_kept() {
+    let (fs, ends) = three_commits();
+    let bytes = fs.read(&segment(1)).unwrap();
+    for at in 0..bytes.len() {
+        for bit in [0, 6] {
+            let fs = fs.after_kill();
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 1 << bit;
+            fs.write(&segment(1), flipped.clone());
+            // Behind the damage: a segment that rests on it.
+            fs.write(&segment(2), fs.read(&segment(1)).unwrap());
+            let (db, torn, corrupt) = open_counted(&fs);
+            let sound = ends.iter().filter(|end| **end <= at).count();
+            let names = if at < 28 { 0 } else { sound };
+            let content = content(&db);
+            assert_eq!(content.len(), if names == 0 { 0 } else { names + 1 }, "byte {at}, bit {bit}");
+            assert!(torn + corrupt >= 1);
+            assert!(corrupt >= 1, "byte {at}: not the last segment, so it is no torn tail");
+            let aside = fs.read(Path::new("/data/wal/00000001.corrupt")).unwrap();
+            assert_eq!(aside, flipped, "the damaged bytes are kept");
+            assert!(fs.read(Path::new("/data/wal/00000002.corrupt")).is_some());
+            write(&db, &[("d", 2000, 1.0)]).unwrap();
+            let again = common::content(&open(&fs.after_kill()));
+            assert_eq!(again, common::content(&db));
+        }
+    }
+}
+
+#[test]
+fn an_unknown_version_is_named_and_nothing_touched() {
+    let (fs, _) = three_commits();
+    let mut bytes = fs.read(&segment(1)).unwrap();
+    bytes[4] = 2;
+    let crc = crc32c::crc32c(&bytes[..24]);
+    bytes[24..28].copy_from_slice(&crc.to_le_bytes());
+    fs.write(&segment(1), bytes.clone());
+    let error = open_with(&fs, options()).unwrap_err().to_string();
+    assert!(error.contains("version 2") && error.contains("00000001"), "{error}");
+    assert_eq!(fs.read(&segment(1)).unwrap(), bytes);
+}
+
+#[test]
+fn a_damaged_checkpoint_costs_what_was_damaged_and_is_kept() {
+    let fs = FaultyFs::new();
+    let db = open(&fs);
+    // Incompressible names, so that the series need several records.
+    for index in 0..400u64 {
+        let noise = |i: u64| {
+            index.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(i).wrapping_mul(0xbf58_476d_1ce4_e5b9)
+        };
+        let name: String = (0..120).map(|i| format!("{:016x}", noise(i))).collect();
+        write(&db, &[(&name, 1000, 1.0)]).unwrap();
+    }
+    db.checkpoint().unwrap();
+    write(&db, &[("tail", 2000, 1.0)]).unwrap();
+    let path = Path::new("/data/checkpoint.00000002");
+    let mut bytes = fs.read(path).unwrap();
+    assert!(fs.read(&segment(1)).is_none(), "covered segments are removed");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs.write(path, bytes.clone());
+    let (db, _, corrupt) = open_counted(&fs.after_kill());
+    let left = content(&db).len();
+    assert!(corrupt >= 1 && left > 100 && left < 401, "{left}");
+    assert!(content(&db).contains_key("tail"));
+    drop(db);
+    let fs = fs.after_kill();
+    let db = open(&fs);
+    let want = content(&db);
+    db.maintain(3000).unwrap();
+    assert_eq!(fs.read(Path::new("/data/checkpoint.00000002.corrupt")).unwrap(), bytes);
+    assert_eq!(content(&open(&fs.after_kill())), want, "the new checkpoint has the rest");
+}
+
+#[test]
+fn a_directory_has_one_master_and_knows_how_it_was_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let real = || -> std::sync::Arc<dyn tsdb::fs::FileSystem> { std::sync::Arc::new(tsdb::fs::RealFs) };
+    let mut options = options();
+    options.dir = dir.path().to_owned();
+    let clean = |registry: &prometheus::Registry| {
+        let families = registry.gather();
+        let family = families.iter().find(|family| family.name() == "prometheus_tsdb_clean_start").unwrap();
+        family.get_metric()[0].get_gauge().get_value()
+    };
+    let registry = prometheus::Registry::new();
+    let db = tsdb::Db::open(options.clone(), &registry, real()).unwrap();
+    assert_eq!(clean(&registry), 1.0);
+    write(&db, &[("a", 1000, -0.0)]).unwrap();
+    let refused =
+        tsdb::Db::open(options.clone(), &prometheus::Registry::new(), real()).unwrap_err().to_string();
+    let pid = std::process::id().to_string();
+    assert!(refused.contains(&pid) && refused.contains(dir.path().to_str().unwrap()), "{refused}");
+    drop(db);
+    let registry = prometheus::Registry::new();
+    let db = tsdb::Db::open(options.clone(), &registry, real()).unwrap();
+    assert_eq!(clean(&registry), 0.0);
+    assert_eq!(content(&db)["a"][&1000], (-0.0f64).to_bits());
+    db.checkpoint().unwrap();
+    db.close().unwrap();
+    assert!(write(&db, &[("a", 2000, 1.0)]).is_err(), "closed");
+    let registry = prometheus::Registry::new();
+    let db = tsdb::Db::open(options, &registry, real()).unwrap();
+    assert_eq!(clean(&registry), 1.0);
+    assert_eq!(content(&db)["a"].len(), 1);
+}
