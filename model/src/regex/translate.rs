@@ -160,7 +160,7 @@ impl<'a> Translator<'a> {
         if !self.rest.starts_with("(?") {
             self.skip(1);
             self.out.push('(');
-        } else if self.rest.starts_with("(?P<") || self.rest.starts_with("(?<") {
+        } else if self.begins("(?P<") || self.begins("(?<") {
             self.named_group()?;
         } else if !self.flags()? {
             // Only flags: what stood before can still be repeated.
@@ -169,6 +169,11 @@ impl<'a> Translator<'a> {
         self.groups.push(Group { start, product: 1 });
         self.atom = None;
         Ok(())
+    }
+
+    /// Whether a named group begins here; one without a name's first letter is none to Go.
+    fn begins(&self, head: &str) -> bool {
+        self.rest.len() > head.len() && self.rest.starts_with(head)
     }
 
     fn named_group(&mut self) -> Translation {
@@ -365,9 +370,9 @@ impl<'a> Translator<'a> {
         };
         let first = next(self)?;
         if first != '{' {
-            let high = first.to_digit(16)?;
-            let low = next(self)?.to_digit(16)?;
-            return char::from_u32(high * 16 + low);
+            // Go reads both before it judges, which shows in the error.
+            let second = next(self)?;
+            return char::from_u32(first.to_digit(16)? * 16 + second.to_digit(16)?);
         }
         let mut value = None;
         loop {
