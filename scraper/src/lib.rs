@@ -20,6 +20,8 @@ mod fake_store;
 mod http;
 pub mod loopback;
 mod manager;
+#[cfg(test)]
+mod manager_tests;
 pub mod metrics;
 mod pool;
 mod scrape_loop;

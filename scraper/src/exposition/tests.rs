@@ -1,12 +1,17 @@
 //! What pages are accepted, what becomes of them, and that no input breaks the parser. The table of verdicts was
 //! recorded from Prometheus 3.5.3 (one page a target, `up` and `scrape_samples_scraped` read back).
 
+#![expect(clippy::indexing_slicing, reason = "a test that fails here has failed")]
+
 use super::*;
 use model::sample::NORMAL_NAN_BITS;
 use proptest::prelude::*;
 
-/// Samples of a page as `(text, value, t)`, and the error that ended it.
-fn read(page: &[u8], format: Format) -> (Vec<(String, f64, Option<i64>)>, Option<ParseError>) {
+/// Series text, value, time.
+type Row = (String, f64, Option<i64>);
+
+/// Samples of a page, and the error that ended it.
+fn read(page: &[u8], format: Format) -> (Vec<Row>, Option<ParseError>) {
     let mut parser = Parser::new(page, format);
     let mut samples = Vec::new();
     while let Some(entry) = parser.next() {
