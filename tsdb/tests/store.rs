@@ -1,0 +1,383 @@
+//! The store through its traits: kinds of samples, labels, exemplars, metadata, retention, churn, concurrency.
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use common::{content, open, open_with, options, series, write};
+use model::histogram::{CounterResetHint, FloatHistogram, Histogram, Span};
+use model::labels::Labels;
+use model::matcher::{MatchOp, Matcher};
+use model::sample::{SampleValue, TimeRange, is_stale_nan, stale_nan};
+use model::storage::{
+    Append, AppendError, AppendOptions, AppendSample, ExemplarQueryable, LabelHints, Queryable, Row,
+    SelectHints, SeriesColumns, StorageAdmin,
+};
+use model::{Exemplar, Metadata, MetricKind};
+use tsdb::Db;
+use tsdb::fs::FaultyFs;
+
+const DAY: i64 = 86_400_000;
+
+fn read(db: &Db, name: &str) -> SeriesColumns {
+    let querier = db.querier(TimeRange::ALL).unwrap();
+    let set = querier.select(&[Matcher::equal("__name__", name)], &SelectHints::default()).unwrap();
+    assert_eq!(set.len(), 1, "{name}");
+    let mut columns = SeriesColumns::default();
+    set.read(0, &mut columns).unwrap();
+    columns
+}
+
+fn histogram(count: u64) -> Histogram {
+    Histogram {
+        counter_reset_hint: CounterResetHint::NotCounterReset,
+        schema: 1,
+        zero_threshold: 0.001,
+        zero_count: 1,
+        count,
+        sum: 2.5,
+        positive_spans: vec![Span { offset: 0, length: 2 }],
+        positive_buckets: vec![(count - 1) as i64, 1 - count as i64],
+        ..Histogram::default()
+    }
+}
+
+#[test]
+fn histograms_of_both_kinds_come_back_as_floats_after_any_restart() {
+    let fs = FaultyFs::new();
+    let db = open(&fs);
+    let mut want = Vec::new();
+    for i in 0..150u64 {
+        let integer = Arc::new(histogram(i + 5));
+        let float =
+            Arc::new(FloatHistogram { sum: f64::from_bits(0x7ff8_0000_0000_1234), ..integer.to_float() });
+        let value = if i % 40 < 20 {
+            want.push(integer.to_float());
+            SampleValue::Histogram(integer)
+        } else {
+            want.push((*float).clone());
+            SampleValue::FloatHistogram(float)
+        };
+        let mut appender = db.appender(AppendOptions::default());
+        let sample = AppendSample { t: i as i64 * 1000, value, start: Some(-7) };
+        appender.append(None, &series("h"), sample.clone()).unwrap();
+        appender.append(None, &series("h"), sample).expect("the same again is fine");
+        appender.commit().unwrap();
+    }
+    let mut appender = db.appender(AppendOptions::default());
+    let broken = Histogram { count: 1, ..histogram(9) };
+    let broken = AppendSample { t: 200_000, value: SampleValue::Histogram(broken.into()), start: None };
+    assert_eq!(appender.append(None, &series("h"), broken), Err(AppendError::InvalidHistogram));
+    let float = AppendSample::float(149_000, 1.0);
+    assert_eq!(appender.append(None, &series("h"), float), Err(AppendError::Duplicate));
+    appender.append(None, &series("h"), AppendSample::float(200_000, stale_nan())).unwrap();
+    appender.commit().unwrap();
+    db.checkpoint().unwrap();
+    for db in [db, open(&fs.after_kill())] {
+        let columns = read(&db, "h");
+        assert!(columns.float_times.is_empty(), "the staleness marker of a histogram series is a histogram");
+        assert_eq!(columns.histogram_times.len(), 151);
+        assert!(is_stale_nan(columns.histograms[150].sum));
+        for (want, got) in want.iter().zip(&columns.histograms) {
+            assert_eq!(format!("{want:?}"), format!("{got:?}"));
+            assert_eq!(want.sum.to_bits(), got.sum.to_bits());
+        }
+        assert_eq!(columns.histogram_starts[..150], [-7; 150]);
+        assert_eq!(columns.histogram_starts[150], 0);
+    }
+}
+
+#[test]
+fn start_timestamps_are_kept_where_given() {
+    let fs = FaultyFs::new();
+    let db = open(&fs);
+    for (t, start) in [(10, Some(5)), (20, None), (30, Some(25))] {
+        let mut appender = db.appender(AppendOptions::default());
+        let sample = AppendSample { t, value: SampleValue::Float(1.0), start };
+        appender.append(None, &series("c"), sample).unwrap();
+        appender.commit().unwrap();
+    }
+    db.checkpoint().unwrap();
+    write(&db, &[("plain", 10, 1.0)]).unwrap();
+    for db in [db, open(&fs.after_kill())] {
+        assert_eq!(read(&db, "c").float_starts, [5, 0, 25]);
+        assert!(read(&db, "plain").float_starts.is_empty());
+    }
+}
+
+#[test]
+fn exemplars_and_metadata_survive() {
+    let fs = FaultyFs::new();
+    let mut options = options();
+    options.exemplars_max = 3;
+    let db = open_with(&fs, options.clone()).unwrap();
+    let mut appender = db.appender(AppendOptions::default());
+    let a = appender.append(None, &series("a"), AppendSample::float(100, 1.0)).unwrap();
+    let b = appender.append(None, &series("b"), AppendSample::float(100, 1.0)).unwrap();
+    let exemplar = |id: &str, t| Exemplar { labels: Labels::from_pairs([("trace_id", id)]), value: 0.5, t };
+    appender.append_exemplar(a, &exemplar("gone", Some(50))).unwrap();
+    appender.append_exemplar(b, &exemplar("x", Some(60))).unwrap();
+    appender.append_exemplar(a, &exemplar("y", Some(70))).unwrap();
+    appender.append_exemplar(a, &exemplar("z", None)).unwrap();
+    let metadata = Metadata { kind: MetricKind::Counter, unit: "s".into(), help: "What it is".into() };
+    appender.update_metadata(a, &metadata).unwrap();
+    appender.commit().unwrap();
+    let mut appender = db.appender(AppendOptions::default());
+    assert_eq!(appender.append_exemplar(a, &exemplar("late", Some(80))), Err(AppendError::InvalidExemplar));
+    appender.append_exemplar(a, &exemplar("z", Some(100))).expect("the same again is fine");
+    drop(appender);
+    let again = open_with(&fs.after_kill(), options.clone()).unwrap();
+    again.checkpoint().unwrap();
+    let checkpointed = open_with(&fs.after_kill(), options).unwrap();
+    for db in [db, again, checkpointed] {
+        let all = vec![Matcher::equal("job", "test")];
+        let found = db.exemplars(TimeRange::ALL, &[all.clone(), all.clone()]).unwrap();
+        let found: Vec<_> = found
+            .iter()
+            .map(|(labels, exemplars)| {
+                let ids: Vec<_> = exemplars.iter().map(|e| e.labels.value("trace_id")).collect();
+                (labels.metric_name(), ids)
+            })
+            .collect();
+        assert_eq!(found, [("a", vec!["y", "z"]), ("b", vec!["x"])]);
+        assert_eq!(db.exemplars(TimeRange::new(100, 100), &[all]).unwrap()[0].1[0].t, Some(100));
+        assert_eq!(db.metadata("a"), Some(metadata.clone()));
+        assert_eq!(db.all_metadata().len(), 1);
+    }
+}
+
+#[test]
+fn labels_with_matchers_limits_and_bounds_of_time() {
+    let db = open(&FaultyFs::new());
+    let mut appender = db.appender(AppendOptions::default());
+    for (name, pod, t) in [("m", "a", 1000), ("m", "b", 1000), ("n", "c", 1000), ("n", "", 5000)] {
+        let labels = Labels::from_pairs([("__name__", name), ("pod", pod)]);
+        appender.append(None, &labels, AppendSample::float(t, 1.0)).unwrap();
+    }
+    assert_eq!(appender.commit().unwrap().series_created, 4);
+    let querier = db.querier(TimeRange::ALL).unwrap();
+    let values = |name: &str, matchers: &[Matcher], limit| {
+        let list = querier.label_values(name, matchers, &LabelHints { limit }).unwrap();
+        (list.items, list.truncated)
+    };
+    assert_eq!(values("pod", &[], 0), (vec!["a".into(), "b".into(), "c".into()], false));
+    assert_eq!(values("pod", &[], 2), (vec!["a".into(), "b".into()], true));
+    assert_eq!(values("pod", &[Matcher::equal("__name__", "n")], 0), (vec!["c".into()], false));
+    assert_eq!(values("nothing", &[], 0), (vec![], false));
+    let no_pod = [Matcher::equal("pod", "")];
+    assert_eq!(querier.label_names(&no_pod, &LabelHints::default()).unwrap().items, ["__name__"]);
+    assert_eq!(querier.label_names(&[], &LabelHints::default()).unwrap().items, ["__name__", "pod"]);
+    let early = db.querier(TimeRange::new(0, 4000)).unwrap();
+    let n = [Matcher::equal("__name__", "n")];
+    assert_eq!(early.select(&n, &SelectHints::default()).unwrap().len(), 1, "no samples in time, no series");
+    let before = db.querier(TimeRange::new(0, 999)).unwrap();
+    assert!(before.label_values("pod", &[], &LabelHints::default()).unwrap().items.is_empty());
+    let hints = SelectHints { sorted: true, limit: 2, ..SelectHints::default() };
+    let any = [Matcher::new(MatchOp::Regex, "pod", ".*").unwrap()];
+    let set = querier.select(&any, &hints).unwrap();
+    let sorted: Vec<_> = (0..set.len()).map(|i| set.labels(i).value("pod").to_owned()).collect();
+    assert_eq!(sorted, ["a", "b"]);
+    let stats = db.head_stats(1);
+    assert_eq!((stats.series, stats.label_pairs), (4, 5));
+    assert_eq!(stats.series_by_metric, [("m".to_owned(), 2)]);
+    assert_eq!(stats.values_by_label, [("pod".to_owned(), 3)]);
+    assert_eq!(stats.range, Some(TimeRange::new(1000, 5000)));
+    assert_eq!(db.time_range(), stats.range);
+}
+
+#[test]
+fn bounds_and_limits_of_a_transaction() {
+    let mut options = options();
+    options.series_max = 2;
+    let db = open_with(&FaultyFs::new(), options).unwrap();
+    let mut appender = db.appender(AppendOptions { max_time: Some(500), ..AppendOptions::default() });
+    let mut append =
+        |name: &str, t| appender.append(None, &series(name), AppendSample::float(t, 1.0)).map(|_| ());
+    assert_eq!(append("a", 501), Err(AppendError::OutOfBounds));
+    assert_eq!(append("a", -10 * DAY), Ok(()), "an empty store takes any time");
+    assert_eq!(append("b", 500), Ok(()));
+    assert_eq!(append("c", 1), Err(AppendError::SeriesLimit));
+    let none = AppendSample::float(1, 1.0);
+    assert_eq!(appender.append(None, &Labels::empty(), none.clone()), Err(AppendError::InvalidLabels));
+    let unknown = Some(model::storage::SeriesRef(99));
+    assert_eq!(appender.append(unknown, &Labels::empty(), none.clone()), Err(AppendError::UnknownSeries));
+    assert!(appender.append(unknown, &series("a"), none).is_ok(), "labels help an old reference");
+    appender.commit().unwrap();
+    let row = Row { layout: model::storage::LayoutRef(77), t: 1, values: &[1.0] };
+    let mut appender = db.appender(AppendOptions::default());
+    assert_eq!(appender.append_row(&row).error, Some(AppendError::UnknownSeries));
+}
+
+#[test]
+fn times_near_1970_with_a_window_of_a_century() {
+    let mut options = options();
+    options.out_of_order_window_ms = 100 * 365 * DAY;
+    options.retention = Duration::from_secs(100 * 365 * 86_400);
+    let fs = FaultyFs::new();
+    let db = open_with(&fs, options.clone()).unwrap();
+    for t in (0..500).rev().chain(500..3000).chain(-300..0) {
+        write(&db, &[("x", t * 60_000, t as f64)]).unwrap();
+    }
+    db.maintain(1_790_000_000_000).unwrap();
+    db.checkpoint().unwrap();
+    for db in [db, open_with(&fs.after_kill(), options).unwrap()] {
+        let columns = read(&db, "x");
+        assert_eq!(columns.float_times.len(), 3300);
+        assert!(columns.float_times.iter().zip(&columns.float_values).all(|(t, v)| *t == *v as i64 * 60_000));
+    }
+}
+
+#[test]
+fn retention_hides_and_drops_but_not_under_a_reader_nor_by_a_jumping_clock() {
+    let mut options = options();
+    options.retention = Duration::from_secs(2 * 86_400);
+    let fs = FaultyFs::new();
+    let db = open_with(&fs, options.clone()).unwrap();
+    for hour in 0..72 {
+        write(&db, &[("x", hour * 3_600_000, 1.0)]).unwrap();
+        if hour < 3 {
+            write(&db, &[("short", hour * 3_600_000, 1.0)]).unwrap();
+        }
+    }
+    let newest = 71 * 3_600_000;
+    let old = db.querier(TimeRange::ALL).unwrap();
+    let before = common::content_of(&*old, TimeRange::ALL);
+    // A clock a year ahead counts no more than the newest sample.
+    let mut now = newest + 365 * DAY;
+    db.maintain(now).unwrap();
+    assert_eq!(read(&db, "x").float_times[0], newest - 2 * DAY);
+    assert_eq!(common::content_of(&*old, TimeRange::ALL), before, "an open view keeps what it saw");
+    assert_eq!(db.head_stats(9).series, 2);
+    drop(old);
+    for _ in 0..4 {
+        now += 61_000;
+        db.maintain(now).unwrap();
+    }
+    assert_eq!(db.head_stats(9).series, 1, "a series without samples leaves");
+    assert!(db.time_range().unwrap().min >= newest - 2 * DAY);
+    assert_eq!(content(&db).len(), 1);
+    let labels = db.querier(TimeRange::ALL).unwrap().label_values("__name__", &[], &LabelHints::default());
+    assert_eq!(labels.unwrap().items, ["x"]);
+    // It may come back, as another one.
+    write(&db, &[("short", newest, 2.0)]).unwrap();
+    let want = content(&db);
+    assert_eq!(want["short"].len(), 1);
+    let again = open_with(&fs.after_kill(), options).unwrap();
+    again.maintain(newest).unwrap();
+    assert_eq!(content(&again), want);
+}
+
+#[test]
+fn churn_leaves_nothing_behind() {
+    let mut options = options();
+    options.retention = Duration::from_secs(3600);
+    let db = open_with(&FaultyFs::new(), options).unwrap();
+    let mut now = 0;
+    for round in 0..60i64 {
+        let mut appender = db.appender(AppendOptions::default());
+        let layout = appender.open_layout();
+        for i in 0..50 {
+            let labels = Labels::from_pairs([("__name__", "m"), ("pod", &format!("{round}-{i}"))]);
+            appender.extend_layout(layout, &labels).unwrap();
+        }
+        now = round * 300_000;
+        appender.append_row(&Row { layout, t: now, values: &[1.0; 50] });
+        appender.close_layout(layout);
+        appender.commit().unwrap();
+        db.maintain(now).unwrap();
+    }
+    let stats = db.head_stats(5);
+    // An hour, what waits for the next two sweeps, and the pairs of those alone.
+    assert!(stats.series <= 50 * 18, "{}", stats.series);
+    assert!(stats.label_pairs <= stats.series + 1);
+    assert!(stats.chunks <= stats.series);
+    assert!(db.time_range().unwrap().min >= now - 3_600_000);
+}
+
+#[test]
+fn an_idle_layout_lets_its_samples_go_and_goes_on() {
+    let mut options = options();
+    options.retention = Duration::from_secs(6 * 3600);
+    let db = open_with(&FaultyFs::new(), options).unwrap();
+    let mut appender = db.appender(AppendOptions::default());
+    let layout = appender.open_layout();
+    appender.extend_layout(layout, &series("idle")).unwrap();
+    appender.append_row(&Row { layout, t: 0, values: &[1.0] });
+    appender.commit().unwrap();
+    for hour in 1..10 {
+        write(&db, &[("busy", hour * 3_600_000, 1.0)]).unwrap();
+        db.maintain(hour * 3_600_000).unwrap();
+    }
+    assert_eq!(content(&db).len(), 1);
+    let mut appender = db.appender(AppendOptions::default());
+    let outcome = appender.append_row(&Row { layout, t: 9 * 3_600_000, values: &[2.0] });
+    assert_eq!((outcome.appended, outcome.refused), (1, vec![]));
+    appender.commit().unwrap();
+    assert_eq!(read(&db, "idle").float_values, [2.0]);
+}
+
+/// Writers, readers, upkeep and checkpoints at once: every view is whole commits, always.
+#[test]
+fn readers_see_whole_commits_while_everybody_works() {
+    let db = open(&FaultyFs::new());
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for writer in 0..2i64 {
+            let db = &db;
+            scope.spawn(move || {
+                let mut layout = None;
+                for round in 0..400i64 {
+                    let mut appender = db.appender(AppendOptions::default());
+                    let layout = *layout.get_or_insert_with(|| {
+                        let layout = appender.open_layout();
+                        for i in 0..3 {
+                            appender.extend_layout(layout, &series(&format!("row{writer}-{i}"))).unwrap();
+                        }
+                        layout
+                    });
+                    appender.append_row(&Row { layout, t: round * 10, values: &[round as f64; 3] });
+                    let labels = series(&format!("single{writer}"));
+                    appender.append(None, &labels, AppendSample::float(round * 10, round as f64)).unwrap();
+                    appender.commit().unwrap();
+                }
+            });
+        }
+        let reader = |matcher: Matcher| {
+            let (db, done) = (&db, &done);
+            move || {
+                let mut columns = SeriesColumns::default();
+                let mut looks = 0;
+                while !done.load(Ordering::Relaxed) || looks == 0 {
+                    let view = db.querier(TimeRange::ALL).unwrap();
+                    let set = view.select(std::slice::from_ref(&matcher), &SelectHints::default()).unwrap();
+                    let mut lengths = Vec::new();
+                    for index in 0..set.len() {
+                        set.read(index, &mut columns).unwrap();
+                        assert!(columns.float_times.windows(2).all(|pair| pair[0] + 10 == pair[1]));
+                        lengths.push(columns.len());
+                    }
+                    lengths.dedup();
+                    assert!(lengths.len() <= 1, "half a commit: {lengths:?}");
+                    looks += 1;
+                }
+            }
+        };
+        let readers = [0, 1].map(|writer| {
+            let regex = format!("(row|single){writer}.*");
+            scope.spawn(reader(Matcher::new(MatchOp::Regex, "__name__", regex).unwrap()))
+        });
+        for round in 0..5 {
+            db.maintain(round * 100_000).unwrap();
+            db.checkpoint().unwrap();
+        }
+        while content(&db).values().map(std::collections::BTreeMap::len).sum::<usize>() < 8 * 400 {
+            std::thread::yield_now();
+        }
+        done.store(true, Ordering::Relaxed);
+        for reader in readers {
+            reader.join().unwrap();
+        }
+    });
+}
