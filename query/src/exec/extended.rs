@@ -236,7 +236,10 @@ fn histogram_rate(
             }
             previous = histogram;
         }
-        let right_resets = if right_between || left_between && from >= to {
+        // A last sample within the window was looked at already.
+        let right_resets = if times[last] < window.end {
+            false
+        } else if right_between || left_between && from >= to {
             unhinted(&right).is_reset_after(previous)
         } else {
             first != last && right.is_reset_after(previous)

@@ -159,8 +159,11 @@ fn build<'q>(
     }
     let noted = members.iter().map(|_| AtomicU32::new(0)).collect();
     let steps = inner.steps;
+    let labelled = wanted.iter().any(|wanted| wanted.label.is_some());
     let histograms = Histograms { state, inner, members, wanted, places, noted };
-    drop_names(state, Stream::new(steps, heads, histograms), false)
+    let stream = drop_names(state, Stream::new(steps, heads, histograms), false)?;
+    // The label of quantiles may take the place of one that told histograms apart.
+    if labelled { stream.merge_equal(state, false) } else { Ok(stream) }
 }
 
 /// `le` as Go's `ParseFloat` takes it; NaN is no bound.

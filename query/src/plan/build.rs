@@ -504,7 +504,7 @@ impl Builder<'_> {
             quantiles,
             label,
             native_span: arg(call, 0)?.span,
-            classic_span: arg(call, 1)?.span,
+            classic_span: expr.span,
         };
         Ok(Planned { plan: VectorPlan::Quantiles(Box::new(plan)), invariant })
     }

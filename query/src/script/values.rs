@@ -81,10 +81,7 @@ fn repeat(text: &str) -> Result<usize, String> {
 /// `0+10x5` → (`0+10`, 5)
 pub(super) fn split_repeat(item: &str) -> Result<(&str, Option<usize>), String> {
     match item.rfind('x') {
-        // `0x1f` is a number.
-        Some(at) if at > 0 && !(at == 1 && item.starts_with('0')) => {
-            Ok((&item[..at], Some(repeat(&item[at..])?)))
-        }
+        Some(at) if at > 0 => Ok((&item[..at], Some(repeat(&item[at..])?))),
         _ => Ok((item, None)),
     }
 }
