@@ -20,6 +20,9 @@ pub enum ScrapeError {
         /// What happened.
         source: NetError,
     },
+    /// The target closed the connection before the page was complete.
+    #[error("unexpected EOF")]
+    UnexpectedEof,
     /// The target's address, scheme or path make no URL.
     #[error("invalid target url {0:?}: {1}")]
     Url(String, String),

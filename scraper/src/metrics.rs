@@ -1,7 +1,7 @@
 //! Our own metrics about scraping and discovery, under Prometheus' names.
 //!
 //! `prometheus_target_interval_length_seconds` and `prometheus_target_sync_length_seconds` are summaries there; the
-//! client library has none, so [`Summaries`] keeps the last observations of each label value and computes quantiles
+//! client library has none, so `Summaries` keeps the last observations of each label value and computes quantiles
 //! when asked.
 
 use std::collections::{HashMap, VecDeque};

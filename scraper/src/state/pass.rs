@@ -428,7 +428,10 @@ impl Pass<'_> {
             self.state.series.track(place, iteration);
             return Ok(true);
         }
-        let result = if at > self.max_time {
+        // The row goes to the store last, but this line came later than the one in the row: it counts as later.
+        let result = if t.is_some() && at <= self.t && self.state.series.is_in_row(place, iteration) {
+            Err(AppendError::OutOfOrder)
+        } else if at > self.max_time {
             Err(AppendError::OutOfBounds)
         } else {
             self.state.series.append_single(self.app, place, at, sample.value)
@@ -438,7 +441,10 @@ impl Pass<'_> {
                 if t.is_none() || self.config.track_timestamps_staleness {
                     self.state.series.track(place, iteration);
                 }
-                if let Some(exemplar) = &sample.exemplar {
+                if let Some(exemplar) = &sample.exemplar
+                    && (exemplar.t.is_some()
+                        || !self.state.series.is_last_exemplar(place, exemplar.labels, exemplar.value))
+                {
                     let exemplar = Exemplar {
                         labels: decode_exemplar(exemplar.labels),
                         value: exemplar.value,

@@ -28,6 +28,8 @@ pub(super) struct Series {
     in_row: u64,
     /// Lines that mean it.
     lines: u32,
+    /// The last exemplar without a time of its own: the same one is not stored at each scrape again.
+    pub(super) last_exemplar: Option<Box<(Box<[u8]>, u64)>>,
 }
 
 /// The series of a target.
@@ -64,8 +66,15 @@ impl SeriesTable {
         if let Some(place) = self.by_labels.get(labels) {
             return Some(*place);
         }
-        let series =
-            Series { labels: labels.clone(), slot: None, reference: None, tracked: 0, in_row: 0, lines: 0 };
+        let series = Series {
+            labels: labels.clone(),
+            slot: None,
+            reference: None,
+            tracked: 0,
+            in_row: 0,
+            lines: 0,
+            last_exemplar: None,
+        };
         let place = match self.free.pop() {
             Some(place) => {
                 self.series[place as usize] = Some(series);
@@ -79,6 +88,16 @@ impl SeriesTable {
         };
         self.by_labels.insert(labels.clone(), place);
         Some(place)
+    }
+
+    /// Whether an exemplar without a time is the one that came last; remembers it if not.
+    pub(super) fn is_last_exemplar(&mut self, place: u32, labels: &[u8], value: f64) -> bool {
+        let last = &mut self.get_mut(place).last_exemplar;
+        if last.as_ref().is_some_and(|last| last.0.as_ref() == labels && last.1 == value.to_bits()) {
+            return true;
+        }
+        *last = Some(Box::new((labels.into(), value.to_bits())));
+        false
     }
 
     /// One more line means the series.

@@ -266,11 +266,24 @@ fn exemplars_are_stored_with_the_time_of_the_sample() {
     assert_eq!(bench.scrape_as(page, Format::OpenMetrics), "1 2 2 2");
     assert_eq!(bench.scrape_as(page, Format::OpenMetrics), "1 2 2 0");
     let exemplars = bench.store.exemplars();
-    assert_eq!(exemplars[1].1.t, Some(bench.t));
-    assert_eq!(exemplars[1].1.labels.to_string(), r#"{id="x"}"#);
+    assert_eq!(exemplars.len(), 1, "the same exemplar without time is stored once");
+    assert_eq!(exemplars[0].1.t, Some(bench.t - 1000));
+    assert_eq!(exemplars[0].1.labels.to_string(), r#"{id="x"}"#);
     assert_eq!(bench.store.values("a_total"), ["1", "1"]);
+    let page = "# TYPE a counter\na_total 1 # {id=\"x\"} 0.5 7.25\nb 1\n# EOF\n";
+    assert_eq!(bench.scrape_as(page, Format::OpenMetrics), "1 2 2 0");
+    assert_eq!(bench.store.exemplars()[1].1.t, Some(7250));
     assert_eq!(bench.scrape_as("# EOF\n", Format::OpenMetrics), "1 0 0 0");
-    assert_eq!(bench.store.values("a_total"), ["1", "1", "S"]);
+    assert_eq!(bench.store.values("a_total"), ["1", "1", "1", "S"]);
+}
+
+#[test]
+fn an_older_sample_of_a_series_that_came_without_time_is_out_of_order() {
+    let mut bench = Bench::new();
+    let page = format!("a 1\na 2 {}\n", bench.t - 5);
+    let stored = bench.store(&Input::Page(page.as_bytes(), Format::Text), None);
+    assert_eq!((stored.counts.total, stored.counts.added, stored.counts.out_of_order), (2, 2, 1));
+    assert_eq!(bench.store.values("a"), ["1"]);
 }
 
 #[test]
