@@ -13,6 +13,7 @@ use model::{AlertSink, Clock, Labels, Matcher};
 use parking_lot::RwLock;
 use prometheus::Registry;
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
@@ -28,7 +29,7 @@ use crate::inhibit::Inhibitor;
 use crate::metrics::Metrics;
 use crate::nflog::{IntegrationKey, NotificationLog};
 use crate::notify::{IntegrationFactory, StandardIntegrations};
-use crate::pipeline::{Alone, Cluster, IntegrationSlot, Pipeline};
+use crate::pipeline::{ATTEMPTS_MAX, Alone, Cluster, IntegrationSlot, Pipeline};
 use crate::provider::{AlertLimits, Provider};
 use crate::random::Random;
 use crate::silence::{SilenceError, SilenceLimits, SilenceRequest, Silences};
@@ -686,7 +687,9 @@ impl Parts<'_> {
                 StartError::Integration { receiver: receiver.name.clone(), kind, reason }
             })?;
             let key = IntegrationKey { receiver: receiver.name.clone(), kind: kind.to_owned(), index };
-            slots.push(Arc::new(IntegrationSlot { key, send_resolved: config.send_resolved(), integration }));
+            let permits = Semaphore::new(ATTEMPTS_MAX);
+            let send_resolved = config.send_resolved();
+            slots.push(Arc::new(IntegrationSlot { key, send_resolved, integration, permits }));
         }
         Ok(slots)
     }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, join_all};
 use model::{Clock, Labels, Timestamp};
 use net::backoff::{Backoff, BackoffPolicy};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
@@ -57,7 +58,13 @@ pub(crate) struct IntegrationSlot {
     pub(crate) key: IntegrationKey,
     pub(crate) send_resolved: bool,
     pub(crate) integration: Box<dyn Integration>,
+    /// Of [`ATTEMPTS_MAX`]: one for each attempt under way.
+    pub(crate) permits: Semaphore,
 }
+
+/// Attempts of one integration at the same time: a thousand groups that are due together would otherwise open a
+/// thousand connections, which neither receivers nor file descriptors stand. More wait, within their flush.
+pub(crate) const ATTEMPTS_MAX: usize = 256;
 
 /// What a flush is about.
 #[derive(Debug)]
@@ -212,10 +219,15 @@ impl Pipeline {
         let mut last: Option<NotifyError> = None;
         loop {
             attempts += 1;
-            let started = Instant::now();
-            let result = tokio::select! {
+            let attempt = async {
+                // Never closed; if it were, an attempt without a permit is better than none.
+                let _permit = slot.permits.acquire().await;
+                let started = Instant::now();
+                (slot.integration.notify(notification).await, started.elapsed())
+            };
+            let (result, elapsed) = tokio::select! {
                 biased;
-                result = slot.integration.notify(notification) => result,
+                done = attempt => done,
                 () = tokio::time::sleep_until(flush.deadline) => {
                     return Err(Failure::ended(attempts, last, FailureReason::DeadlineExceeded));
                 }
@@ -223,7 +235,7 @@ impl Pipeline {
                     return Err(Failure::ended(attempts, last, FailureReason::Canceled));
                 }
             };
-            self.metrics.latency_seconds.with_label_values(&[kind]).observe(started.elapsed().as_secs_f64());
+            self.metrics.latency_seconds.with_label_values(&[kind]).observe(elapsed.as_secs_f64());
             self.metrics.requests.with_label_values(&[kind]).inc();
             let error = match result {
                 Ok(()) => {

@@ -762,3 +762,17 @@ async fn a_thousand_groups_are_flushed_in_time() {
     assert_eq!(world.metric("alertmanager_dispatcher_aggregation_groups", &[]), 1000.0);
     assert_eq!(world.alerts().len(), 10_000);
 }
+
+#[tokio::test(start_paused = true)]
+async fn attempts_of_one_integration_are_bounded_and_the_others_wait() {
+    let world = World::new(&yaml("", "")).await;
+    world.answer("a", Answer::Slow(1.0));
+    let specs: Vec<String> = (0..600).map(|g| format!("G{g}")).collect();
+    world.post(&specs.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut counts = Vec::new();
+    for second in [1.5, 2.5, 3.5, 4.5] {
+        world.at(second).await;
+        counts.push(world.sent().len());
+    }
+    assert_eq!(counts, [256, 256, 88, 0]);
+}
