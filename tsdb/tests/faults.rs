@@ -1,5 +1,6 @@
 //! A disk that fails at any operation, forgets, tears and flips bits: nothing that was acknowledged is lost, nothing that was
 //! refused appears, and work goes on when the disk does.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 mod common;
 

@@ -1,5 +1,6 @@
 //! The store against a plain map: appends by sample and by row, queries, views held open, checkpoints, kills and losses of
 //! power, in random order.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 mod common;
 

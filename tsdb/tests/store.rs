@@ -1,4 +1,5 @@
 //! The store through its traits: kinds of samples, labels, exemplars, metadata, retention, churn, concurrency.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 mod common;
 
