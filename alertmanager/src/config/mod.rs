@@ -7,6 +7,7 @@
 mod build;
 mod print;
 mod raw;
+mod receivers;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -10,11 +10,11 @@ use model::config::{PromDuration, SECRET_MASK};
 use net::http::RawHttpClientConfig;
 use serde_yaml::{Mapping, Value};
 
-use super::build::{DEFAULT_HTML, DEFAULT_SUBJECT, canonical_header};
 use super::raw::{
     RawAlertmanagerConfig, RawEmail, RawGlobal, RawInhibitRule, RawInterval, RawReceiver, RawRoute,
     RawTimeInterval, RawWebhook, Text,
 };
+use super::receivers::{DEFAULT_HTML, DEFAULT_SUBJECT, canonical_header};
 use crate::matchers::{self, MatcherMode};
 
 /// The configuration as YAML.
