@@ -1,9 +1,13 @@
 //! The log: to standard error, as text or JSON, from a level on.
 
 use clap::ValueEnum;
+use model::Clock as _;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::time::UtcTime;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
+
+use crate::clock::SystemClock;
 
 /// `--log.level`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -27,6 +31,16 @@ pub(crate) enum LogFormat {
     Json,
 }
 
+/// Times in RFC 3339, UTC, milliseconds.
+struct Utc;
+
+impl FormatTime for Utc {
+    fn format_time(&self, w: &mut Writer<'_>) -> std::fmt::Result {
+        let now = jiff::Timestamp::from_millisecond(SystemClock.now_ms()).unwrap_or_default();
+        write!(w, "{now:.3}")
+    }
+}
+
 /// Starts logging for the whole process.
 pub(crate) fn start(level: LogLevel, format: LogFormat) {
     let level = match level {
@@ -42,10 +56,8 @@ pub(crate) fn start(level: LogLevel, format: LogFormat) {
     for directive in quiet.iter().filter_map(|text| text.parse().ok()) {
         filter = filter.add_directive(directive);
     }
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_timer(UtcTime::rfc_3339());
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_timer(Utc);
     match format {
         LogFormat::Logfmt => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
         LogFormat::Json => builder.json().init(),

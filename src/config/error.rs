@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn broken_yaml_has_a_place_too() {
-        let error = serde_yaml::from_str::<Doc>("scrape_interval: [1\n").unwrap_err();
+        let error = serde_yaml::from_str::<Doc>("scrape_interval: 1s\n- x\n").unwrap_err();
         let text = FileError::from_yaml(Path::new("a.yml"), &error).to_string();
         assert!(text.starts_with("a.yml:2:1: "), "{text}");
         assert!(!text.contains("at line"), "{text}");

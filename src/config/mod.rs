@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alertmanager::config::{AlertmanagerConfig, BuildOptions, RawAlertmanagerConfig};
-use model::relabel::RelabelConfig;
+use model::relabel::{NameValidation, RelabelConfig};
 use model::{Clock, ConfigError, ConfigPath, Labels};
 use query::parse::ParseOptions;
 use query::rules::{GroupConfig, RuleFileContext};
@@ -194,7 +194,7 @@ impl Loader<'_> {
         let alert_relabel_configs = relabel
             .iter()
             .enumerate()
-            .filter_map(|(i, raw)| self.keep(raw.build(&relabel_path.index(i))))
+            .filter_map(|(i, raw)| self.keep(raw.build(&relabel_path.index(i), NameValidation::Utf8)))
             .collect();
         let alertmanager = self.alertmanager(raw.alertmanager);
         let storage = raw.storage.unwrap_or_default();

@@ -34,7 +34,7 @@ pub(crate) struct RawConfig {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct RawRuntime {
-    #[expect(dead_code, reason = "accepted so that files need no change; there is no Go runtime here")]
+    // accepted so that files need no change; there is no Go runtime here
     pub gogc: Option<i64>,
 }
 
@@ -60,9 +60,9 @@ pub(crate) struct RawStorage {
 pub(crate) struct RawTsdb {
     pub out_of_order_time_window: Option<PromDuration>,
     pub retention: Option<RawRetention>,
-    #[expect(dead_code, reason = "accepted; it tunes a compaction that is not built yet")]
+    // accepted; it tunes a compaction that is not built yet
     pub stale_series_compaction_threshold: Option<f64>,
-    #[expect(dead_code, reason = "accepted; chunk encodings here are our own")]
+    // accepted; chunk encodings here are our own
     pub chunk_encoding: Option<serde_yaml::Value>,
 }
 

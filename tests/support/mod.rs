@@ -1,11 +1,12 @@
 //! What end-to-end tests are made of: the built program in a directory of its own, real brokers beside it, sinks that
 //! write down what they are told. Loopback only; every process is ended by the one who started it.
-#![allow(dead_code, reason = "each test binary uses its part of this")]
+#![allow(dead_code, unreachable_pub, missing_docs, reason = "shared by test binaries that each use a part")]
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 pub mod http;
 pub mod nilometer;
 pub mod redis;
+pub mod remote_write;
 pub mod sinks;
 
 use std::net::TcpListener;

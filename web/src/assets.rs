@@ -9,7 +9,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use rust_embed::Embed;
 
 /// No script or style but our own files, no request to anybody else.
-const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; base-uri 'self'; object-src 'none'; frame-ancestors 'none'";
+const CONTENT_SECURITY_POLICY: &str =
+    "default-src 'self'; base-uri 'self'; object-src 'none'; frame-ancestors 'none'";
 
 #[derive(Embed)]
 #[folder = "ui/dist"]
@@ -20,7 +21,9 @@ pub fn index(prefix: &str, title: &str) -> Response<Body> {
     let Some(file) = Dist::get("index.html") else {
         return crate::envelope::text_response(StatusCode::NOT_FOUND, "this build has no user interface");
     };
-    let page = String::from_utf8_lossy(&file.data).replace("%NM_BASE%", prefix).replace("%NM_TITLE%", &html_escaped(title));
+    let page = String::from_utf8_lossy(&file.data)
+        .replace("%NM_BASE%", prefix)
+        .replace("%NM_TITLE%", &html_escaped(title));
     let mut response = Response::new(Body::from(page));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
@@ -111,7 +114,9 @@ mod tests {
         let response = index("/prom", "T");
         assert_eq!(response.status(), StatusCode::OK);
         assert_eq!(response.headers()["cache-control"], "no-cache");
-        assert!(response.headers()["content-security-policy"].to_str().unwrap().starts_with("default-src 'self'"));
+        assert!(
+            response.headers()["content-security-policy"].to_str().unwrap().starts_with("default-src 'self'")
+        );
     }
 
     #[test]

@@ -44,7 +44,11 @@ pub fn write_strings<'a>(out: &mut String, texts: impl IntoIterator<Item = &'a s
 }
 
 /// Writes a list with `write` for each item.
-pub fn write_list<T>(out: &mut String, items: impl IntoIterator<Item = T>, mut write: impl FnMut(&mut String, T)) {
+pub fn write_list<T>(
+    out: &mut String,
+    items: impl IntoIterator<Item = T>,
+    mut write: impl FnMut(&mut String, T),
+) {
     out.push('[');
     for (index, item) in items.into_iter().enumerate() {
         if index > 0 {
@@ -186,7 +190,11 @@ mod tests {
     fn objects_and_points_have_prometheus_form() {
         let mut out = String::new();
         let mut object = Object::begin(&mut out);
-        object.text("a", "x").raw("b", 1).labels("c", &Labels::from_pairs([("l", "v")])).number("d", f64::NAN);
+        object
+            .text("a", "x")
+            .raw("b", 1)
+            .labels("c", &Labels::from_pairs([("l", "v")]))
+            .number("d", f64::NAN);
         object.end();
         write_point(&mut out, 1_500, f64::INFINITY);
         assert_eq!(out, r#"{"a":"x","b":1,"c":{"l":"v"},"d":0}[1.500,"+Inf"]"#);

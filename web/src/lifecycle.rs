@@ -26,7 +26,9 @@ pub(crate) async fn reload(app: &App) -> Response<Body> {
     }
     match app.control.reload().await {
         Ok(()) => plain(StatusCode::OK, ""),
-        Err(error) => text_response(StatusCode::INTERNAL_SERVER_ERROR, &format!("failed to reload config: {error}")),
+        Err(error) => {
+            text_response(StatusCode::INTERNAL_SERVER_ERROR, &format!("failed to reload config: {error}"))
+        }
     }
 }
 

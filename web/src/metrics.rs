@@ -27,16 +27,25 @@ impl HttpMetrics {
                 &["code", "handler"],
             )?,
             durations: HistogramVec::new(
-                HistogramOpts::new("prometheus_http_request_duration_seconds", "Histogram of latencies for HTTP requests.")
-                    .buckets(vec![0.1, 0.2, 0.4, 1.0, 3.0, 8.0, 20.0, 60.0, 120.0]),
+                HistogramOpts::new(
+                    "prometheus_http_request_duration_seconds",
+                    "Histogram of latencies for HTTP requests.",
+                )
+                .buckets(vec![0.1, 0.2, 0.4, 1.0, 3.0, 8.0, 20.0, 60.0, 120.0]),
                 &["handler"],
             )?,
             sizes: HistogramVec::new(
-                HistogramOpts::new("prometheus_http_response_size_bytes", "Histogram of response size for HTTP requests.")
-                    .buckets(prometheus::exponential_buckets(100.0, 10.0, 8)?),
+                HistogramOpts::new(
+                    "prometheus_http_response_size_bytes",
+                    "Histogram of response size for HTTP requests.",
+                )
+                .buckets(prometheus::exponential_buckets(100.0, 10.0, 8)?),
                 &["handler"],
             )?,
-            ready: IntGauge::new("prometheus_ready", "Whether Prometheus startup was fully completed and the server is ready for normal operation.")?,
+            ready: IntGauge::new(
+                "prometheus_ready",
+                "Whether Prometheus startup was fully completed and the server is ready for normal operation.",
+            )?,
         };
         registry.register(Box::new(metrics.requests.clone()))?;
         registry.register(Box::new(metrics.durations.clone()))?;

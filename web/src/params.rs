@@ -30,7 +30,11 @@ impl Params {
 
     /// The first value of `name`; an empty one counts as not given.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str()).filter(|v| !v.is_empty())
+        self.pairs
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
+            .filter(|v| !v.is_empty())
     }
 
     /// All values of `name`.
@@ -43,7 +47,8 @@ impl Params {
     /// # Errors
     /// When the parameter is no time.
     pub fn time(&self, name: &str, default: Timestamp) -> Result<Timestamp, ApiError> {
-        self.get(name).map_or(Ok(default), |text| parse_time(text).map_err(|error| ApiError::parameter(name, error)))
+        self.get(name)
+            .map_or(Ok(default), |text| parse_time(text).map_err(|error| ApiError::parameter(name, error)))
     }
 
     /// A time that must be given.
@@ -80,7 +85,10 @@ impl Params {
     pub fn limit(&self, name: &str) -> Result<usize, ApiError> {
         let Some(text) = self.get(name) else { return Ok(0) };
         let number: i64 = text.parse().map_err(|_| {
-            ApiError::parameter(name, format!("strconv.Atoi: parsing {}: invalid syntax", crate::json::string(text)))
+            ApiError::parameter(
+                name,
+                format!("strconv.Atoi: parsing {}: invalid syntax", crate::json::string(text)),
+            )
         })?;
         usize::try_from(number).map_err(|_| ApiError::parameter(name, "limit must be non-negative"))
     }
@@ -139,9 +147,21 @@ fn millis(seconds: f64) -> Timestamp {
 fn is_rfc3339(text: &str) -> bool {
     let bytes = text.as_bytes();
     let shape = |index: usize, byte: u8| bytes.get(index) == Some(&byte);
-    let zone = text.ends_with('Z') || (text.len() >= 6 && text.is_char_boundary(text.len() - 3) && text[text.len() - 3..].starts_with(':'));
-    bytes.len() >= 20 && shape(4, b'-') && shape(7, b'-') && shape(10, b'T') && shape(13, b':') && shape(16, b':') && zone
+    let zone = text.ends_with('Z')
+        || (text.len() >= 6
+            && text.is_char_boundary(text.len() - 3)
+            && text[text.len() - 3..].starts_with(':'));
+    bytes.len() >= 20
+        && shape(4, b'-')
+        && shape(7, b'-')
+        && shape(10, b'T')
+        && shape(13, b':')
+        && shape(16, b':')
+        && zone
 }
+
+/// 2^63: Go holds durations as nanoseconds in an int64.
+const NANOS_MAX: f64 = 9_223_372_036_854_775_808.0;
 
 /// A duration in milliseconds: seconds as a float, or Prometheus' notation.
 ///
@@ -151,7 +171,8 @@ pub fn parse_duration_ms(text: &str) -> Result<i64, String> {
     let invalid = || format!("cannot parse {} to a valid duration", crate::json::string(text));
     if let Some(seconds) = parse_go_float(text) {
         let nanos = seconds * 1e9;
-        if !(nanos.abs() < 9.223_372_036_854_775_8e18) {
+        // NaN overflows, too.
+        if nanos.is_nan() || nanos.abs() >= NANOS_MAX {
             return Err(format!("{}. It overflows int64", invalid()));
         }
         return Ok((nanos / 1e6) as i64);

@@ -8,7 +8,7 @@ use axum::body::Body;
 use axum::extract::{MatchedPath, Path, State};
 use axum::routing::{MethodFilter, MethodRouter, any, get, on, post};
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, LOCATION, ORIGIN, VARY};
+use http::header::{ACCEPT, ALLOW, CONTENT_TYPE, LOCATION, ORIGIN, VARY};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, Limited};
@@ -26,9 +26,11 @@ use crate::params::Params;
 /// Most bytes of a form body (as Go's `ParseForm`).
 const FORM_BYTES_MAX: usize = 10 << 20;
 /// Paths that the UI handles itself.
-const UI_PATHS: [&str; 7] = ["/", "/explore", "/queue", "/alerts", "/targets", "/status", "/overview"];
-/// Old paths of the Prometheus UI and where their content is now.
-const UI_REDIRECTS: [(&str, &str); 3] = [("/graph", "/explore"), ("/query", "/explore"), ("/tsdb-status", "/status")];
+const UI_PATHS: [&str; 8] = ["/", "/explore", "/graph", "/query", "/queue", "/alerts", "/targets", "/status"];
+/// Paths of the Prometheus UI whose content is elsewhere now. (`/graph` and `/query` are rewritten in the browser, since
+/// their parameters are.)
+const UI_REDIRECTS: [(&str, &str); 4] =
+    [("/tsdb-status", "/status"), ("/flags", "/status"), ("/config", "/status"), ("/rules", "/alerts")];
 
 type AppState = State<Arc<App>>;
 
@@ -45,18 +47,23 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .merge(api_v1())
         .merge(api::alertmanager::routes())
         .route("/assets/{*path}", get(asset))
-        .route("/third-party-licenses.txt", get(async |headers: HeaderMap| assets::file("third-party-licenses.txt", &headers)))
-        .route("/favicon.svg", get(async |headers: HeaderMap| assets::file("favicon.svg", &headers)));
+        .route(
+            "/third-party-licenses.txt",
+            get(async |headers: HeaderMap| assets::file("third-party-licenses.txt", &headers)),
+        );
     for path in UI_PATHS {
         routes = routes.route(path, get(index));
     }
     for (from, to) in UI_REDIRECTS {
         let to = format!("{prefix}{to}");
-        routes = routes.route(from, get(async move |request: Request<Body>| redirect(&to, request.uri().query())));
+        routes =
+            routes.route(from, get(async move |request: Request<Body>| redirect(&to, request.uri().query())));
     }
     let routes = routes
-        .fallback(async || text_response(StatusCode::NOT_FOUND, "404 page not found"))
-        .method_not_allowed_fallback(async || text_response(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed"))
+        .fallback(unknown)
+        .method_not_allowed_fallback(async || {
+            text_response(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed")
+        })
         .layer(axum::middleware::from_fn(note_handler))
         .with_state(app);
     if prefix.is_empty() {
@@ -70,7 +77,8 @@ pub(crate) fn router(app: Arc<App>) -> Router {
 }
 
 fn lifecycle_route(routes: MethodRouter<Arc<App>>) -> MethodRouter<Arc<App>> {
-    let disabled_get = async || text_response(StatusCode::METHOD_NOT_ALLOWED, "Only POST or PUT requests allowed");
+    let disabled_get =
+        async || text_response(StatusCode::METHOD_NOT_ALLOWED, "Only POST or PUT requests allowed");
     routes.get(disabled_get)
 }
 
@@ -96,7 +104,10 @@ fn api_v1() -> Router<Arc<App>> {
         .route("/api/v1/status/buildinfo", read(api::status::buildinfo))
         .route("/api/v1/status/runtimeinfo", read(api::status::runtimeinfo))
         .route("/api/v1/status/tsdb", read(api::status::tsdb))
-        .route("/api/v1/status/walreplay", get(async |State(app): AppState| respond(api::status::walreplay(&app))))
+        .route(
+            "/api/v1/status/walreplay",
+            get(async |State(app): AppState| respond(api::status::walreplay(&app))),
+        )
         .route("/api/v1/write", post(api::write::write))
 }
 
@@ -128,7 +139,11 @@ where
     })
 }
 
-async fn label_values(State(app): AppState, Path(name): Path<String>, request: Request<Body>) -> Response<Body> {
+async fn label_values(
+    State(app): AppState,
+    Path(name): Path<String>,
+    request: Request<Body>,
+) -> Response<Body> {
     let Some(parts) = app.parts().cloned() else { return not_ready() };
     let params = Params::new(request.uri().query(), None);
     respond(api::metadata::label_values(app, parts, name, params).await)
@@ -141,7 +156,11 @@ fn not_ready() -> Response<Body> {
 async fn read_params(request: Request<Body>, timeout: Duration) -> Result<Params, ApiError> {
     let (parts, body) = request.into_parts();
     let is_form = parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|kind| {
-        kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")
+        kind.split(';')
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .eq_ignore_ascii_case("application/x-www-form-urlencoded")
     });
     let body = if parts.method == Method::POST && is_form {
         Some(read_body(body, FORM_BYTES_MAX, timeout).await?)
@@ -167,7 +186,8 @@ async fn metrics_page(State(app): AppState) -> Response<Body> {
     match crate::metrics::page(&app.registry) {
         Ok(page) => {
             let mut response = Response::new(Body::from(page));
-            let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8; escaping=underscores");
+            let kind =
+                HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8; escaping=underscores");
             response.headers_mut().insert(CONTENT_TYPE, kind);
             response
         }
@@ -177,6 +197,17 @@ async fn metrics_page(State(app): AppState) -> Response<Body> {
 
 async fn index(State(app): AppState) -> Response<Body> {
     assets::index(&app.options.route_prefix, &app.options.page_title)
+}
+
+/// Browsers get the UI, which says that there is no such page; programs get a plain 404.
+async fn unknown(State(app): AppState, request: Request<Body>) -> Response<Body> {
+    let accepts = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let path = request.uri().path();
+    let is_ours = ["/api/", "/-/", "/assets/", "/metrics"].iter().any(|prefix| path.starts_with(prefix));
+    if request.method() == Method::GET && !is_ours && accepts.contains("text/html") {
+        return assets::index(&app.options.route_prefix, &app.options.page_title);
+    }
+    text_response(StatusCode::NOT_FOUND, "404 page not found")
 }
 
 async fn asset(Path(path): Path<String>, headers: HeaderMap) -> Response<Body> {
@@ -199,7 +230,8 @@ pub(crate) async fn serve(app: Arc<App>, router: Router, mut request: Request<Bo
     let method = request.method().clone();
     let origin = request.headers().get(ORIGIN).cloned();
     let encoding = Encoding::wanted(request.headers());
-    let below = request.uri().path().strip_prefix(app.options.route_prefix.as_str()).unwrap_or_default().to_owned();
+    let below =
+        request.uri().path().strip_prefix(app.options.route_prefix.as_str()).unwrap_or_default().to_owned();
     let is_api = below.starts_with("/api/v1/") || below == "/federate";
     if is_api && method == Method::OPTIONS {
         let mut response = Response::new(Body::empty());
@@ -256,7 +288,8 @@ async fn note_handler(request: Request<Body>, next: axum::middleware::Next) -> R
 /// `Allow` in order of the alphabet, with OPTIONS where we answer it.
 fn fix_allow(headers: &mut HeaderMap, is_api: bool) {
     let listed = headers.get(ALLOW).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
-    let mut methods: Vec<&str> = listed.split(',').map(str::trim).filter(|method| !method.is_empty() && *method != "HEAD").collect();
+    let mut methods: Vec<&str> =
+        listed.split(',').map(str::trim).filter(|method| !method.is_empty() && *method != "HEAD").collect();
     if is_api || !methods.is_empty() {
         methods.push("OPTIONS");
     }

@@ -71,7 +71,13 @@ impl Server {
         let permits = Arc::new(Semaphore::new(self.app.options.connections_max));
         let mut acceptors = tokio::task::JoinSet::new();
         for listener in self.listeners {
-            let acceptor = Acceptor { app: Arc::clone(&self.app), router: self.router.clone(), permits: Arc::clone(&permits), stop: stop.clone(), grace };
+            let acceptor = Acceptor {
+                app: Arc::clone(&self.app),
+                router: self.router.clone(),
+                permits: Arc::clone(&permits),
+                stop: stop.clone(),
+                grace,
+            };
             acceptors.spawn(acceptor.run(listener));
         }
         let mut drained = true;
@@ -131,7 +137,8 @@ fn connection(
     router: axum::Router,
     stream: TcpStream,
     peer: SocketAddr,
-) -> impl hyper_util::server::graceful::GracefulConnection<Error = Box<dyn std::error::Error + Send + Sync>> + Send {
+) -> impl hyper_util::server::graceful::GracefulConnection<Error = Box<dyn std::error::Error + Send + Sync>> + Send
+{
     // Answers are written whole; waiting to fill packets only adds latency.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%peer, %error, "cannot switch off Nagle's algorithm");

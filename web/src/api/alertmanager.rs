@@ -25,7 +25,10 @@ type Answer = Result<Response<Body>, ApiError>;
 /// All routes.
 pub(crate) fn routes() -> Router<Arc<App>> {
     Router::new()
-        .route("/api/v2/status", get(async |state: AppState| answer(state, |parts| Ok(json(&parts.alertmanager.status())))))
+        .route(
+            "/api/v2/status",
+            get(async |state: AppState| answer(state, |parts| Ok(json(&parts.alertmanager.status())))),
+        )
         .route("/api/v2/receivers", get(receivers))
         .route("/api/v2/alerts", get(alerts).post(post_alerts))
         .route("/api/v2/alerts/groups", get(groups))
@@ -52,12 +55,17 @@ fn with_type(status: StatusCode, body: String) -> Response<Body> {
 }
 
 fn error_response(error: &ApiError) -> Response<Body> {
-    with_type(StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), error.body.clone())
+    with_type(
+        StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+        error.body.clone(),
+    )
 }
 
 fn pairs(request: &Request<Body>) -> Vec<(String, String)> {
     let query = request.uri().query().unwrap_or_default();
-    url::form_urlencoded::parse(query.as_bytes()).map(|(name, value)| (name.into_owned(), value.into_owned())).collect()
+    url::form_urlencoded::parse(query.as_bytes())
+        .map(|(name, value)| (name.into_owned(), value.into_owned()))
+        .collect()
 }
 
 fn alert_filter(parts: &Parts, request: &Request<Body>) -> Result<AlertFilter, ApiError> {
@@ -75,7 +83,9 @@ async fn groups(state: AppState, request: Request<Body>) -> Response<Body> {
 }
 
 async fn receivers(state: AppState, request: Request<Body>) -> Response<Body> {
-    answer(state, |parts| Ok(json(&parts.alertmanager.receivers(&alert_filter(parts, &request)?.receiver_matchers))))
+    answer(state, |parts| {
+        Ok(json(&parts.alertmanager.receivers(&alert_filter(parts, &request)?.receiver_matchers)))
+    })
 }
 
 async fn silences(state: AppState, request: Request<Body>) -> Response<Body> {

@@ -141,7 +141,9 @@ pub(crate) async fn metadata(_app: Arc<App>, parts: Parts, params: Params) -> Ap
     let metric = params.get("metric");
     let mut families: BTreeMap<String, Vec<Metadata>> = BTreeMap::new();
     for target in parts.scrape.metadata() {
-        for (name, metadata) in target.families.iter().filter(|(name, _)| metric.is_none_or(|wanted| wanted == name)) {
+        for (name, metadata) in
+            target.families.iter().filter(|(name, _)| metric.is_none_or(|wanted| wanted == name))
+        {
             let known = families.entry(name.clone()).or_default();
             if !known.contains(metadata) && limit_per_metric.is_none_or(|max| known.len() < max) {
                 known.push(metadata.clone());
@@ -151,7 +153,7 @@ pub(crate) async fn metadata(_app: Arc<App>, parts: Parts, params: Params) -> Ap
     let mut data = String::new();
     let mut object = Object::begin(&mut data);
     for (name, known) in families.iter().take(limit.unwrap_or(usize::MAX)) {
-        json::write_list(object.key(name), known, |out, metadata| write_metadata(out, metadata));
+        json::write_list(object.key(name), known, write_metadata);
     }
     object.end();
     Ok(Success::new(data))
@@ -174,7 +176,9 @@ pub(crate) fn signed_limit(params: &Params, name: &str) -> Result<Option<usize>,
 pub(crate) fn target_matchers(params: &Params) -> Result<Vec<Matcher>, ApiError> {
     match params.get("match_target") {
         None => Ok(Vec::new()),
-        Some(text) => query::parse::parse_selector(text).map_err(|error| ApiError::bad_data(error.to_string())),
+        Some(text) => {
+            query::parse::parse_selector(text).map_err(|error| ApiError::bad_data(error.to_string()))
+        }
     }
 }
 

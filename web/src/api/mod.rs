@@ -9,8 +9,8 @@ pub mod status;
 pub mod targets;
 pub mod write;
 
-use model::Matcher;
 use ::query::parse::parse_selector;
+use model::Matcher;
 
 use crate::envelope::ApiError;
 use crate::params::Params;

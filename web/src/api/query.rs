@@ -5,7 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use model::{Matcher, TimeRange};
-use query::exec::{MatrixSeries, ParsedQuery, PointValue, QueryError, QueryErrorKind, QueryOptions, QueryResult, QueryStats, QueryValue};
+use query::exec::{
+    MatrixSeries, ParsedQuery, PointValue, QueryError, QueryErrorKind, QueryOptions, QueryResult, QueryStats,
+    QueryValue,
+};
 
 use crate::app::{App, Parts};
 use crate::envelope::{ApiError, ApiResult, ErrorType, Success};
@@ -37,7 +40,8 @@ pub(crate) async fn range(app: Arc<App>, parts: Parts, params: Params) -> ApiRes
         return Err(ApiError::parameter("end", "end timestamp must not be before start time"));
     }
     let step_text = params.get("step").unwrap_or_default();
-    let step = crate::params::parse_duration_ms(step_text).map_err(|error| ApiError::parameter("step", error))?;
+    let step =
+        crate::params::parse_duration_ms(step_text).map_err(|error| ApiError::parameter("step", error))?;
     if step <= 0 {
         let text = "zero or negative query resolution step widths are not accepted. Try a positive integer";
         return Err(ApiError::parameter("step", text));
@@ -63,10 +67,18 @@ struct Common {
 impl Common {
     fn new(app: &App, params: &Params) -> Result<Self, ApiError> {
         let timeout = params.timeout(app.options.query_timeout)?;
-        let lookback_ms = params.duration_ms("lookback_delta").map_err(|error| {
-            ApiError::bad_data(error.text.replace("invalid parameter \"lookback_delta\": ", "error parsing lookback delta duration: "))
-        })?;
-        Ok(Self { timeout, lookback_ms: lookback_ms.filter(|ms| *ms > 0), stats: params.get("stats").is_some() })
+        let lookback_ms =
+            params.duration_ms("lookback_delta").map_err(|error| {
+                ApiError::bad_data(error.text.replace(
+                    "invalid parameter \"lookback_delta\": ",
+                    "error parsing lookback delta duration: ",
+                ))
+            })?;
+        Ok(Self {
+            timeout,
+            lookback_ms: lookback_ms.filter(|ms| *ms > 0),
+            stats: params.get("stats").is_some(),
+        })
     }
 }
 
@@ -77,7 +89,12 @@ async fn run(
     params: Params,
     common: Common,
     limit: usize,
-    evaluate: impl FnOnce(&query::exec::Engine, &dyn model::storage::Queryable, &ParsedQuery, &QueryOptions) -> Result<QueryResult, QueryError>
+    evaluate: impl FnOnce(
+        &query::exec::Engine,
+        &dyn model::storage::Queryable,
+        &ParsedQuery,
+        &QueryOptions,
+    ) -> Result<QueryResult, QueryError>
     + Send
     + 'static,
 ) -> ApiResult {
@@ -184,10 +201,14 @@ fn write_series(out: &mut String, series: &MatrixSeries) {
     let mut object = Object::begin(out);
     object.labels("metric", &series.labels);
     if !series.floats.is_empty() {
-        json::write_list(object.key("values"), &series.floats, |out, point| json::write_point(out, point.t, point.v));
+        json::write_list(object.key("values"), &series.floats, |out, point| {
+            json::write_point(out, point.t, point.v)
+        });
     }
     if !series.histograms.is_empty() {
-        json::write_list(object.key("histograms"), &series.histograms, |out, (t, h)| json::write_histogram_point(out, *t, h));
+        json::write_list(object.key("histograms"), &series.histograms, |out, (t, h)| {
+            json::write_histogram_point(out, *t, h)
+        });
     }
     object.end();
 }
@@ -222,7 +243,8 @@ pub(crate) async fn exemplars(app: Arc<App>, parts: Parts, params: Params) -> Ap
         .parse(params.get("query").unwrap_or_default())
         .map_err(|error| ApiError::parameter("query", error))?;
     let selectors: Vec<Vec<Matcher>> = expr.expr().selectors().into_iter().map(<[Matcher]>::to_vec).collect();
-    let found = app.pool.run(move || parts.exemplars.exemplars(TimeRange::new(start, end), &selectors)).await??;
+    let found =
+        app.pool.run(move || parts.exemplars.exemplars(TimeRange::new(start, end), &selectors)).await??;
     let mut data = String::new();
     json::write_list(&mut data, &found, |out, (labels, exemplars)| {
         let mut object = Object::begin(out);

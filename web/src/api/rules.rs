@@ -36,7 +36,10 @@ impl<'a> Filter<'a> {
             None | Some("false" | "0" | "f") => true,
             Some("true" | "1" | "t") => false,
             Some(other) => {
-                return Err(ApiError::parameter("exclude_alerts", format!("error converting exclude_alerts: {other:?}")));
+                return Err(ApiError::parameter(
+                    "exclude_alerts",
+                    format!("error converting exclude_alerts: {other:?}"),
+                ));
             }
         };
         Ok(Self {
@@ -61,8 +64,8 @@ impl<'a> Filter<'a> {
             RuleStatusKind::Recording => self.recording,
         };
         let is_named = self.names.is_empty() || self.names.contains(&rule.name.as_str());
-        let is_selected =
-            self.selectors.is_empty() || self.selectors.iter().any(|matchers| Matcher::all_match(matchers, &rule.labels));
+        let is_selected = self.selectors.is_empty()
+            || self.selectors.iter().any(|matchers| Matcher::all_match(matchers, &rule.labels));
         is_kind && is_named && is_selected
     }
 

@@ -90,11 +90,11 @@ pub(crate) async fn runtimeinfo(app: Arc<App>, parts: Parts, _: Params) -> ApiRe
 pub(crate) async fn tsdb(app: Arc<App>, parts: Parts, params: Params) -> ApiResult {
     let limit = match params.get("limit") {
         None => TSDB_LIMIT_DEFAULT,
-        Some(text) => text
-            .parse()
-            .ok()
-            .filter(|limit| (1..=TSDB_LIMIT_MAX).contains(limit))
-            .ok_or_else(|| ApiError::bad_data(format!("limit must be a positive number up to {TSDB_LIMIT_MAX}")))?,
+        Some(text) => {
+            text.parse().ok().filter(|limit| (1..=TSDB_LIMIT_MAX).contains(limit)).ok_or_else(|| {
+                ApiError::bad_data(format!("limit must be a positive number up to {TSDB_LIMIT_MAX}"))
+            })?
+        }
     };
     let stats = app.pool.run(move || parts.admin.head_stats(limit)).await?;
     let mut data = String::new();

@@ -17,18 +17,26 @@ pub(crate) async fn targets(app: Arc<App>, parts: Parts, params: Params) -> ApiR
     let state = params.get("state").unwrap_or_default().to_lowercase();
     let shows = |wanted: &str| state == wanted || !matches!(state.as_str(), "active" | "dropped");
     let pool_wanted = params.get("scrapePool");
-    let pools: Vec<_> =
-        parts.scrape.status().into_iter().filter(|pool| pool_wanted.is_none_or(|name| name == pool.name)).collect();
+    let pools: Vec<_> = parts
+        .scrape
+        .status()
+        .into_iter()
+        .filter(|pool| pool_wanted.is_none_or(|name| name == pool.name))
+        .collect();
     let mut data = String::new();
     let mut object = Object::begin(&mut data);
     let active = pools.iter().flat_map(|pool| &pool.active).filter(|_| shows("active"));
     json::write_list(object.key("activeTargets"), active, |out, target| write_target(out, target, &app));
     let dropped = pools.iter().flat_map(|pool| pool.dropped.iter().map(|labels| (&pool.name, labels)));
-    json::write_list(object.key("droppedTargets"), dropped.filter(|_| shows("dropped")), |out, (pool, labels)| {
-        let mut target = Object::begin(out);
-        target.labels("discoveredLabels", labels).text("scrapePool", pool);
-        target.end();
-    });
+    json::write_list(
+        object.key("droppedTargets"),
+        dropped.filter(|_| shows("dropped")),
+        |out, (pool, labels)| {
+            let mut target = Object::begin(out);
+            target.labels("discoveredLabels", labels).text("scrapePool", pool);
+            target.end();
+        },
+    );
     if shows("dropped") {
         let mut counts = Object::begin(object.key("droppedTargetCounts"));
         for pool in &pools {
@@ -63,7 +71,9 @@ fn write_target(out: &mut String, target: &TargetStatus, app: &App) {
 /// The URL as others reach it: loopback addresses mean nothing elsewhere.
 fn global_url(url: &str, hostname: &str) -> String {
     let Ok(mut parsed) = url::Url::parse(url) else { return url.to_owned() };
-    if matches!(parsed.host_str(), Some("localhost" | "127.0.0.1" | "[::1]")) && parsed.set_host(Some(hostname)).is_ok() {
+    if matches!(parsed.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"))
+        && parsed.set_host(Some(hostname)).is_ok()
+    {
         return parsed.to_string();
     }
     url.to_owned()
@@ -97,10 +107,7 @@ pub(crate) async fn metadata(_: Arc<App>, parts: Parts, params: Params) -> ApiRe
         if metric.is_none() {
             object.text("metric", name);
         }
-        object
-            .text("type", metadata.kind.as_str())
-            .text("help", &metadata.help)
-            .text("unit", &metadata.unit);
+        object.text("type", metadata.kind.as_str()).text("help", &metadata.help).text("unit", &metadata.unit);
         object.end();
     });
     Ok(Success::new(data))

@@ -23,7 +23,13 @@ pub(crate) async fn write(State(app): State<Arc<App>>, request: Request<Body>) -
     if let Err(text) = check_headers(request.headers()) {
         return text_response(StatusCode::UNSUPPORTED_MEDIA_TYPE, &text);
     }
-    let body = match read_body(request.into_body(), app.options.write_body_bytes_max, app.options.read_timeout).await {
+    let body = match read_body(
+        request.into_body(),
+        app.options.write_body_bytes_max,
+        app.options.read_timeout,
+    )
+    .await
+    {
         Ok(body) => body,
         Err(error) => return text_response(StatusCode::BAD_REQUEST, &error.text),
     };
@@ -57,17 +63,23 @@ fn check_headers(headers: &HeaderMap) -> Result<(), String> {
     let header = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let encoding = header(CONTENT_ENCODING);
     if !encoding.is_empty() && !encoding.eq_ignore_ascii_case("snappy") {
-        return Err(format!("{encoding} encoding (compression) is not accepted by this server; only snappy is acceptable"));
+        return Err(format!(
+            "{encoding} encoding (compression) is not accepted by this server; only snappy is acceptable"
+        ));
     }
     let kind = header(CONTENT_TYPE);
     let mut parts = kind.split(';').map(str::trim);
     let media = parts.next().unwrap_or_default();
     if !media.is_empty() && !media.eq_ignore_ascii_case("application/x-protobuf") {
-        return Err(format!("expected application/x-protobuf as the first (media) part, got {kind} content-type"));
+        return Err(format!(
+            "expected application/x-protobuf as the first (media) part, got {kind} content-type"
+        ));
     }
     match parts.find_map(|part| part.strip_prefix("proto=")) {
         None | Some("prometheus.WriteRequest") => Ok(()),
-        Some(other) => Err(format!("{other} protobuf message is not accepted by this server; only prometheus.WriteRequest is accepted")),
+        Some(other) => Err(format!(
+            "{other} protobuf message is not accepted by this server; only prometheus.WriteRequest is accepted"
+        )),
     }
 }
 
