@@ -124,6 +124,15 @@ fn integer(value: &Value) -> Option<i128> {
     }
 }
 
+/// Whether Go's comparisons know the kind of `value`.
+fn is_basic(value: &Value) -> bool {
+    match value {
+        Value::Nil | Value::List(_) | Value::Map(_) => false,
+        Value::Function(_) => integer(value).is_some(),
+        _ => true,
+    }
+}
+
 fn equal(a: &Value, b: &Value) -> Result<bool, String> {
     if let (Some(a), Some(b)) = (integer(a), integer(b)) {
         return Ok(a == b);
@@ -144,9 +153,13 @@ fn equal(a: &Value, b: &Value) -> Result<bool, String> {
         }
         _ => match (as_text(a), as_text(b)) {
             (Some(a), Some(b)) => Ok(a == b),
-            _ => Err("incompatible types for comparison".to_owned()),
+            _ => Err(incompatible(a, b)),
         },
     }
+}
+
+fn incompatible(a: &Value, b: &Value) -> String {
+    format!("incompatible types for comparison: {} and {}", type_name(a), type_name(b))
 }
 
 fn order(name: &str, args: &[Value], accept: fn(Option<Ordering>) -> bool) -> Result<Value, String> {
@@ -159,8 +172,10 @@ fn order(name: &str, args: &[Value], accept: fn(Option<Ordering>) -> bool) -> Re
         (Value::Float(a), Value::Float(b)) => a.partial_cmp(b),
         _ => match (as_text(a), as_text(b)) {
             (Some(a), Some(b)) => Some(a.cmp(b)),
-            _ if type_name(a) == type_name(b) => return Err("invalid type for comparison".to_owned()),
-            _ => return Err("incompatible types for comparison".to_owned()),
+            _ if [a, b].iter().all(|value| is_basic(value)) && type_name(a) != type_name(b) => {
+                return Err(incompatible(a, b));
+            }
+            _ => return Err("invalid type for comparison".to_owned()),
         },
     };
     Ok(Value::Bool(accept(ordering)))

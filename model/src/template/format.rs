@@ -354,7 +354,7 @@ impl Printf<'_> {
             (_, Value::Map(entries)) => {
                 self.each(spec, verb, "map[", entries.iter().map(|(key, item)| (Some(&**key), item)));
             }
-            ('v', Value::Bool(b)) | ('t', Value::Bool(b)) => self.pad(spec, &b.to_string(), false),
+            ('v' | 't', Value::Bool(b)) => self.pad(spec, &b.to_string(), true),
             (_, Value::Int(n)) => self.integer(spec, verb, i128::from(*n), arg),
             (_, Value::Uint(n)) => self.integer(spec, verb, i128::from(*n), arg),
             (_, Value::Float(v)) => self.float(spec, verb, *v, arg),
@@ -366,9 +366,9 @@ impl Printf<'_> {
                     }
                     _ => self.text(spec, verb, &object.print(), arg),
                 },
-                None => self.bad(verb, arg),
+                None => self.bad(spec, verb, arg),
             },
-            (_, Value::Bool(_)) => self.bad(verb, arg),
+            (_, Value::Bool(_)) => self.bad(spec, verb, arg),
         }
     }
 
@@ -419,7 +419,7 @@ impl Printf<'_> {
                 return self.pad(spec, &quoted, false);
             }
             'U' => return self.pad(spec, &format!("U+{n:04X}"), false),
-            _ => return self.bad(verb, arg),
+            _ => return self.bad(spec, verb, arg),
         };
         let mut text = String::new();
         if n < 0 {
@@ -454,7 +454,7 @@ impl Printf<'_> {
             'f' | 'F' => finite(&|| format!("{v:.*}", spec.precision.unwrap_or(6))),
             'e' => finite(&|| exponent_form(v, spec.precision.unwrap_or(6))),
             'E' => finite(&|| exponent_form(v, spec.precision.unwrap_or(6)).replace('e', "E")),
-            _ => return self.bad(verb, arg),
+            _ => return self.bad(spec, verb, arg),
         };
         let (sign, digits) = match text.strip_prefix(['-', '+']) {
             Some(digits) => (&text[..1], digits),
@@ -504,13 +504,14 @@ impl Printf<'_> {
                 }
                 self.pad(spec, &hex, true);
             }
-            _ => self.bad(verb, arg),
+            _ => self.bad(spec, verb, arg),
         }
     }
 
-    fn bad(&mut self, verb: char, arg: &Value) {
-        push(&mut self.out, format_args!("%!{verb}("));
-        typed(&mut self.out, arg);
+    /// Go's mark of a verb that does not fit; width and precision stay in force.
+    fn bad(&mut self, spec: Spec, verb: char, arg: &Value) {
+        push(&mut self.out, format_args!("%!{verb}({}=", type_name(arg)));
+        self.argument(spec, 'v', arg);
         self.out.push(')');
     }
 

@@ -31,9 +31,6 @@ pub(super) const EXISTS: &str = "_exists";
 /// Functions that the HTML escaper treats by name.
 pub(super) const ESCAPERS: [&str; 2] = ["html", "urlquery"];
 
-/// Longest text of a command in an error, as in Go.
-const CONTEXT_CHARS_MAX: usize = 20;
-
 pub(super) struct Rewriter<'a> {
     /// Name of the source, for errors.
     pub source_name: &'a str,
@@ -65,7 +62,7 @@ impl Rewriter<'_> {
             Node::Text(_) | Node::Break(_) | Node::Continue(_) | Node::Define(_) => Ok(()),
             Node::List(list) => self.list(list),
             Node::Action(action) => {
-                let place = self.place(action.pos, pipe_text(&action.pipe));
+                let place = self.place(action.pos, &pipe_text(&action.pipe));
                 self.pipe(&mut action.pipe, true)?;
                 if action.pipe.decl.is_empty() {
                     self.print(&mut action.pipe, place);
@@ -84,7 +81,7 @@ impl Rewriter<'_> {
                 }
                 let place = self.place(
                     self.name_of_call(pos),
-                    format!("{{{{template {}{argument}}}}}", Quoted(&call.name)),
+                    &format!("{{{{template {}{argument}}}}}", Quoted(&call.name)),
                 );
                 let name = Expr::String(pos, Arc::from(call.name.as_str()));
                 let args = vec![Expr::Identifier(pos, SmolStr::new_static(EXISTS)), place, name];
@@ -106,7 +103,7 @@ impl Rewriter<'_> {
         let scope = self.variables.len();
         let declared = branch.pipe.decl.clone();
         let assigns = branch.pipe.is_assign;
-        let place = self.place(branch.pipe.pos, pipe_text(&branch.pipe));
+        let place = self.place(branch.pipe.pos, &pipe_text(&branch.pipe));
         // In `range` the variables exist only in the body.
         self.pipe(&mut branch.pipe, !is_range)?;
         if is_range || declared.is_empty() {
@@ -177,21 +174,21 @@ impl Rewriter<'_> {
         command.args = match first {
             Expr::Identifier(at, name) => {
                 self.function(&name, at)?;
-                self.call_words(Expr::Identifier(at, name), pos, text)
+                self.call_words(Expr::Identifier(at, name), pos, &text)
             }
             Expr::Chain(at, inner, fields) if matches!(*inner, Expr::Identifier(..)) && takes_arguments => {
                 // `f.Field args` is a method call on the result of f.
                 let receiver = self.value(*inner)?;
-                self.field_words(at, receiver, &fields, text)
+                self.field_words(at, receiver, &fields, &text)
             }
-            Expr::Field(at, fields) => self.field_words(at, Expr::Dot(at), &fields, text),
+            Expr::Field(at, fields) => self.field_words(at, Expr::Dot(at), &fields, &text),
             Expr::Variable(at, name, fields) if !fields.is_empty() => {
                 self.variable(&name, at)?;
-                self.field_words(at, Expr::Variable(at, name, Vec::new()), &fields, text)
+                self.field_words(at, Expr::Variable(at, name, Vec::new()), &fields, &text)
             }
             Expr::Chain(at, inner, fields) => {
                 let receiver = self.value(*inner)?;
-                self.field_words(at, receiver, &fields, text)
+                self.field_words(at, receiver, &fields, &text)
             }
             other => vec![self.value(other)?],
         };
@@ -201,7 +198,7 @@ impl Rewriter<'_> {
                 .into_iter()
                 .map(|arg| {
                     let at = arg.pos();
-                    let place = self.place(at, expr_text(&arg));
+                    let place = self.place(at, &expr_text(&arg));
                     call(at, vec![Expr::Identifier(at, SmolStr::new_static(TRUTH)), place, arg])
                 })
                 .collect();
@@ -224,21 +221,21 @@ impl Rewriter<'_> {
         Ok(match expr {
             Expr::Identifier(at, name) => {
                 self.function(&name, at)?;
-                call(at, self.call_words(Expr::Identifier(at, name), at, text))
+                call(at, self.call_words(Expr::Identifier(at, name), at, &text))
             }
-            Expr::Field(at, fields) => call(at, self.field_words(at, Expr::Dot(at), &fields, text)),
+            Expr::Field(at, fields) => call(at, self.field_words(at, Expr::Dot(at), &fields, &text)),
             Expr::Variable(at, name, fields) => {
                 self.variable(&name, at)?;
                 let variable = Expr::Variable(at, name, Vec::new());
                 if fields.is_empty() {
                     variable
                 } else {
-                    call(at, self.field_words(at, variable, &fields, text))
+                    call(at, self.field_words(at, variable, &fields, &text))
                 }
             }
             Expr::Chain(at, inner, fields) => {
                 let receiver = self.value(*inner)?;
-                call(at, self.field_words(at, receiver, &fields, text))
+                call(at, self.field_words(at, receiver, &fields, &text))
             }
             Expr::Pipe(at, mut pipe) => {
                 self.pipe(&mut pipe, true)?;
@@ -248,13 +245,13 @@ impl Rewriter<'_> {
         })
     }
 
-    fn call_words(&self, function: Expr, pos: Pos, text: String) -> Vec<Expr> {
+    fn call_words(&self, function: Expr, pos: Pos, text: &str) -> Vec<Expr> {
         let placeless = matches!(&function, Expr::Identifier(_, name)
             if ESCAPERS.contains(&name.as_str()) || matches!(name.as_str(), "and" | "or"));
         if placeless { vec![function] } else { vec![function, self.place(pos, text)] }
     }
 
-    fn field_words(&self, at: Pos, receiver: Expr, fields: &[SmolStr], text: String) -> Vec<Expr> {
+    fn field_words(&self, at: Pos, receiver: Expr, fields: &[SmolStr], text: &str) -> Vec<Expr> {
         // Go places a chain of fields at its second link.
         let offset = match &receiver {
             Expr::Dot(_) if fields.len() > 1 => fields[0].len() + 1,
@@ -266,16 +263,12 @@ impl Rewriter<'_> {
         vec![Expr::Identifier(at, SmolStr::new_static(FIELD)), place, receiver, Expr::String(at, names)]
     }
 
-    fn place(&self, pos: Pos, text: String) -> Expr {
+    fn place(&self, pos: Pos, text: &str) -> Expr {
         let before = self.source.get(..pos.offset).unwrap_or(self.source);
         let line = 1 + before.matches('\n').count();
         let column = before.len() - before.rfind('\n').map_or(0, |newline| newline + 1);
-        let context = match text.char_indices().nth(CONTEXT_CHARS_MAX) {
-            Some((end, _)) => format!("{}...", &text[..end]),
-            None => text,
-        };
         let place = format!(
-            "template: {}:{line}:{column}: executing {} at <{context}>",
+            "template: {}:{line}:{column}: executing {} at <{text}>",
             self.source_name,
             Quoted(self.template_name)
         );

@@ -163,7 +163,7 @@ fn what_does_not_exist_is_an_error_with_its_place() {
         ),
         (
             "{{ lt 1 \"a\" }}",
-            "template: :1:3: executing \"\" at <lt 1 \"a\">: error calling lt: incompatible types for comparison",
+            "template: :1:3: executing \"\" at <lt 1 \"a\">: error calling lt: incompatible types for comparison: int and string",
         ),
     ];
     for (source, expected) in cases {

@@ -12,7 +12,7 @@ const NESTING_MAX: usize = 16;
 /// How many elements of new members are looked at for that.
 const NESTING_LOOKS_MAX: usize = 100_000;
 
-const SAMPLE: &str = "template.sample";
+const SAMPLE: &str = "*template.sample";
 
 pub(super) fn add_prometheus(functions: Functions) -> Functions {
     functions

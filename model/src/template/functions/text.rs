@@ -94,19 +94,27 @@ fn one_text(name: &str, args: &[Value], change: impl Fn(&str) -> String) -> Resu
     Ok(text(change(text_arg(args, 0)?)))
 }
 
-/// Go's `strings.Title`: the first letter of each word in upper case; words end at anything but letters, digits, `_`
-/// and, as `isSeparator` has it, other marks beyond ASCII that are no white space.
+/// The first letter of each word as a title has it, the others as they are (`cases.Title` of `golang.org/x/text` with
+/// `NoLower`). Words hold letters, digits, `_`, and single marks such as `.`, `:` and apostrophes between letters.
 fn title(s: &str) -> String {
     let mut out = String::with_capacity(s.len());
+    let mut titled = false;
     let mut previous = ' ';
-    for c in s.chars() {
-        let separates = match previous {
-            p if p.is_ascii() => !(p.is_ascii_alphanumeric() || p == '_'),
-            p if p.is_alphanumeric() => false,
-            p => p.is_whitespace(),
-        };
-        if separates {
-            out.extend(c.to_uppercase());
+    let mut chars = s.chars().peekable();
+    while let Some(c) = chars.next() {
+        let joins = matches!(c, '.' | ':' | '\'' | '’' | '·')
+            && previous.is_alphabetic()
+            && chars.peek().is_some_and(|next| next.is_alphabetic());
+        let within = c.is_alphanumeric() || matches!(c, '_' | '\u{ad}' | '\u{300}'..='\u{36f}');
+        if !joins && !within {
+            titled = false;
+        }
+        if !titled && (c.is_lowercase() || c.is_uppercase()) {
+            titled = true;
+            // Some letters become two (`ß` → `Ss`), of which only the first is large.
+            let mut upper = c.to_uppercase();
+            out.extend(upper.next());
+            out.extend(upper.flat_map(char::to_lowercase));
         } else {
             out.push(c);
         }
@@ -293,9 +301,20 @@ fn with_regex<R>(pattern: &str, use_it: impl FnOnce(&::regex::Regex) -> R) -> Re
 mod tests {
     use super::*;
 
+    /// Expected texts are those of the real Prometheus.
     #[test]
     fn titles_like_go() {
-        assert_eq!(title("aa bB-cc_dd é'f 1a"), "Aa BB-Cc_dd É'F 1a");
+        let cases = [
+            ("aa bB-cc_dd 1ab ab1cd", "Aa BB-Cc_dd 1Ab Ab1cd"),
+            ("don't a.b a:b a·b o’x", "Don't A.b A:b A·b O’x"),
+            ("a,b a..b a;b x/y a@b 'a' .a a. b", "A,B A..B A;B X/Y A@B 'A' .A A. B"),
+            ("1.a a.1 1:a 3.5a", "1.A A.1 1:A 3.5A"),
+            ("_a a_ __name__ a-_b", "_A A_ __Name__ A-_B"),
+            ("ßa ﬁx éa 日本a АБв гд", "Ssa Fix Éa 日本A АБв Гд"),
+        ];
+        for (plain, expected) in cases {
+            assert_eq!(title(plain), expected);
+        }
     }
 
     #[test]
