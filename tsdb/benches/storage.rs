@@ -1,7 +1,7 @@
 //! What the store costs: appends by row and by reference, selection, reading, replay.
 //!
 //! `cargo bench -p tsdb` runs the small sizes; `NILOMETER_BENCH_SERIES=1000000 cargo bench -p tsdb -- select` a million series.
-//! Values are of the kinds of real scrapes (`codec/REPORT.md`): two thirds constant, the rest counters and gauges.
+//! Values are of the kinds of real scrapes: two thirds constant, the rest counters and gauges.
 
 use std::sync::Arc;
 use std::time::Duration;

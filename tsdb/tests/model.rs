@@ -305,7 +305,7 @@ fn views_hold_across_sealed_windows_and_checkpoints() {
         if round % 100 == 50 {
             world.step(&Step::View);
         }
-        let row = (0..SERIES).map(|s| Some((round / (s as u64 + 1)) as f64).map(f64::to_bits)).collect();
+        let row = (0..SERIES).map(|s| Some(((round / (s as u64 + 1)) as f64).to_bits())).collect();
         world.transaction(&[Write::Row(0, 5, row)], true);
         world.transaction(&[Write::Sample(0, 3, round)], true);
         if round % 170 == 0 {

@@ -105,17 +105,18 @@ impl SeriesTable {
         series
     }
 
-    /// Looks at a series under its page's read lock.
+    /// Looks at a series under its page's read lock. `look` must not come back to the table.
     pub(crate) fn with<R>(&self, id: u32, look: impl FnOnce(&Series) -> R) -> Option<R> {
-        let page = self.page(id)?;
-        let entries = page.entries.read();
+        // Holding the directory is cheaper than counting a reference to the page, and only new pages wait for it.
+        let pages = self.pages.read();
+        let entries = pages.get(id / PAGE as u32)?.entries.read();
         entries[id as usize % PAGE].as_ref().map(look)
     }
 
-    /// Changes a series under its page's write lock.
+    /// Changes a series under its page's write lock. `change` must not come back to the table.
     pub(crate) fn with_mut<R>(&self, id: u32, change: impl FnOnce(&mut Series) -> R) -> Option<R> {
-        let page = self.page(id)?;
-        let mut entries = page.entries.write();
+        let pages = self.pages.read();
+        let mut entries = pages.get(id / PAGE as u32)?.entries.write();
         entries[id as usize % PAGE].as_mut().map(change)
     }
 

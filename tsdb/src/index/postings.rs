@@ -1,6 +1,6 @@
 //! Postings: the series that have one label pair.
 //!
-//! Plain sorted ids up to [`PLAIN_MAX`], a roaring bitmap above: `the codec report (§5) measured the crossing near 64 ids.
+//! Plain sorted ids up to [`PLAIN_MAX`], a roaring bitmap above: measured on real label sets, the two cross near 64 ids.
 //! Most pairs of a store with unique label values have one series, which needs no allocation.
 
 use std::cmp::Ordering;
