@@ -130,7 +130,7 @@ scrape_configs:
             (root.clone(), (2, 1)),
             (root.key("global").key("scrape_interval"), (3, 3)),
             (jobs.index(1), (8, 5)),
-            (jobs.index(0).key("static_configs").index(0).key("targets").index(1), (7, 21)),
+            (jobs.index(0).key("static_configs").index(0).key("targets").index(1), (7, 22)),
             (jobs.index(1).key("relabel_configs").index(0).key("regex"), (10, 30)),
             // What is not there is shown at what is nearest.
             (jobs.index(1).key("absent").key("deeper"), (8, 5)),
