@@ -90,6 +90,25 @@ pub struct QueryOptions {
 pub struct ParsedQuery {
     text: String,
     expr: Expr,
+    /// Levels of the tree.
+    depth: usize,
+}
+
+/// Levels of nesting up to which a query runs on the caller's stack: evaluation recurses, with up to some 10 KiB per
+/// level in unoptimised builds, and worker threads have 2 MiB.
+const DEPTH_ON_CALLERS_STACK: usize = 40;
+
+/// Stack for deeper ones; the parser ends nesting at 500 levels. Memory is only touched as far as it is needed.
+const DEEP_STACK_BYTES: usize = 64 << 20;
+
+fn depth(expr: &Expr) -> usize {
+    let mut deepest = 0;
+    let mut open = vec![(expr, 1)];
+    while let Some((expr, depth)) = open.pop() {
+        deepest = deepest.max(depth);
+        open.extend(expr.children().into_iter().map(|child| (child, depth + 1)));
+    }
+    deepest
 }
 
 impl ParsedQuery {
@@ -107,7 +126,7 @@ impl ParsedQuery {
 /// A query made of a tree; its text is the tree printed.
 impl From<Expr> for ParsedQuery {
     fn from(expr: Expr) -> Self {
-        Self { text: expr.to_string(), expr }
+        Self { text: expr.to_string(), depth: depth(&expr), expr }
     }
 }
 
@@ -210,7 +229,8 @@ impl Engine {
     pub fn parse(&self, text: &str) -> Result<ParsedQuery, QueryError> {
         let expr =
             parse(text, &self.options.parse).map_err(|error| QueryError::bad_data(error.to_string()))?;
-        Ok(ParsedQuery { text: text.to_owned(), expr })
+        let depth = depth(&expr);
+        Ok(ParsedQuery { text: text.to_owned(), expr, depth })
     }
 
     /// Evaluates at one time.
@@ -264,17 +284,43 @@ impl Engine {
         options: &QueryOptions,
     ) -> Result<QueryResult, QueryError> {
         self.metrics.queries.inc();
-        let outcome = self.run_counted(storage, query, when, options);
+        let outcome = if query.depth <= DEPTH_ON_CALLERS_STACK {
+            self.run_here(storage, query, when, options, rayon::current_num_threads())
+        } else {
+            self.run_deep(storage, query, when, options)
+        };
         self.metrics.queries.dec();
         outcome
     }
 
-    fn run_counted(
+    /// Runs a deeply nested query, alone, on a thread with a stack of its own.
+    fn run_deep(
         &self,
         storage: &dyn Queryable,
         query: &ParsedQuery,
         when: When,
         options: &QueryOptions,
+    ) -> Result<QueryResult, QueryError> {
+        std::thread::scope(|scope| {
+            let deep = std::thread::Builder::new()
+                .name("deep-query".to_owned())
+                .stack_size(DEEP_STACK_BYTES)
+                .spawn_scoped(scope, || self.run_here(storage, query, when, options, 1));
+            let failed = |what: &str| QueryError::new(QueryErrorKind::Internal, format!("deep query: {what}"));
+            match deep {
+                Ok(thread) => thread.join().unwrap_or_else(|_| Err(failed("the thread panicked"))),
+                Err(error) => Err(failed(&error.to_string())),
+            }
+        })
+    }
+
+    fn run_here(
+        &self,
+        storage: &dyn Queryable,
+        query: &ParsedQuery,
+        when: When,
+        options: &QueryOptions,
+        threads: usize,
     ) -> Result<QueryResult, QueryError> {
         let began = Instant::now();
         let steps = when.steps();
@@ -291,7 +337,7 @@ impl Engine {
         let extent = plan::extent(&plan, times, lookback_ms).unwrap_or(times);
         let querier = storage.querier(extent)?;
         let counter = SampleCounter::new(options.per_step_stats.then_some(steps));
-        let state = State::new(&*querier, lookback_ms, self.options.features, limits, counter);
+        let state = State::new(&*querier, lookback_ms, self.options.features, limits, counter, threads);
         let prepared = Instant::now();
         let mut stats = QueryStats { prepare: prepared - began, ..QueryStats::default() };
         if !when.is_instant() {

@@ -71,7 +71,7 @@ pub(crate) fn scalar<'q>(
         ScalarPlan::Time => {
             ScalarColumn::Each((0..steps.count).map(|i| steps.at(i) as f64 / 1000.0).collect())
         }
-        ScalarPlan::OfVector(plan) => only_value(state, vector(state, plan, steps)?)?,
+        ScalarPlan::OfVector(plan) => only_value(state, &vector(state, plan, steps)?)?,
         ScalarPlan::Binary(op, a, b) => {
             let (a, b) = (scalar(state, a, steps)?, scalar(state, b, steps)?);
             a.zip(&b, |a, b| arith::scalar(*op, a, b))
@@ -85,7 +85,7 @@ pub(crate) fn scalar<'q>(
 }
 
 /// The value of the only float at each step, NaN when there is none or more.
-fn only_value<'q>(state: &'q State<'q>, stream: Stream<'q>) -> Result<ScalarColumn, QueryError> {
+fn only_value<'q>(state: &'q State<'q>, stream: &Stream<'q>) -> Result<ScalarColumn, QueryError> {
     let mut values = vec![f64::NAN; stream.steps.count];
     let mut seen = Bits::new(stream.steps.count);
     stream.for_each(state, |_, column| {
@@ -124,9 +124,9 @@ pub(crate) fn vector<'q>(
         VectorPlan::AbsentOverTime { arg, labels } => {
             let samples = range_stream(state, arg, steps)?;
             let stream = range::presence(state, samples, arg.window_ms(), arg.time(), steps);
-            absent(state, stream, labels)
+            absent(state, &stream, labels)
         }
-        VectorPlan::Absent { arg, labels } => absent(state, vector(state, arg, steps)?, labels),
+        VectorPlan::Absent { arg, labels } => absent(state, &vector(state, arg, steps)?, labels),
         VectorPlan::Math { arg, function, params } => {
             let inner = vector(state, arg, steps)?;
             let params =
@@ -334,7 +334,7 @@ fn one_series<'q>(
 }
 
 /// 1 at each step at which no series has anything.
-fn absent<'q>(state: &'q State<'q>, stream: Stream<'q>, labels: &Labels) -> Result<Stream<'q>, QueryError> {
+fn absent<'q>(state: &'q State<'q>, stream: &Stream<'q>, labels: &Labels) -> Result<Stream<'q>, QueryError> {
     let steps = stream.steps;
     let mut present = Bits::new(steps.count);
     stream.for_each(state, |_, column| {
@@ -432,7 +432,7 @@ fn with_params<'q>(
                 MathFn::ClampMax => Some(clamped(value, f64::NEG_INFINITY, first?)),
                 _ => {
                     let (min, max) = (first?, param(1, step)?);
-                    (!(max < min)).then(|| clamped(value, min, max))
+                    if max < min { None } else { Some(clamped(value, min, max)) }
                 }
             }
         });

@@ -199,7 +199,7 @@ fn histogram_rate(
     if counter && involved.iter().any(is_gauge) {
         series.note_not_counter();
     }
-    if !counter && !(is_gauge(&involved[0]) && is_gauge(&involved[involved.len() - 1])) {
+    if !counter && (!is_gauge(&involved[0]) || !is_gauge(&involved[involved.len() - 1])) {
         series.note_not_gauge();
     }
     let custom = involved[0].uses_custom_buckets();

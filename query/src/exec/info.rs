@@ -50,7 +50,6 @@ struct InfoSeries {
     times: Column,
 }
 
-#[expect(clippy::too_many_arguments, reason = "one step of `info`, split off for length")]
 fn info_series<'q>(
     state: &'q State<'q>,
     plan: &InfoPlan,

@@ -46,6 +46,7 @@ impl<'q> State<'q> {
         features: EvalFeatures,
         limits: Limits,
         samples: SampleCounter,
+        threads: usize,
     ) -> Self {
         Self {
             querier,
@@ -55,7 +56,7 @@ impl<'q> State<'q> {
             limits,
             samples,
             series: AtomicU64::new(0),
-            threads: rayon::current_num_threads(),
+            threads,
             scratch: Mutex::new(Vec::new()),
         }
     }

@@ -410,9 +410,9 @@ impl Builder<'_> {
                 Ok(Planned { plan: VectorPlan::AbsentOverTime { arg, labels }, invariant })
             }
             "histogram_quantile" | "histogram_quantiles" => {
-                self.quantiles(call, Context { buckets: true, ..inner })
+                self.quantiles(call, &Context { buckets: true, ..inner })
             }
-            "histogram_fraction" => self.fraction(call, Context { buckets: true, ..inner }),
+            "histogram_fraction" => self.fraction(call, &Context { buckets: true, ..inner }),
             "label_replace" => self.label_replace(call, &inner),
             "label_join" => {
                 let destination = text(arg(call, 1)?)?;
@@ -483,12 +483,12 @@ impl Builder<'_> {
         }
     }
 
-    fn quantiles(&self, call: &Call, inner: Context) -> Result<Planned, QueryError> {
+    fn quantiles(&self, call: &Call, inner: &Context) -> Result<Planned, QueryError> {
         let many = call.func.name == "histogram_quantiles";
         let (vector_index, first_quantile) = if many { (0, 2) } else { (1, 0) };
         let label = if many { Some(text(arg(call, 1)?)?.to_owned()) } else { None };
         let expr = arg(call, vector_index)?;
-        let vector = self.vector(expr, &inner)?;
+        let vector = self.vector(expr, inner)?;
         let mut invariant = vector.invariant;
         let mut quantiles = Vec::new();
         let last = if many { call.args.len() } else { 1 };
@@ -509,11 +509,11 @@ impl Builder<'_> {
         Ok(Planned { plan: VectorPlan::Quantiles(Box::new(plan)), invariant })
     }
 
-    fn fraction(&self, call: &Call, inner: Context) -> Result<Planned, QueryError> {
+    fn fraction(&self, call: &Call, inner: &Context) -> Result<Planned, QueryError> {
         let (lower, lower_invariant) = self.scalar(arg(call, 0)?, &inner.plain())?;
         let (upper, upper_invariant) = self.scalar(arg(call, 1)?, &inner.plain())?;
         let expr = arg(call, 2)?;
-        let vector = self.vector(expr, &inner)?;
+        let vector = self.vector(expr, inner)?;
         let invariant = lower_invariant && upper_invariant && vector.invariant;
         let plan = FractionPlan {
             lower,

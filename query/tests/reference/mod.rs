@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use model::{Labels, Matcher, is_stale_nan};
 use query::ast::{
-    Aggregate, AggregateOp, At, Binary, BinaryOp, Call, Cardinality, DurationExpr, DurationKind, Expr, ExprKind,
-    TimeModifiers, VectorSelector,
+    Aggregate, AggregateOp, At, Binary, BinaryOp, Call, Cardinality, DurationExpr, DurationKind, Expr,
+    ExprKind, TimeModifiers, VectorSelector,
 };
 
 /// Raw series: samples in order of time.
@@ -23,6 +23,9 @@ pub(crate) struct Reference<'a> {
     pub(crate) start: i64,
     pub(crate) end: i64,
 }
+
+/// A series' samples in a window, with the window's ends.
+type Window = (Labels, Vec<(i64, f64)>, i64, i64);
 
 /// Why there is no value: the engine must fail too.
 #[derive(Debug)]
@@ -50,7 +53,10 @@ impl Reference<'_> {
         t - time.offset.as_ref().map_or(0, milliseconds)
     }
 
-    fn selected<'a>(&'a self, selector: &'a VectorSelector) -> impl Iterator<Item = (&'a Labels, &'a [(i64, f64)])> {
+    fn selected<'a>(
+        &'a self,
+        selector: &'a VectorSelector,
+    ) -> impl Iterator<Item = (&'a Labels, &'a [(i64, f64)])> {
         self.data
             .iter()
             .filter(|(labels, _)| Matcher::all_match(&selector.matchers, labels))
@@ -95,7 +101,7 @@ impl Reference<'_> {
     }
 
     /// Windows of samples, with their ends.
-    fn windows(&self, expr: &Expr, t: i64) -> Result<Vec<(Labels, Vec<(i64, f64)>, i64, i64)>, Failure> {
+    fn windows(&self, expr: &Expr, t: i64) -> Result<Vec<Window>, Failure> {
         match &expr.kind {
             ExprKind::Matrix(matrix) => {
                 let end = self.look_at(&matrix.vector.time, t);
@@ -138,8 +144,11 @@ impl Reference<'_> {
         let mut out = Vec::new();
         for (labels, samples, start, end) in self.windows(range, t)? {
             if let Some(value) = over_window(name, &samples, start, end, t, param) {
-                let labels =
-                    if matches!(name, "last_over_time" | "first_over_time") { labels } else { same_name_dropped(&labels) };
+                let labels = if matches!(name, "last_over_time" | "first_over_time") {
+                    labels
+                } else {
+                    same_name_dropped(&labels)
+                };
                 out.push((labels, value));
             }
         }
@@ -179,7 +188,11 @@ impl Reference<'_> {
         };
         let (left, right) = (self.vector(&binary.lhs, t)?, self.vector(&binary.rhs, t)?);
         let key = |labels: &Labels| {
-            if matching.on { labels.only(&matching.labels) } else { labels.without(&matching.labels).without_name() }
+            if matching.on {
+                labels.only(&matching.labels)
+            } else {
+                labels.without(&matching.labels).without_name()
+            }
         };
         let has = |side: &Vector, labels: &Labels| side.keys().any(|other| key(other) == key(labels));
         match binary.op {
@@ -213,7 +226,11 @@ impl Reference<'_> {
                 result = same_name_dropped(&result);
             }
             if matching.card == Cardinality::OneToOne {
-                result = if matching.on { result.only(&matching.labels) } else { result.without(&matching.labels) };
+                result = if matching.on {
+                    result.only(&matching.labels)
+                } else {
+                    result.without(&matching.labels)
+                };
             }
             for name in &matching.include {
                 result = result.with(name, other_labels.value(name));
@@ -225,7 +242,9 @@ impl Reference<'_> {
             matched.push((key(labels), unique_by));
             match operate(binary.op, a, b) {
                 Operated::Number(value) => out.push((result, value)),
-                Operated::Holds(holds) if binary.return_bool => out.push((result, f64::from(u8::from(holds)))),
+                Operated::Holds(holds) if binary.return_bool => {
+                    out.push((result, f64::from(u8::from(holds))))
+                }
                 Operated::Holds(true) => out.push((result, a)),
                 Operated::Holds(false) => {}
             }
@@ -296,7 +315,9 @@ fn variance(values: &[f64]) -> f64 {
 }
 
 fn quantile(q: f64, mut values: Vec<f64>) -> f64 {
-    values.sort_by(|a, b| b.is_nan().cmp(&a.is_nan()).then(a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal)));
+    values.sort_by(|a, b| {
+        b.is_nan().cmp(&a.is_nan()).then(a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal))
+    });
     let rank = q * (values.len() - 1) as f64;
     let lower = rank.floor() as usize;
     let upper = (lower + 1).min(values.len() - 1);
@@ -366,7 +387,14 @@ fn over_window(name: &str, samples: &[(i64, f64)], start: i64, end: i64, t: i64,
             }
             let origin = if name == "deriv" { first.0 } else { t };
             if values.iter().all(|v| *v == values[0]) {
-                return Some(if name == "deriv" { 0.0 } else { values[0] });
+                let level = values[0];
+                return Some(if level.is_infinite() {
+                    f64::NAN
+                } else if name == "deriv" {
+                    0.0
+                } else {
+                    level
+                });
             }
             let n = values.len() as f64;
             let xs: Vec<f64> = samples.iter().map(|(t, _)| (t - origin) as f64 / 1000.0).collect();

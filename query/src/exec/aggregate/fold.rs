@@ -229,8 +229,7 @@ impl Accumulator {
         let span = context.plan.arg_span;
         let mut samples = self.samples;
         let (mut collision, mut reconciled) = (false, false);
-        for step in 0..self.counts.len() {
-            let count = self.counts[step];
+        for (step, &count) in self.counts.iter().enumerate() {
             if let Some(cell) = u32::try_from(step).ok().and_then(|step| self.histograms.get(&step)) {
                 collision |= cell.notes.collision();
                 reconciled |= cell.notes.reconciled;
@@ -252,8 +251,7 @@ impl Accumulator {
                 into.set(step, 1.0);
                 continue;
             }
-            if op == AggregateOp::Quantile {
-                let values = &mut samples[step];
+            if let Some(values) = samples.get_mut(step) {
                 if !values.is_empty() {
                     values.sort_by(quantile_order);
                     into.set(step, quantile_of_sorted(param.at(step), values));

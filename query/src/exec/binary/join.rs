@@ -29,7 +29,7 @@ pub(super) fn join<'q>(
     let (fill_many, fill_one) = if swapped { (fill.rhs, fill.lhs) } else { (fill.lhs, fill.rhs) };
     let steps = many.steps;
     let joiner = Joiner { state, plan, many, one, swapped, steps, fill_many, fill_one };
-    joiner.build(groups)
+    joiner.build(&groups)
 }
 
 /// Series of both sides that agree on the labels that count.
@@ -97,7 +97,7 @@ enum Item {
 }
 
 impl<'q> Joiner<'q> {
-    fn build(self, groups: Vec<Group>) -> Result<Stream<'q>, QueryError> {
+    fn build(self, groups: &[Group]) -> Result<Stream<'q>, QueryError> {
         let (mut heads, mut items) = (Vec::new(), Vec::new());
         let fills = self.fill_many.is_some() || self.fill_one.is_some();
         let one_to_one = self.plan.matching.card == Cardinality::OneToOne;
@@ -292,11 +292,14 @@ fn all_distinct(heads: &[Head]) -> bool {
     heads.iter().enumerate().all(|(index, head)| seen.insert(&head.labels, index).1)
 }
 
+/// A series of the many and one of the one; `None`: filled in.
+type Pair = (Option<usize>, Option<usize>);
+
 /// Results of a group, by the pair they come from (`None`: filled in).
 struct Turns<'a, 'q> {
     joiner: &'a Joiner<'q>,
     group: &'a Group,
-    pairs: Vec<((Option<usize>, Option<usize>), usize)>,
+    pairs: Vec<(Pair, usize)>,
     numbers: LabelMap,
     results: Vec<(Head, Column)>,
     /// Steps at which each result was matched, whether or not the comparison held.

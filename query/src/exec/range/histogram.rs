@@ -46,7 +46,7 @@ pub(super) fn growth(
     }
     let mut total = last.to_schema(schema);
     let mut reconciled = None;
-    if histograms.len() > 1 && !(first_reset && !from_zero) && !from_zero {
+    if histograms.len() > 1 && !first_reset && !from_zero {
         let (difference, how) = total.minus(first)?;
         total = difference;
         if how.custom_bounds {
