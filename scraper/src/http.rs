@@ -102,10 +102,12 @@ impl Page {
     pub(crate) fn text<'a>(&'a self, buffer: &'a mut Vec<u8>, limit: u64) -> Result<&'a [u8], ScrapeError> {
         let text: &[u8] = if self.gzip {
             buffer.clear();
-            MultiGzDecoder::new(&self.body[..])
-                .take(limit)
-                .read_to_end(buffer)
-                .map_err(|error| ScrapeError::Gzip(error.to_string()))?;
+            MultiGzDecoder::new(&self.body[..]).take(limit).read_to_end(buffer).map_err(
+                |error| match error.kind() {
+                    std::io::ErrorKind::UnexpectedEof => ScrapeError::UnexpectedEof,
+                    _ => ScrapeError::Gzip(error.to_string()),
+                },
+            )?;
             buffer
         } else {
             &self.body
@@ -182,8 +184,12 @@ mod tests {
         assert!(matches!(page.text(&mut buffer, 100_000), Err(ScrapeError::BodySizeLimit)));
         assert!(buffer.capacity() < 300_000, "a bomb is not unpacked: {}", buffer.capacity());
         let cut = Page { body: body.slice(..body.len() / 2), gzip: true, content_type: String::new() };
-        assert!(matches!(cut.text(&mut Vec::new(), u64::MAX), Err(ScrapeError::Gzip(_))));
-        let plain = Page { body: Bytes::from_static(b"a 1\n"), gzip: true, content_type: String::new() };
+        assert!(matches!(cut.text(&mut Vec::new(), u64::MAX), Err(ScrapeError::UnexpectedEof)));
+        let plain = Page {
+            body: Bytes::from_static(b"this is not compressed\n"),
+            gzip: true,
+            content_type: String::new(),
+        };
         assert!(matches!(plain.text(&mut Vec::new(), u64::MAX), Err(ScrapeError::Gzip(_))));
     }
 }

@@ -267,7 +267,10 @@ async fn each_way_to_fail_has_its_words_and_leaves_the_others_alone() {
     server.set("/html", answer("200 OK", "Content-Type: text/html\r\n", b"<html>"));
     server.set("/untyped", answer("200 OK", "", b"a 1\n"));
     server.set("/bomb", answer("200 OK", &format!("{text}Content-Encoding: gzip\r\n"), &gzip));
-    server.set("/nogzip", answer("200 OK", &format!("{text}Content-Encoding: gzip\r\n"), b"a 1\n"));
+    server.set(
+        "/nogzip",
+        answer("200 OK", &format!("{text}Content-Encoding: gzip\r\n"), b"a 1 but not compressed\n"),
+    );
     server.set("/large", page(&"# x\n".repeat(100_000)));
     server.set(
         "/cut",

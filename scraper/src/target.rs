@@ -134,8 +134,11 @@ fn build(own: &Labels, group: &Labels, config: &ScrapeConfig) -> Result<Outcome,
         }
     }
     for (name, values) in &config.params {
-        if let Some(first) = values.first() {
-            labels.set(format!("{PARAM_PREFIX}{name}"), first.as_str());
+        let name = format!("{PARAM_PREFIX}{name}");
+        if let Some(first) = values.first()
+            && labels.value(&name).is_empty()
+        {
+            labels.set(name, first.as_str());
         }
     }
     let discovered = labels.build();
@@ -270,8 +273,8 @@ mod tests {
         );
         let target =
             kept(&config, &[("__address__", "h:1"), ("own", "o"), ("__meta_name", "n"), ("__param_a", "0")]);
-        // A parameter of the job wins over a discovered one; relabelling could change it.
-        assert_eq!(target.url, "http://h:1/m?a=1&a=2&q=x+y");
+        // A discovered parameter takes the place of the job's first one.
+        assert_eq!(target.url, "http://h:1/m?a=0&a=2&q=x+y");
         assert_eq!(
             target.public_labels.to_string(),
             r#"{group="yes", instance="h:1", job="j", name="n", own="o"}"#

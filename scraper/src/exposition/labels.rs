@@ -26,14 +26,16 @@ pub enum DecodeError {
 /// Scratch space for [`decode_series`], to be reused.
 #[derive(Clone, Debug, Default)]
 pub struct SeriesLabels {
-    /// Name and value of each label in order of names, the metric name as `__name__`; without empty values.
+    /// Name and value of each label in order of names, the metric name as `__name__`. Values may be empty: such a label
+    /// is no label of the series, but with `honor_labels` it keeps a target label away.
     pub pairs: Vec<(String, String)>,
 }
 
 impl SeriesLabels {
     /// As a label set.
     pub fn to_labels(&self) -> Labels {
-        Labels::from_sorted(self.pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())))
+        let present = self.pairs.iter().filter(|(_, value)| !value.is_empty());
+        Labels::from_sorted(present.map(|(name, value)| (name.as_str(), value.as_str())))
     }
 }
 
@@ -51,14 +53,15 @@ pub fn decode_series(text: &[u8], kind: MetricKind, into: &mut SeriesLabels) -> 
     if !trim_blanks_end(name).is_empty() {
         into.pairs.push((METRIC_NAME.to_owned(), utf8(name)?.into_owned()));
     }
-    decode_braces(braces, kind, into)?;
+    decode_braces(braces, kind, true, into)?;
     finish(into)
 }
 
-/// Reads the labels of an exemplar, a [`super::RawExemplar::labels`]; of equal names the last one counts.
+/// Reads the labels of an exemplar, a [`super::RawExemplar::labels`]; of equal names the last one counts. Escapes stay as
+/// they are written, as in Prometheus (which replaces them in OpenMetrics 2 only).
 pub fn decode_exemplar(text: &[u8]) -> Labels {
     let mut labels = SeriesLabels::default();
-    if decode_braces(text, MetricKind::Unknown, &mut labels).is_err() {
+    if decode_braces(text, MetricKind::Unknown, false, &mut labels).is_err() {
         return Labels::empty();
     }
     Labels::from_pairs(labels.pairs)
@@ -74,7 +77,12 @@ fn trim_blanks_end(text: &[u8]) -> &[u8] {
     text.get(..text.len() - blanks).unwrap_or_default()
 }
 
-fn decode_braces(braces: &[u8], kind: MetricKind, into: &mut SeriesLabels) -> Result<(), DecodeError> {
+fn decode_braces(
+    braces: &[u8],
+    kind: MetricKind,
+    escapes: bool,
+    into: &mut SeriesLabels,
+) -> Result<(), DecodeError> {
     // Anything the parser accepted may stand in quotes here: it drew the borders.
     let rules = QuotedRules { newline: true, nul: true };
     let mut pos = 1;
@@ -92,7 +100,7 @@ fn decode_braces(braces: &[u8], kind: MetricKind, into: &mut SeriesLabels) -> Re
                 let inner = (pos + 1, end - 1);
                 pos = skip_blanks(braces, end);
                 if braces.get(pos) != Some(&b'=') {
-                    let name = unquoted(braces, inner)?;
+                    let name = unquoted(braces, inner, escapes)?;
                     if !name.is_empty() {
                         into.pairs.push((METRIC_NAME.to_owned(), name));
                     }
@@ -107,22 +115,22 @@ fn decode_braces(braces: &[u8], kind: MetricKind, into: &mut SeriesLabels) -> Re
                 range
             }
         };
-        let name = unquoted(braces, name_range)?;
+        let name = unquoted(braces, name_range, escapes)?;
         if name.is_empty() {
             return Err(DecodeError::InvalidName(String::from_utf8_lossy(braces).into_owned()));
         }
         let open = skip_blanks(braces, pos + 1);
         let Some(end) = quoted_end(braces, open, rules) else { return Ok(()) };
-        let value = unquoted(braces, (open + 1, end - 1))?;
+        let value = unquoted(braces, (open + 1, end - 1), escapes)?;
         pos = end;
         let value = normalise(kind, &name, value);
         into.pairs.push((name, value));
     }
 }
 
-fn unquoted(text: &[u8], (from, to): (usize, usize)) -> Result<String, DecodeError> {
+fn unquoted(text: &[u8], (from, to): (usize, usize), escapes: bool) -> Result<String, DecodeError> {
     let raw = utf8(text.get(from..to).unwrap_or_default())?;
-    Ok(unescape(&raw, true).into_owned())
+    Ok(if escapes { unescape(&raw, true).into_owned() } else { raw.into_owned() })
 }
 
 fn utf8(bytes: &[u8]) -> Result<Cow<'_, str>, DecodeError> {
@@ -143,7 +151,7 @@ fn normalise(kind: MetricKind, name: &str, value: String) -> String {
     }
 }
 
-/// Sorts, finds doubles and takes empty values out.
+/// Sorts and finds doubles.
 fn finish(into: &mut SeriesLabels) -> Result<(), DecodeError> {
     into.pairs.sort_unstable();
     for pair in into.pairs.windows(2) {
@@ -153,7 +161,6 @@ fn finish(into: &mut SeriesLabels) -> Result<(), DecodeError> {
             return Err(DecodeError::Duplicate(a.clone()));
         }
     }
-    into.pairs.retain(|(_, value)| !value.is_empty());
     if into.pairs.iter().any(|(name, _)| name == METRIC_NAME) { Ok(()) } else { Err(DecodeError::NoName) }
 }
 

@@ -31,8 +31,10 @@ pub(super) enum Meaning {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum MetadataLine {
     Type(MetricKind),
-    Help,
-    Unit,
+    /// With a hash of the line.
+    Help(u64),
+    /// With a hash of the line.
+    Unit(u64),
 }
 
 /// A line that is known.

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use model::{Metadata, MetricKind};
 
+use super::lines::MetadataLine;
+
 /// Families are remembered for so many scrapes after they were last seen.
 const KEEP_SCRAPES: u64 = 10;
 
@@ -16,6 +18,9 @@ struct Family {
     name: String,
     metadata: Metadata,
     last_seen: u64,
+    /// Hashes of the lines that last gave help and unit.
+    help_line: u64,
+    unit_line: u64,
 }
 
 /// Families on the last pages.
@@ -41,8 +46,13 @@ impl MetadataCache {
             }
             return Some(place);
         }
-        let family =
-            Family { name: name.clone().into_owned(), metadata: Metadata::default(), last_seen: iteration };
+        let family = Family {
+            name: name.clone().into_owned(),
+            metadata: Metadata::default(),
+            last_seen: iteration,
+            help_line: 0,
+            unit_line: 0,
+        };
         let place = match self.free.pop() {
             Some(place) => {
                 self.families[place as usize] = Some(family);
@@ -75,22 +85,32 @@ impl MetadataCache {
         }
     }
 
-    pub(super) fn set_help(&mut self, place: u32, help: &str) {
-        if let Some(family) = self.get_mut(place)
-            && family.metadata.help != help
-        {
+    pub(super) fn set_help(&mut self, place: u32, help: &str, line: u64) {
+        let Some(family) = self.get_mut(place) else { return };
+        family.help_line = line;
+        if family.metadata.help != help {
             help.clone_into(&mut family.metadata.help);
             self.changed = true;
         }
     }
 
-    pub(super) fn set_unit(&mut self, place: u32, unit: &str) {
-        if let Some(family) = self.get_mut(place)
-            && family.metadata.unit != unit
-        {
+    pub(super) fn set_unit(&mut self, place: u32, unit: &str, line: u64) {
+        let Some(family) = self.get_mut(place) else { return };
+        family.unit_line = line;
+        if family.metadata.unit != unit {
             unit.clone_into(&mut family.metadata.unit);
             self.changed = true;
         }
+    }
+
+    /// Whether what is known of the family is what this line says.
+    pub(super) fn is_from(&self, place: u32, what: MetadataLine) -> bool {
+        let family = self.families.get(place as usize).and_then(Option::as_ref);
+        family.is_some_and(|family| match what {
+            MetadataLine::Type(_) => true,
+            MetadataLine::Help(line) => family.help_line == line,
+            MetadataLine::Unit(line) => family.unit_line == line,
+        })
     }
 
     /// Forgets families that have not been seen for long.

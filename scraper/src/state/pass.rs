@@ -5,6 +5,7 @@ use model::relabel::{self, RelabelConfig};
 use model::storage::{AppendError, Appender};
 use model::{Exemplar, Labels, LabelsBuilder, MetricKind, Timestamp};
 use std::sync::Arc;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::ScrapeState;
 use super::lines::{Meaning, MetadataLine};
@@ -198,13 +199,12 @@ impl Pass<'_> {
             Meaning::Metadata { family, what } => {
                 let kind = match what {
                     MetadataLine::Type(kind) => Some(kind),
-                    MetadataLine::Help | MetadataLine::Unit => None,
+                    MetadataLine::Help(_) | MetadataLine::Unit(_) => None,
                 };
-                if !parser.skip_known_line(&line.text, kind) {
+                // Where several lines speak of a family, each has to be read so that the last one wins.
+                if !self.state.metadata.is_from(family, what) || !parser.skip_known_line(&line.text, kind) {
                     return Ok(false);
                 }
-                // Help and unit stay what this very line made them, as long as only one line speaks of the family; a
-                // second one would have been parsed when it was new.
                 let iteration = self.state.iteration;
                 self.state.lines.arrived(index);
                 self.state.lines.line_mut(index).last_seen = iteration;
@@ -257,19 +257,21 @@ impl Pass<'_> {
                 Ok(())
             }
             Entry::Help { family, text } => {
+                let id = xxh3_64(line);
                 let place = self.state.metadata.family(family, iteration);
                 if let Some(place) = place {
-                    self.state.metadata.set_help(place, &unescape_help(text, format));
+                    self.state.metadata.set_help(place, &unescape_help(text, format), id);
                 }
-                self.remember_line(line, place, MetadataLine::Help);
+                self.remember_line(line, place, MetadataLine::Help(id));
                 Ok(())
             }
             Entry::Unit { family, unit } => {
+                let id = xxh3_64(line);
                 let place = self.state.metadata.family(family, iteration);
                 if let Some(place) = place {
-                    self.state.metadata.set_unit(place, &String::from_utf8_lossy(unit));
+                    self.state.metadata.set_unit(place, &String::from_utf8_lossy(unit), id);
                 }
-                self.remember_line(line, place, MetadataLine::Unit);
+                self.remember_line(line, place, MetadataLine::Unit(id));
                 Ok(())
             }
             Entry::Comment => {
@@ -312,8 +314,8 @@ impl Pass<'_> {
         for (family, metadata) in &scrape.metadata {
             if let Some(place) = self.state.metadata.family(family.as_bytes(), iteration) {
                 self.state.metadata.set_kind(place, metadata.kind);
-                self.state.metadata.set_help(place, &metadata.help);
-                self.state.metadata.set_unit(place, &metadata.unit);
+                self.state.metadata.set_help(place, &metadata.help, 0);
+                self.state.metadata.set_unit(place, &metadata.unit, 0);
             }
         }
         let mut key = Vec::new();
@@ -494,11 +496,12 @@ impl Pass<'_> {
         }
         let mut pushed_aside: Vec<(&str, String)> = Vec::new();
         for (name, value) in &self.config.target_labels {
+            // With `honor_labels` even an empty label on the page wins.
+            if self.config.honor_labels && self.scratch.pairs.iter().any(|(own, _)| own == name) {
+                continue;
+            }
             let own = builder.value(name);
             if !own.is_empty() {
-                if self.config.honor_labels {
-                    continue;
-                }
                 pushed_aside.push((name, own.to_owned()));
             }
             builder.set(name, value);

@@ -155,7 +155,8 @@ fn target_labels_push_labels_of_the_page_aside() {
     let mut bench = Bench::new();
     bench.config.honor_labels = true;
     bench.scrape(page);
-    assert_eq!(bench.store.series(), [r#"{__name__="a", exported_job="other", instance="i", job="mine"}"#]);
+    // The empty `instance` of the page wins as well.
+    assert_eq!(bench.store.series(), [r#"{__name__="a", exported_job="other", job="mine"}"#]);
 }
 
 #[test]
@@ -316,7 +317,12 @@ fn metadata_follows_the_page() {
     for _ in 0..10 {
         bench.scrape("# TYPE a gauge\na 1\n");
     }
+    // Of several lines the last one counts, also when all are known.
+    for page in ["# HELP a x\n# HELP a y\na 1\n", "# HELP a x\na 1\n", "# HELP a x\na 1\n"] {
+        bench.store(&Input::Page(page.as_bytes(), Format::Text), None);
+    }
     let found = list(bench.store(&Input::Page(b"# TYPE a counter\na 1\n", Format::Text), None)).unwrap();
+    assert_eq!(found[0].1.help, "x");
     assert_eq!(found.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["a"]);
 }
 
