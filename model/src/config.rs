@@ -49,7 +49,22 @@ impl fmt::Display for Secret {
 
 impl<'de> Deserialize<'de> for Secret {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer).map(Self)
+        struct SecretVisitor;
+        impl Visitor<'_> for SecretVisitor {
+            type Value = Secret;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Secret, E> {
+                Ok(Secret::new(text))
+            }
+        }
+        // An error of the reader would quote what it found.
+        deserializer
+            .deserialize_str(SecretVisitor)
+            .map_err(|_| de::Error::custom("a secret must be a text: put it in quotes"))
     }
 }
 
@@ -249,6 +264,11 @@ mod tests {
         let secret = Secret::new("hunter2");
         assert_eq!(format!("{secret} {secret:?} {:?}", Some(&secret)), "<secret> <secret> Some(<secret>)");
         assert_eq!(secret.expose(), "hunter2");
+        for text in ["0123", "12345", "true", "1.50"] {
+            assert_eq!(serde_yaml::from_str::<Secret>(text).unwrap().expose(), text);
+        }
+        let error = serde_yaml::from_value::<Secret>(serde_yaml::Value::from(12345)).unwrap_err();
+        assert!(!error.to_string().contains("12345"), "{error}");
     }
 
     #[test]

@@ -52,12 +52,12 @@ pub fn format_exponent(v: f64) -> String {
     out
 }
 
-/// Go's `strconv.FormatFloat(v, 'g', -1, 64)` and `fmt.Sprint(v)`'s `%v`: an exponent when it is below -4 or at least
-/// `exponent_from` (21 for both with shortest digits).
+/// Go's `strconv.FormatFloat(v, 'g', -1, 64)`, and `%v` of a float64: an exponent when it is below -4 or at least 6 (with
+/// shortest digits Go decides by precision 6).
 pub fn format_general(v: f64) -> String {
     let mut out = String::with_capacity(24);
     let abs = v.abs();
-    if v.is_finite() && abs != 0.0 && !(1e-4..1e21).contains(&abs) {
+    if v.is_finite() && abs != 0.0 && !(1e-4..1e6).contains(&abs) {
         write_exponent(&mut out, v, 2);
     } else {
         write_fixed(&mut out, v);
@@ -143,7 +143,9 @@ mod tests {
         assert_eq!(format_exponent(1e-7), "1e-07");
         assert_eq!(format_exponent(f64::INFINITY), "+Inf");
         assert_eq!(format_general(1e-5), "1e-05");
-        assert_eq!(format_general(123456789.0), "123456789");
+        assert_eq!(format_general(123_456.5), "123456.5");
+        assert_eq!(format_general(1e6), "1e+06");
+        assert_eq!(format_general(123_456_789.0), "1.23456789e+08");
         assert_eq!(format_general(1e21), "1e+21");
     }
 
