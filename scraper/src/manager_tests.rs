@@ -451,6 +451,27 @@ async fn a_reload_leaves_unchanged_jobs_alone_and_series_of_changed_ones_whole()
 }
 
 #[tokio::test]
+async fn a_reload_to_discovery_that_finds_nothing_ends() {
+    let world = World::new().await;
+    world.server.set("/metrics", page("a 1\n"));
+    world.apply(&[&format!("{{job_name: j, {QUICK}, static_configs: [{{targets: ['$ADDR']}}]}}")]).await;
+    world.until("scraped", || world.store.last("a").is_some()).await;
+    let nothing = format!("{{job_name: j, {QUICK}, file_sd_configs: [{{files: ['/nonexistent/*.yml']}}]}}");
+    let started = Instant::now();
+    world.apply(&[&nothing]).await;
+    assert!(started.elapsed() < Duration::from_secs(2));
+    // Back before the former targets were given up: their series go on.
+    world.apply(&[&format!("{{job_name: j, {QUICK}, static_configs: [{{targets: ['$ADDR']}}]}}")]).await;
+    let before = world.store.values("a").len();
+    world.until("goes on", || world.store.values("a").len() > before + 2).await;
+    assert!(world.store.values("a").iter().all(|value| value == "1"));
+    // No target at all.
+    world.apply(&[&format!("{{job_name: j, {QUICK}, static_configs: []}}")]).await;
+    world.until("ended", || world.store.last("a").as_deref() == Some("S")).await;
+    world.manager.stop().await;
+}
+
+#[tokio::test]
 async fn target_limits_and_dropped_targets() {
     let world = World::new().await;
     world.server.set("/metrics", page("a 1\n"));

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use model::Labels;
@@ -9,7 +10,7 @@ use net::http::HttpClient;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tracing::Instrument;
 
 use crate::config::{ScrapeConfig, go_duration};
@@ -22,6 +23,10 @@ use crate::target::{Outcome, Target, targets_of};
 const COMMANDS_MAX: usize = 4;
 /// Discovered targets that are looked at in one piece before other tasks get their turn.
 const SYNC_CHUNK: usize = 256;
+/// How long a reload waits for the first word of new discoverers: static ones speak at once.
+const FIRST_WORD_WAIT: Duration = Duration::from_millis(50);
+/// How long targets found by former discoverers live on when the new ones say nothing.
+const FORMER_TARGETS_KEEP: Duration = Duration::from_secs(10);
 
 /// What can be seen of a pool from outside.
 #[derive(Default)]
@@ -74,6 +79,7 @@ impl PoolHandle {
             loops: HashMap::new(),
             ending: Vec::new(),
             view: Arc::clone(&view),
+            sync_due: None,
         };
         let task = tokio::spawn(pool.run(receiver).instrument(span));
         Self { config, view, commands, task }
@@ -114,6 +120,8 @@ struct Pool {
     /// Loops of targets that have gone and whose series are still to be ended.
     ending: Vec<LoopHandle>,
     view: Arc<Mutex<PoolView>>,
+    /// When targets of former discoverers go, unless the new ones speak before.
+    sync_due: Option<Instant>,
 }
 
 impl Pool {
@@ -123,6 +131,11 @@ impl Pool {
             let command = tokio::select! {
                 command = commands.recv() => command,
                 _ = self.providers.next() => {
+                    self.discovery.metrics.received_updates.with_label_values(&["scrape"]).inc();
+                    self.sync().await;
+                    continue;
+                }
+                () = until(self.sync_due) => {
                     self.sync().await;
                     continue;
                 }
@@ -142,6 +155,7 @@ impl Pool {
     /// Makes the running loops fit what discovery knows.
     async fn sync(&mut self) {
         let started = Instant::now();
+        self.sync_due = None;
         let config = Arc::clone(&self.config);
         let mut found: HashMap<u64, Arc<Target>> = HashMap::new();
         let mut dropped = Vec::new();
@@ -273,11 +287,16 @@ impl Pool {
                 LoopHandle::start(Arc::clone(&target), &config, self.client.as_ref(), &self.shared, state);
             self.loops.insert(hash, (target, handle));
         }
-        if same_discovery {
+        let speaks = same_discovery || timeout(FIRST_WORD_WAIT, self.providers.next()).await.is_ok();
+        if speaks {
             self.sync().await;
         } else {
-            self.providers.next().await;
-            self.sync().await;
+            self.sync_due = Some(Instant::now() + FORMER_TARGETS_KEEP);
+            let (dropped, dropped_count) = {
+                let view = self.view.lock();
+                (view.dropped.clone(), view.dropped_count)
+            };
+            self.show(dropped, dropped_count);
         }
         let metrics = &self.shared.metrics;
         metrics.pool_reloads.inc();
@@ -301,5 +320,13 @@ impl Pool {
             handle.command(Command::Shutdown);
         }
         join_all(handles.into_iter().map(LoopHandle::join)).await;
+    }
+}
+
+/// Waits for a point in time, or for ever.
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
     }
 }

@@ -210,7 +210,7 @@ impl ScrapeLoop {
             match self.command() {
                 Command::Run => {}
                 Command::Retire => {
-                    self.end_of_run(last.is_some(), &mut ticker).await;
+                    self.end_of_run(&mut ticker).await;
                     return None;
                 }
                 Command::HandOver => return Some(self.state),
@@ -374,9 +374,10 @@ impl ScrapeLoop {
     }
 
     /// The target has gone: ends its series, unless the server stops before that is due.
-    async fn end_of_run(mut self, scraped: bool, ticker: &mut Interval) {
+    async fn end_of_run(mut self, ticker: &mut Interval) {
         let shared = Arc::clone(&self.context.shared);
-        if scraped {
+        // Also when the scrapes were those of a loop that handed over to this one.
+        if self.state.has_stored() {
             let mut commands = self.commands.clone();
             let wait = async {
                 ticker.tick().await;

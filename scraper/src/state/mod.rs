@@ -35,6 +35,8 @@ use crate::error::ScrapeError;
 
 /// How far into the future a sample may lie.
 const AHEAD_MAX_MS: i64 = 10 * 60 * 1000;
+/// Number of the first scrape. Marks start at 0, which must not look like "in the last scrape".
+const FIRST_ITERATION: u64 = 2;
 /// Lines a cache may grow by while scrapes fail, beside doubling, before it is cut back.
 const GROWTH_MAX: usize = 1000;
 
@@ -74,8 +76,12 @@ pub(crate) struct Stored {
 
 impl ScrapeState {
     pub(crate) fn new() -> Self {
-        // The marks start at 0, which must not look like "in the last scrape".
-        Self { iteration: 2, ..Self::default() }
+        Self { iteration: FIRST_ITERATION, ..Self::default() }
+    }
+
+    /// Whether there ever was a scrape.
+    pub(crate) fn has_stored(&self) -> bool {
+        self.iteration > FIRST_ITERATION
     }
 
     /// Forgets what lines mean (relabelling has changed), but not which series there were: those that do not come
