@@ -3,18 +3,17 @@
 //! inactive → pending (while `for` runs) → firing → resolved (kept and resent for 15 minutes). Follows Prometheus'
 //! `rules/alerting.go`.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use model::labels::{ALERT_NAME, METRIC_NAME};
-use model::template::Env;
-use model::template::alerting::{AlertData, AlertTemplate, graph_link};
+use model::labels::METRIC_NAME;
+use model::template::alerting::graph_link;
 use model::{Alert, Labels, LabelsBuilder, Timestamp};
 
+use super::RuleSample;
 use super::config::{RuleConfig, RuleKind};
 use super::status::{AlertState, AlertStatus};
-use super::{Evaluate, RuleSample};
+use super::texts::SeenAlerts;
 
 /// How long resolved alerts are kept and resent, so that the Alertmanager hears of the end even after an outage.
 const RESOLVED_RETENTION_MS: i64 = 15 * 60 * 1000;
@@ -25,32 +24,13 @@ pub const ALERTS_FOR_STATE: &str = "ALERTS_FOR_STATE";
 /// Label of [`ALERTS`] with the state.
 const ALERT_STATE: &str = "alertstate";
 
-/// What alerting rules share.
-#[derive(Clone)]
-pub struct AlertContext {
-    /// Labels for everything that leaves; templates may show them.
-    pub external_labels: Labels,
-    /// How the server is reached from outside.
-    pub external_url: Arc<str>,
-    /// Answers `query` in templates.
-    pub evaluate: Arc<dyn Evaluate>,
-}
-
-impl std::fmt::Debug for AlertContext {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AlertContext").field("external_url", &self.external_url).finish_non_exhaustive()
-    }
-}
-
-/// An alerting rule and its alerts.
+/// The alerts of an alerting rule.
 #[derive(Debug)]
 pub struct AlertingRule {
     name: String,
-    query: String,
     hold_ms: i64,
     keep_firing_ms: i64,
-    labels: Vec<(String, AlertTemplate)>,
-    annotations: Vec<(String, AlertTemplate)>,
+    generator_url: String,
     active: HashMap<Labels, ActiveAlert>,
     /// Whether pending times from before a restart have been looked for. Until then no series are written, or they
     /// would cover what is looked for.
@@ -68,47 +48,20 @@ pub(super) struct ActiveAlert {
     resolved_at: Option<Timestamp>,
     keep_firing_since: Option<Timestamp>,
     last_sent_at: Option<Timestamp>,
-    valid_until: Timestamp,
-}
-
-/// What an evaluation gives.
-#[derive(Debug, Default)]
-pub struct AlertOutcome {
-    /// Samples of `ALERTS` and `ALERTS_FOR_STATE`.
-    pub samples: Vec<RuleSample>,
-    /// Texts of templates that failed; the alerts carry them in the templates' places.
-    pub template_errors: Vec<String>,
 }
 
 impl AlertingRule {
-    /// A rule without alerts.
-    ///
-    /// # Panics
-    /// When `config` is no alerting rule, or was not checked.
-    pub fn new(config: &RuleConfig, restored: bool) -> Self {
-        let RuleKind::Alerting { hold, keep_firing_for, annotations } = &config.kind else {
-            panic!("{} is a recording rule", config.name);
-        };
-        let compile = |texts: &BTreeMap<String, String>| {
-            texts
-                .iter()
-                .map(|(name, text)| {
-                    let template = AlertTemplate::new(&config.name, text)
-                        .expect("templates are checked when the file is read");
-                    (name.clone(), template)
-                })
-                .collect()
-        };
-        Self {
+    /// A rule without alerts; `None` for recording rules. `restored`: no pending times are to be looked for.
+    pub fn new(config: &RuleConfig, external_url: &str, restored: bool) -> Option<Self> {
+        let RuleKind::Alerting { hold, keep_firing_for, .. } = &config.kind else { return None };
+        Some(Self {
             name: config.name.clone(),
-            query: config.query.clone(),
             hold_ms: millis(*hold),
             keep_firing_ms: millis(*keep_firing_for),
-            labels: compile(&config.labels),
-            annotations: compile(annotations),
+            generator_url: format!("{external_url}{}", graph_link(&config.query, 1)),
             active: HashMap::new(),
             restored,
-        }
+        })
     }
 
     /// The alert's name.
@@ -137,39 +90,40 @@ impl AlertingRule {
         self.restored = true;
     }
 
-    /// Moves all alerts on to time `t` with `result`, the expression's value then. `limit` bounds active alerts (0: no bound).
+    /// Moves all alerts on to time `t`, at which the expression yields `seen`. `limit` bounds active alerts (0: no
+    /// bound). Gives the samples of `ALERTS` and `ALERTS_FOR_STATE`.
     ///
     /// # Errors
-    /// When two alerts end up with equal labels, or there are too many (then all are forgotten). Texts are Prometheus'.
-    pub fn evaluate(
+    /// When there are too many alerts; then all are forgotten. The text is Prometheus'.
+    pub fn advance(
         &mut self,
         t: Timestamp,
-        result: &[RuleSample],
-        context: &AlertContext,
+        seen: SeenAlerts,
         limit: usize,
-    ) -> Result<AlertOutcome, String> {
-        let mut outcome = AlertOutcome::default();
-        let seen = self.expand_all(t, result, context, &mut outcome.template_errors)?;
-        for (labels, (annotations, value)) in &seen {
-            match self.active.get_mut(labels) {
+    ) -> Result<Vec<RuleSample>, String> {
+        let mut is_seen = HashSet::with_capacity(seen.len());
+        for (labels, (annotations, value)) in seen {
+            is_seen.insert(labels.clone());
+            match self.active.get_mut(&labels) {
                 Some(alert) if alert.state != AlertState::Inactive => {
-                    alert.value = *value;
-                    alert.annotations = annotations.clone();
+                    alert.value = value;
+                    alert.annotations = annotations;
                 }
                 _ => {
-                    self.active.insert(labels.clone(), ActiveAlert::pending(annotations.clone(), *value, t));
+                    self.active.insert(labels, ActiveAlert::pending(annotations, value, t));
                 }
             }
         }
         let mut active = 0;
+        let mut samples = Vec::new();
         let (hold, keep, restored) = (self.hold_ms, self.keep_firing_ms, self.restored);
         self.active.retain(|labels, alert| {
-            let (stays, counts) = alert.step(t, seen.contains_key(labels), hold, keep);
+            let (stays, counts) = alert.step(t, is_seen.contains(labels), hold, keep);
             if counts {
                 active += 1;
                 if restored {
-                    outcome.samples.push(alerts_sample(labels, alert));
-                    outcome.samples.push(state_sample(labels, alert));
+                    samples.push(alerts_sample(labels, alert));
+                    samples.push(state_sample(labels, alert));
                 }
             }
             stays
@@ -178,77 +132,26 @@ impl AlertingRule {
             self.active.clear();
             return Err(format!("exceeded limit of {limit} with {active} alerts"));
         }
-        Ok(outcome)
-    }
-
-    /// Labels, annotations and value of the alert of each sample.
-    fn expand_all(
-        &self,
-        t: Timestamp,
-        result: &[RuleSample],
-        context: &AlertContext,
-        failures: &mut Vec<String>,
-    ) -> Result<HashMap<Labels, (Labels, f64)>, String> {
-        let evaluate = Arc::clone(&context.evaluate);
-        let env = Env {
-            now: t,
-            query: Some(Arc::new(move |text: &str, at| evaluate.instant_text(text, at))),
-            external_url: Arc::clone(&context.external_url),
-        };
-        let mut seen = HashMap::with_capacity(result.len());
-        let mut builder = LabelsBuilder::new();
-        for sample in result {
-            let value = sample.float_value();
-            let data = AlertData::new(&sample.labels, &context.external_labels, &context.external_url, value);
-            let mut expand = |template: &AlertTemplate| {
-                template.expand(&data, &env).unwrap_or_else(|error| {
-                    failures.push(error.clone());
-                    error
-                })
-            };
-            builder.reset(&sample.labels);
-            builder.remove(METRIC_NAME);
-            for (name, template) in &self.labels {
-                builder.set(name, expand(template));
-            }
-            builder.set(ALERT_NAME, &self.name);
-            let labels = builder.build();
-            let annotations =
-                self.annotations.iter().map(|(name, template)| (name.clone(), expand(template))).collect();
-            if seen.insert(labels, (annotations, value)).is_some() {
-                return Err(
-                    "vector contains metrics with the same labelset after applying alert labels".to_owned()
-                );
-            }
-        }
-        Ok(seen)
+        Ok(samples)
     }
 
     /// Alerts that must be sent at `t`: firing and resolved ones, not more often than every `resend_delay`.
-    pub fn alerts_to_send(
-        &mut self,
-        t: Timestamp,
-        resend_delay: Duration,
-        interval: Duration,
-        external_url: &str,
-    ) -> Vec<Alert> {
+    pub fn alerts_to_send(&mut self, t: Timestamp, resend_delay: Duration, interval: Duration) -> Vec<Alert> {
         let resend_ms = millis(resend_delay);
         // Two evaluations or sendings may fail before the alert counts as resolved.
-        let validity_ms = 4 * millis(interval.max(resend_delay));
-        let generator_url = format!("{external_url}{}", graph_link(&self.query, 1));
+        let validity_ms = millis(interval.max(resend_delay)).saturating_mul(4);
         let mut alerts: Vec<Alert> = self
             .active
             .iter_mut()
             .filter(|(_, alert)| alert.needs_sending(t, resend_ms))
             .map(|(labels, alert)| {
                 alert.last_sent_at = Some(t);
-                alert.valid_until = t + validity_ms;
                 Alert {
                     labels: labels.clone(),
                     annotations: alert.annotations.clone(),
                     starts_at: alert.fired_at.unwrap_or(alert.active_at),
-                    ends_at: Some(alert.resolved_at.unwrap_or(alert.valid_until)),
-                    generator_url: generator_url.clone(),
+                    ends_at: Some(alert.resolved_at.unwrap_or(t.saturating_add(validity_ms))),
+                    generator_url: self.generator_url.clone(),
                 }
             })
             .collect();
@@ -302,7 +205,6 @@ impl ActiveAlert {
             resolved_at: None,
             keep_firing_since: None,
             last_sent_at: None,
-            valid_until: t,
         }
     }
 

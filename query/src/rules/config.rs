@@ -3,10 +3,11 @@
 //! Checks and texts follow Prometheus' `model/rulefmt`.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use model::config::PromDuration;
-use model::labels::METRIC_NAME;
+use model::labels::{METRIC_NAME, Quoted};
 use model::template::alerting::AlertTemplate;
 use model::{ConfigError, ConfigPath, Labels};
 use serde::Deserialize;
@@ -82,18 +83,29 @@ pub struct GroupConfig {
 }
 
 /// A valid rule.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct RuleConfig {
     /// Name of the recorded series or of the alert.
     pub name: String,
     /// The expression.
-    pub expr: Expr,
+    pub expr: Arc<Expr>,
     /// The expression in normal form, as the API shows it.
     pub query: String,
     /// Labels to add, templates in alerting rules; those of the group are among them.
     pub labels: BTreeMap<String, String>,
     /// Which kind.
     pub kind: RuleKind,
+}
+
+/// Rules with the same expression in normal form are equal: neither a comment in the file nor a NaN in the expression
+/// (which is not equal to itself) makes another rule of one.
+impl PartialEq for RuleConfig {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+            && self.query == other.query
+            && self.labels == other.labels
+            && self.kind == other.kind
+    }
 }
 
 /// Kinds of rule.
@@ -131,7 +143,7 @@ impl RawRuleFile {
             if raw.name.is_empty() {
                 errors.push(ConfigError::new(&path, "Groupname must not be empty"));
             } else if !names.insert(&raw.name) {
-                let text = format!("groupname: {:?} is repeated in the same file", raw.name);
+                let text = format!("groupname: \"{}\" is repeated in the same file", raw.name);
                 errors.push(ConfigError::new(&path.key("name"), text));
             }
             groups.push(raw.build(&path, context, &mut errors));
@@ -149,28 +161,14 @@ impl RawRuleGroup {
     ) -> GroupConfig {
         let group_labels = self.labels.clone().unwrap_or_default();
         check_label_names(&group_labels, &path.key("labels"), errors);
-        let limit = usize::try_from(self.limit.unwrap_or(0)).unwrap_or_else(|_| {
-            errors.push(ConfigError::new(&path.key("limit"), "limit must not be negative"));
-            0
-        });
+        let mut alerts = self.rules.iter().flatten().filter_map(|rule| filled(rule.alert.as_deref()));
+        if let Some(alert) = alerts.next() {
+            // To alerting rules they are templates like the rule's own.
+            check_templates("label", alert, &group_labels, &path.key("labels"), errors);
+        }
         let mut rules = Vec::new();
-        let mut seen = HashSet::new();
         for (index, raw) in self.rules.iter().flatten().enumerate() {
-            let path = path.key("rules").index(index);
-            let Some(rule) = raw.build(&path, &group_labels, context, errors) else { continue };
-            // Prometheus' check: the same name and labels, and for alerts the same expression do not matter.
-            if !seen.insert((
-                rule.name.clone(),
-                rule.labels.clone(),
-                matches!(rule.kind, RuleKind::Recording),
-            )) {
-                tracing::debug!(
-                    group = self.name,
-                    rule = rule.name,
-                    "rule is there twice with the same labels"
-                );
-            }
-            rules.push(rule);
+            rules.extend(raw.build(&path.key("rules").index(index), &group_labels, context, errors));
         }
         let interval = self.interval.map(|interval| interval.0).filter(|interval| !interval.is_zero());
         GroupConfig {
@@ -178,7 +176,8 @@ impl RawRuleGroup {
             file: context.file.clone(),
             interval: interval.unwrap_or(context.evaluation_interval),
             query_offset: self.query_offset.map_or(context.query_offset, |offset| offset.0),
-            limit,
+            // Prometheus loads negative limits and takes them for none.
+            limit: usize::try_from(self.limit.unwrap_or(0)).unwrap_or(0),
             rules,
         }
     }
@@ -193,56 +192,67 @@ impl RawRule {
         errors: &mut Vec<ConfigError>,
     ) -> Option<RuleConfig> {
         let before = errors.len();
-        let mut wrong = |path: &ConfigPath, text: String| errors.push(ConfigError::new(path, text));
-        let filled = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-        let (name, is_alert) = match (filled(&self.record), filled(&self.alert)) {
-            (Some(_), Some(_)) => {
-                wrong(path, "only one of 'record' and 'alert' must be set".to_owned());
-                return None;
-            }
-            (None, None) => {
-                wrong(path, "one of 'record' or 'alert' must be set".to_owned());
-                return None;
-            }
-            (Some(name), None) => (name, false),
-            (None, Some(name)) => (name, true),
-        };
-        let expr = match filled(&self.expr) {
-            None => {
-                wrong(path, "field 'expr' must be set in rule".to_owned());
-                None
-            }
-            Some(text) => parse(&text, &context.parse_options)
-                .map_err(|error| wrong(&path.key("expr"), format!("could not parse expression: {error}")))
-                .ok(),
-        };
-        let mut labels = group_labels.clone();
-        labels.extend(self.labels.clone().unwrap_or_default());
+        let (record, alert) = (filled(self.record.as_deref()), filled(self.alert.as_deref()));
+        let own_labels = self.labels.clone().unwrap_or_default();
         let annotations = self.annotations.clone().unwrap_or_default();
-        if is_alert {
-            check_templates(&name, &self.labels.clone().unwrap_or_default(), &path.key("labels"), errors);
-            check_templates(&name, &annotations, &path.key("annotations"), errors);
-        } else {
-            self.check_recording(&name, path, &mut wrong);
+        match (record, alert) {
+            (Some(_), Some(_)) => {
+                errors.push(ConfigError::new(path, "only one of 'record' and 'alert' must be set"));
+            }
+            (None, None) => errors.push(ConfigError::new(path, "one of 'record' or 'alert' must be set")),
+            _ => {}
         }
-        check_label_names(&self.labels.clone().unwrap_or_default(), &path.key("labels"), errors);
+        let expr = self.parse_expr(path, context, errors);
+        if let Some(record) = record {
+            self.check_recording(record, path, errors);
+        }
+        check_label_names(&own_labels, &path.key("labels"), errors);
+        if annotations.contains_key("") {
+            errors.push(ConfigError::new(&path.key("annotations"), "invalid annotation name: "));
+        }
+        if let Some(alert) = alert {
+            check_templates("label", alert, &own_labels, &path.key("labels"), errors);
+            check_templates("annotation", alert, &annotations, &path.key("annotations"), errors);
+        }
         if errors.len() > before {
             return None;
         }
         let expr = expr?;
-        let kind = if is_alert {
-            RuleKind::Alerting {
+        let kind = match alert {
+            Some(_) => RuleKind::Alerting {
                 hold: self.hold.unwrap_or_default().0,
                 keep_firing_for: self.keep_firing_for.unwrap_or_default().0,
                 annotations,
-            }
-        } else {
-            RuleKind::Recording
+            },
+            None => RuleKind::Recording,
         };
-        Some(RuleConfig { name, query: expr.to_string(), expr, labels, kind })
+        let mut labels = group_labels.clone();
+        labels.extend(own_labels);
+        let name = record.or(alert)?.to_owned();
+        Some(RuleConfig { name, query: expr.to_string(), expr: Arc::new(expr), labels, kind })
     }
 
-    fn check_recording(&self, name: &str, path: &ConfigPath, wrong: &mut impl FnMut(&ConfigPath, String)) {
+    fn parse_expr(
+        &self,
+        path: &ConfigPath,
+        context: &RuleFileContext,
+        errors: &mut Vec<ConfigError>,
+    ) -> Option<Expr> {
+        let Some(text) = filled(self.expr.as_deref()) else {
+            errors.push(ConfigError::new(path, "field 'expr' must be set in rule"));
+            return None;
+        };
+        match parse(text, &context.parse_options) {
+            Ok(expr) => Some(expr),
+            Err(error) => {
+                let text = format!("could not parse expression: {error}");
+                errors.push(ConfigError::new(&path.key("expr"), text));
+                None
+            }
+        }
+    }
+
+    fn check_recording(&self, name: &str, path: &ConfigPath, errors: &mut Vec<ConfigError>) {
         let forbidden = [
             ("annotations", self.annotations.as_ref().is_some_and(|annotations| !annotations.is_empty())),
             ("for", self.hold.is_some_and(|hold| !hold.0.is_zero())),
@@ -250,38 +260,45 @@ impl RawRule {
         ];
         for (field, given) in forbidden {
             if given {
-                wrong(&path.key(field), format!("invalid field '{field}' in recording rule"));
+                let text = format!("invalid field '{field}' in recording rule");
+                errors.push(ConfigError::new(&path.key(field), text));
             }
         }
         if name.contains(['{', '}']) {
-            wrong(
-                &path.key("record"),
-                format!("braces present in the recording rule name; should it be in expr?: {name}"),
-            );
+            let text = format!("braces present in the recording rule name; should it be in expr?: {name}");
+            errors.push(ConfigError::new(&path.key("record"), text));
         }
     }
+}
+
+/// A text that is there and not empty: an empty field counts as none.
+fn filled(text: Option<&str>) -> Option<&str> {
+    text.filter(|text| !text.is_empty())
 }
 
 fn check_label_names(labels: &BTreeMap<String, String>, path: &ConfigPath, errors: &mut Vec<ConfigError>) {
     for name in labels.keys() {
-        if name.is_empty() || name == METRIC_NAME {
-            errors.push(ConfigError::new(path, format!("invalid label name: {name}")));
-        }
+        let at = match name.as_str() {
+            "" => path.clone(),
+            METRIC_NAME => path.key(name),
+            _ => continue,
+        };
+        errors.push(ConfigError::new(&at, format!("invalid label name: {name}")));
     }
 }
 
+/// Checks `texts` of alert `alert`; `what` they are: `label` or `annotation`.
 fn check_templates(
+    what: &str,
     alert: &str,
     texts: &BTreeMap<String, String>,
     path: &ConfigPath,
     errors: &mut Vec<ConfigError>,
 ) {
     for (name, text) in texts {
-        if name.is_empty() {
-            errors.push(ConfigError::new(path, "invalid annotation name: "));
-        }
         if let Err(error) = AlertTemplate::new(alert, text) {
-            errors.push(ConfigError::new(&path.key(name), error.to_string()));
+            let text = format!("{what} {}: {error}", Quoted(name));
+            errors.push(ConfigError::new(&path.key(name), text));
         }
     }
 }
@@ -295,7 +312,7 @@ impl GroupConfig {
 
 impl RuleConfig {
     /// Name and labels: what must be equal for a rule to keep its state over a reload.
-    pub(crate) fn identity(&self) -> (&str, &BTreeMap<String, String>, bool) {
+    pub(super) fn identity(&self) -> (&str, &BTreeMap<String, String>, bool) {
         (&self.name, &self.labels, matches!(self.kind, RuleKind::Recording))
     }
 

@@ -11,12 +11,14 @@ use model::storage::{Append, AppendError, AppendOptions, AppendSample, Appender,
 use model::{AlertSink, Clock, Labels, SampleValue, Timestamp, stale_nan};
 use parking_lot::Mutex;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
-use super::alerting::{AlertContext, AlertingRule, millis};
+use super::alerting::{AlertingRule, millis};
 use super::config::{GroupConfig, RuleConfig, RuleKind};
 use super::metrics::RuleMetrics;
 use super::recording::record;
 use super::status::{AlertState, Health, RuleGroupStatus, RuleStatus, RuleStatusKind};
+use super::texts::{AlertContext, AlertTexts};
 use super::{Evaluate, RuleSample};
 
 /// What groups work with.
@@ -47,76 +49,75 @@ pub struct RuleGroup {
     key: String,
     deps: GroupDeps,
     metrics: RuleMetrics,
-    resend_delay: Duration,
     alert_context: AlertContext,
-    /// One evaluation at a time; locked before any rule.
-    evaluating: Mutex<()>,
-    /// Each locked on its own and never while a query runs, so that the API does not wait for slow rules.
-    rules: Vec<Mutex<RuleState>>,
+    stop: CancellationToken,
+    /// As in `config`.
+    rules: Vec<Rule>,
+    /// Locked for the length of an evaluation, hence one at a time, and before all other locks.
+    written: Mutex<Written>,
     /// Locked last.
     summary: Mutex<Summary>,
+}
+
+#[derive(Debug)]
+struct Rule {
+    /// `None` for recording rules.
+    texts: Option<AlertTexts>,
+    /// Never locked while a query, a template or storage is at work, so that the API waits for none of them.
+    state: Mutex<RuleState>,
+}
+
+/// Series by their labels, with the store's reference to each.
+type WrittenSeries = HashMap<Labels, SeriesRef>;
+
+/// What went into storage last time.
+#[derive(Debug, Default)]
+struct Written {
+    /// By rule.
+    rules: Vec<WrittenSeries>,
+    /// Of rules that this group no longer has: the next evaluation ends them.
+    orphans: Vec<(Labels, SeriesRef)>,
 }
 
 #[derive(Debug, Default)]
 struct Summary {
     evaluation_time: Duration,
     last_evaluation: Option<Timestamp>,
-    /// Series of rules that this group no longer has: the next evaluation ends them.
-    orphans: Vec<Labels>,
 }
 
 #[derive(Debug)]
 struct RuleState {
-    config: RuleConfig,
+    /// `None` for recording rules.
     alerting: Option<AlertingRule>,
-    /// What the rule yielded last time.
-    series: HashMap<Labels, SeriesRef>,
     health: Health,
     last_error: Option<String>,
     evaluation_time: Duration,
     last_evaluation: Option<Timestamp>,
 }
 
-impl RuleState {
-    fn new(config: RuleConfig, restored: bool) -> Self {
-        let alerting = match config.kind {
-            RuleKind::Alerting { .. } => Some(AlertingRule::new(&config, restored)),
-            RuleKind::Recording => None,
-        };
-        Self {
-            config,
-            alerting,
-            series: HashMap::new(),
-            health: Health::Unknown,
-            last_error: None,
-            evaluation_time: Duration::ZERO,
-            last_evaluation: None,
-        }
-    }
-}
-
 impl RuleGroup {
-    /// A group that was never evaluated. `restored`: no pending times are to be looked for.
+    /// A group that was never evaluated. `restored`: no pending times are to be looked for. `stop` ends an evaluation
+    /// after the rule that is at work.
     pub(super) fn new(
         config: GroupConfig,
         deps: GroupDeps,
         metrics: RuleMetrics,
-        resend_delay: Duration,
         alert_context: AlertContext,
+        stop: CancellationToken,
         restored: bool,
     ) -> Self {
-        let rules =
-            config.rules.iter().map(|rule| Mutex::new(RuleState::new(rule.clone(), restored))).collect();
+        let rules = config.rules.iter().map(|rule| Rule::new(rule, &alert_context, restored)).collect();
         metrics.add_group(&config.key(), config.interval.as_secs_f64(), config.rules.len());
+        let written = Written { rules: vec![HashMap::new(); config.rules.len()], orphans: Vec::new() };
         Self {
             key: config.key(),
             config,
             deps,
             metrics,
-            resend_delay,
             alert_context,
-            evaluating: Mutex::new(()),
+            stop,
             rules,
+            written: Mutex::new(written),
             summary: Mutex::default(),
         }
     }
@@ -139,163 +140,214 @@ impl RuleGroup {
         &self.metrics
     }
 
-    /// Takes over the state of rules that both groups have; what only `old` has gets staleness markers next time.
+    pub(super) fn stop(&self) -> &CancellationToken {
+        &self.stop
+    }
+
+    /// Takes over the state of rules that both groups have; what only `old` has ends at the next evaluation. Neither
+    /// group may be under evaluation: then no lock is waited for.
     pub(super) fn take_state(&self, old: &Self) {
-        let _evaluating = old.evaluating.lock();
-        let mut taken = vec![false; old.rules.len()];
-        for rule in &self.rules {
-            let mut rule = rule.lock();
-            let same = |(index, other): &(usize, &Mutex<RuleState>)| {
-                !taken[*index] && other.lock().config.identity() == rule.config.identity()
-            };
-            let Some((index, other)) = old.rules.iter().enumerate().find(same) else { continue };
-            taken[index] = true;
-            let mut other = other.lock();
-            rule.series = std::mem::take(&mut other.series);
-            if let (Some(new), Some(old)) = (&mut rule.alerting, &mut other.alerting) {
+        let mut written = self.written.lock();
+        let mut old_written = old.written.lock();
+        let old_written = &mut *old_written;
+        // Rules that say the same twice are matched in order.
+        let mut by_identity: HashMap<_, Vec<usize>> = HashMap::with_capacity(old.rules.len());
+        for (index, rule) in old.config.rules.iter().enumerate().rev() {
+            by_identity.entry(rule.identity()).or_default().push(index);
+        }
+        for (index, rule) in self.config.rules.iter().enumerate() {
+            let Some(old_index) = by_identity.get_mut(&rule.identity()).and_then(Vec::pop) else { continue };
+            written.rules[index] = std::mem::take(&mut old_written.rules[old_index]);
+            let mut state = self.rules[index].state.lock();
+            let mut old_state = old.rules[old_index].state.lock();
+            if let (Some(new), Some(old)) = (&mut state.alerting, &mut old_state.alerting) {
                 new.take_state(old);
             }
         }
-        let mut summary = self.summary.lock();
-        summary.orphans = old.summary.lock().orphans.clone();
-        for (other, _) in old.rules.iter().zip(&taken).filter(|(_, taken)| !**taken) {
-            summary.orphans.extend(other.lock().series.drain().map(|(labels, _)| labels));
-        }
+        written.orphans = std::mem::take(&mut old_written.orphans);
+        // What was taken over left an empty map behind.
+        written.orphans.extend(old_written.rules.iter_mut().flat_map(HashMap::drain));
+        let old_summary = old.summary.lock();
+        *self.summary.lock() = Summary { ..*old_summary };
     }
 
     /// Evaluates all rules at `t`. Blocks for as long as the queries take.
     pub fn evaluate(&self, t: Timestamp) {
-        let _evaluating = self.evaluating.lock();
+        let mut written = self.written.lock();
+        let written = &mut *written;
+        let began_at = self.deps.clock.now_ms();
         let started = Instant::now();
-        let sample_time = t - millis(self.config.query_offset);
+        let sample_time = t.saturating_sub(millis(self.config.query_offset));
         let mut samples = 0;
-        for rule in &self.rules {
-            samples += self.evaluate_rule(rule, t, sample_time);
+        let mut rule_time = Duration::ZERO;
+        for (index, series) in written.rules.iter_mut().enumerate() {
+            if self.stop.is_cancelled() {
+                return;
+            }
+            let (count, took) = self.evaluate_rule(index, t, sample_time, series);
+            samples += count;
+            rule_time += took;
         }
-        let mut summary = self.summary.lock();
-        self.end_series(std::mem::take(&mut summary.orphans), sample_time);
+        // After the rules: a series that another rule yields now has a sample at this time and goes on.
+        self.end_series(&mut written.orphans, sample_time);
         let took = started.elapsed();
-        summary.evaluation_time = took;
-        summary.last_evaluation = Some(t);
-        drop(summary);
+        *self.summary.lock() = Summary { evaluation_time: took, last_evaluation: Some(began_at) };
         let labels = &[self.key.as_str()];
         self.metrics.group_seconds.observe(took.as_secs_f64());
         self.metrics.last_duration.with_label_values(labels).set(took.as_secs_f64());
-        self.metrics.last_evaluation.with_label_values(labels).set(t as f64 / 1000.0);
+        self.metrics.last_rule_duration.with_label_values(labels).set(rule_time.as_secs_f64());
+        self.metrics.last_evaluation.with_label_values(labels).set(began_at as f64 / 1000.0);
         self.metrics.last_samples.with_label_values(labels).set(i64::try_from(samples).unwrap_or(i64::MAX));
     }
 
-    fn evaluate_rule(&self, rule: &Mutex<RuleState>, t: Timestamp, sample_time: Timestamp) -> usize {
+    /// Number of samples the rule yielded, and how long it took.
+    fn evaluate_rule(
+        &self,
+        index: usize,
+        t: Timestamp,
+        sample_time: Timestamp,
+        series: &mut WrittenSeries,
+    ) -> (usize, Duration) {
+        let config = &self.config.rules[index];
+        let began_at = self.deps.clock.now_ms();
         let started = Instant::now();
-        let expr = rule.lock().config.expr.clone();
-        let result = self.deps.evaluate.instant(&expr, sample_time);
-        let mut rule = rule.lock();
-        let outcome = result.and_then(|result| self.apply(&mut rule, t, result));
-        let outcome = outcome.and_then(|samples| self.write(&mut rule, sample_time, samples));
+        let mut count = 0;
+        let outcome = self
+            .deps
+            .evaluate
+            .instant(&config.expr, sample_time)
+            .and_then(|result| self.apply(index, t, result))
+            .and_then(|samples| {
+                count = samples.len();
+                self.write(config, series, sample_time, samples)
+            });
         let labels = &[self.key.as_str()];
         self.metrics.evaluations.with_label_values(labels).inc();
         let took = started.elapsed();
         self.metrics.evaluation_seconds.observe(took.as_secs_f64());
-        rule.evaluation_time = took;
-        rule.last_evaluation = Some(t);
-        match outcome {
-            Ok(samples) => {
-                rule.health = Health::Good;
-                rule.last_error = None;
-                samples
-            }
+        let last_error = match outcome {
+            // As in Prometheus, a refused sample is shown but is no failed evaluation: the others were written.
+            Ok(refused) => refused.map(|error| error.to_string()),
             Err(error) => {
-                tracing::warn!(group = self.key, rule = rule.config.name, error, "evaluating rule failed");
+                tracing::warn!(group = self.key, rule = config.name, error, "evaluating rule failed");
                 self.metrics.failures.with_label_values(labels).inc();
-                rule.health = Health::Bad;
-                rule.last_error = Some(error);
-                0
+                Some(error)
             }
-        }
+        };
+        let mut state = self.rules[index].state.lock();
+        state.health = if last_error.is_none() { Health::Good } else { Health::Bad };
+        state.last_error = last_error;
+        state.evaluation_time = took;
+        state.last_evaluation = Some(began_at);
+        (count, took)
     }
 
     /// What the rule makes of its expression's result; sends alerts.
-    fn apply(
-        &self,
-        rule: &mut RuleState,
-        t: Timestamp,
-        result: Vec<RuleSample>,
-    ) -> Result<Vec<RuleSample>, String> {
-        let Some(alerting) = &mut rule.alerting else {
-            return record(&rule.config.name, &rule.config.labels, self.config.limit, result);
+    fn apply(&self, index: usize, t: Timestamp, result: Vec<RuleSample>) -> Result<Vec<RuleSample>, String> {
+        let (rule, config) = (&self.rules[index], &self.config.rules[index]);
+        let Some(texts) = &rule.texts else {
+            return record(&config.name, &config.labels, self.config.limit, result);
         };
-        self.metrics.expansions.inc_by(result.len() as u64);
-        let outcome = alerting.evaluate(t, &result, &self.alert_context, self.config.limit)?;
-        for error in &outcome.template_errors {
-            self.metrics.expansion_failures.inc();
-            tracing::warn!(group = self.key, rule = rule.config.name, error, "expanding a template failed");
+        let expansion = texts.expand(t, &result, &self.alert_context);
+        self.metrics.expansions.inc_by(expansion.expanded);
+        self.metrics.expansion_failures.inc_by(expansion.failures.len() as u64);
+        if let Some(error) = expansion.failures.first() {
+            let failed = expansion.failures.len();
+            tracing::warn!(group = self.key, rule = config.name, failed, error, "expanding templates failed");
         }
-        let url = &self.alert_context.external_url;
-        let alerts = alerting.alerts_to_send(t, self.resend_delay, self.config.interval, url);
+        let seen = expansion.alerts?;
+        let (samples, alerts) = {
+            let mut state = rule.state.lock();
+            let alerting = state.alerting.as_mut().expect("a rule with texts is an alerting rule");
+            let samples = alerting.advance(t, seen, self.config.limit)?;
+            let resend_delay = self.alert_context.resend_delay;
+            (samples, alerting.alerts_to_send(t, resend_delay, self.config.interval))
+        };
+        // Before anything is written: a full disk must not keep alerts from leaving.
         if !alerts.is_empty() {
             self.deps.sink.send(&alerts);
         }
-        Ok(outcome.samples)
+        Ok(samples)
     }
 
-    /// Commits `samples` and the ends of series that are no longer among them.
-    fn write(&self, rule: &mut RuleState, t: Timestamp, samples: Vec<RuleSample>) -> Result<usize, String> {
-        if samples.is_empty() && rule.series.is_empty() {
-            return Ok(0);
+    /// Commits `samples` and the ends of series that are no longer among them; then they replace `series`. Says why
+    /// storage refused a sample, if it did.
+    fn write(
+        &self,
+        rule: &RuleConfig,
+        series: &mut WrittenSeries,
+        t: Timestamp,
+        samples: Vec<RuleSample>,
+    ) -> Result<Option<AppendError>, String> {
+        if samples.is_empty() && series.is_empty() {
+            return Ok(None);
         }
         let mut appender = self.appender();
-        let mut series = HashMap::with_capacity(samples.len());
-        let count = samples.len();
+        let mut written = HashMap::with_capacity(samples.len());
+        let mut refused: Vec<AppendError> = Vec::new();
         for sample in samples {
-            let known = rule.series.get(&sample.labels).copied();
+            let known = series.get(&sample.labels).copied();
             match append(&mut *appender, known, &sample.labels, t, sample.value) {
                 Ok(reference) => {
-                    series.insert(sample.labels, reference);
+                    written.insert(sample.labels, reference);
                 }
                 Err(error) => {
-                    self.refused(&error, &rule.config.name, &sample.labels);
-                    // It was yielded all the same: no staleness marker now, and one when it stops.
-                    if let Some(reference) = known {
-                        series.insert(sample.labels, reference);
+                    self.refused(error, &rule.name, &sample.labels);
+                    refused.push(error);
+                    // The series goes on in storage: it ends when the rule stops to yield it, not now.
+                    if goes_on(error)
+                        && let Some(reference) = known
+                    {
+                        written.insert(sample.labels, reference);
                     }
                 }
             }
         }
-        for (labels, reference) in &rule.series {
-            if !series.contains_key(labels)
-                && let Err(error) =
-                    append(&mut *appender, Some(*reference), labels, t, SampleValue::Float(stale_nan()))
-            {
-                self.refused(&error, &rule.config.name, labels);
-            }
+        for (labels, reference) in series.iter().filter(|(labels, _)| !written.contains_key(*labels)) {
+            self.append_end(&mut *appender, labels, *reference, t);
         }
         appender.commit().map_err(|error| error.to_string())?;
-        rule.series = series;
-        Ok(count)
-    }
-
-    /// Writes staleness markers for all series, when the group has gone for good.
-    pub(super) fn end_all(&self, t: Timestamp) {
-        let _evaluating = self.evaluating.lock();
-        let mut ended = std::mem::take(&mut self.summary.lock().orphans);
-        for rule in &self.rules {
-            ended.extend(rule.lock().series.drain().map(|(labels, _)| labels));
+        *series = written;
+        if let Some(error) = refused.first() {
+            let dropped = refused.len();
+            tracing::warn!(group = self.key, rule = rule.name, dropped, %error, "storage refused samples of a rule");
         }
-        self.end_series(ended, t - millis(self.config.query_offset));
+        Ok(refused.first().copied())
     }
 
-    fn end_series(&self, ended: Vec<Labels>, t: Timestamp) {
-        if ended.is_empty() {
+    /// Writes staleness markers at `t` for all series, when the group has gone for good. Blocks.
+    pub(super) fn end_all(&self, t: Timestamp) {
+        let mut written = self.written.lock();
+        let written = &mut *written;
+        let mut ended = std::mem::take(&mut written.orphans);
+        ended.extend(written.rules.iter_mut().flat_map(HashMap::drain));
+        self.end_series(&mut ended, t.saturating_sub(millis(self.config.query_offset)));
+    }
+
+    /// Ends `series` and empties it, or leaves it as it is when storage fails, for the next time.
+    fn end_series(&self, series: &mut Vec<(Labels, SeriesRef)>, t: Timestamp) {
+        if series.is_empty() {
             return;
         }
         let mut appender = self.appender();
-        for labels in &ended {
-            if let Err(error) = append(&mut *appender, None, labels, t, SampleValue::Float(stale_nan())) {
-                self.refused(&error, "", labels);
+        for (labels, reference) in series.iter() {
+            self.append_end(&mut *appender, labels, *reference, t);
+        }
+        match appender.commit() {
+            Ok(_) => series.clear(),
+            Err(error) => {
+                tracing::warn!(group = self.key, %error, "cannot end series of a previous configuration");
             }
         }
-        if let Err(error) = appender.commit() {
-            tracing::error!(group = self.key, %error, "cannot write staleness markers");
+    }
+
+    fn append_end(&self, appender: &mut dyn Appender, labels: &Labels, reference: SeriesRef, t: Timestamp) {
+        let marker = SampleValue::Float(stale_nan());
+        match append(appender, Some(reference), labels, t, marker) {
+            Ok(_) => {}
+            // Another rule yields the series.
+            Err(error) if goes_on(error) => {}
+            Err(error) => self.refused(error, "", labels),
         }
     }
 
@@ -303,24 +355,26 @@ impl RuleGroup {
         self.deps.append.appender(AppendOptions { max_time: None, reject_out_of_order: true })
     }
 
-    fn refused(&self, error: &AppendError, rule: &str, labels: &Labels) {
+    fn refused(&self, error: AppendError, rule: &str, labels: &Labels) {
         let reason = error.to_string();
         self.metrics.samples_refused.with_label_values(&[reason.as_str()]).inc();
         tracing::debug!(group = self.key, rule, %labels, reason, "storage refused a sample of a rule");
     }
 
-    /// Calls `each` for every alerting rule.
-    pub(super) fn for_each_alerting(&self, mut each: impl FnMut(&mut AlertingRule)) {
-        for rule in &self.rules {
-            if let Some(alerting) = &mut rule.lock().alerting {
-                each(alerting);
-            }
-        }
+    /// Calls `look` with the alerts of rule `index`; `None` when it is a recording rule.
+    pub(super) fn with_alerting<R>(
+        &self,
+        index: usize,
+        look: impl FnOnce(&mut AlertingRule) -> R,
+    ) -> Option<R> {
+        self.rules[index].state.lock().alerting.as_mut().map(look)
     }
 
     /// The group as it stands.
     pub fn status(&self) -> RuleGroupStatus {
-        let rules = self.rules.iter().map(|rule| rule.lock().status()).collect();
+        let rules =
+            self.config.rules.iter().zip(&self.rules).map(|(config, rule)| rule.state.lock().status(config));
+        let rules = rules.collect();
         let summary = self.summary.lock();
         RuleGroupStatus {
             name: self.config.name.clone(),
@@ -334,9 +388,22 @@ impl RuleGroup {
     }
 }
 
+impl Rule {
+    fn new(config: &RuleConfig, context: &AlertContext, restored: bool) -> Self {
+        let state = RuleState {
+            alerting: AlertingRule::new(config, &context.external_url, restored),
+            health: Health::Unknown,
+            last_error: None,
+            evaluation_time: Duration::ZERO,
+            last_evaluation: None,
+        };
+        Self { texts: AlertTexts::new(config), state: Mutex::new(state) }
+    }
+}
+
 impl RuleState {
-    fn status(&self) -> RuleStatus {
-        let kind = match (&self.config.kind, &self.alerting) {
+    fn status(&self, config: &RuleConfig) -> RuleStatus {
+        let kind = match (&config.kind, &self.alerting) {
             (RuleKind::Alerting { hold, keep_firing_for, annotations }, Some(alerting)) => {
                 RuleStatusKind::Alerting {
                     state: if self.last_evaluation.is_some() {
@@ -356,9 +423,9 @@ impl RuleState {
             _ => RuleStatusKind::Recording,
         };
         RuleStatus {
-            name: self.config.name.clone(),
-            query: self.config.query.clone(),
-            labels: self.config.label_set(),
+            name: config.name.clone(),
+            query: config.query.clone(),
+            labels: config.label_set(),
             health: self.health,
             last_error: self.last_error.clone(),
             evaluation_time: self.evaluation_time,
@@ -366,6 +433,14 @@ impl RuleState {
             kind,
         }
     }
+}
+
+/// Whether a refusal says that the store has the series at this time or later already.
+fn goes_on(error: AppendError) -> bool {
+    matches!(
+        error,
+        AppendError::OutOfOrder | AppendError::OutOfBounds | AppendError::TooOld | AppendError::Duplicate
+    )
 }
 
 /// Appends by reference, or by labels when the store has forgotten the reference.

@@ -15,6 +15,7 @@ pub(super) struct RuleMetrics {
     pub(super) missed: IntCounterVec,
     pub(super) interval: GaugeVec,
     pub(super) last_duration: GaugeVec,
+    pub(super) last_rule_duration: GaugeVec,
     pub(super) last_evaluation: GaugeVec,
     pub(super) last_samples: IntGaugeVec,
     pub(super) rules: IntGaugeVec,
@@ -74,6 +75,10 @@ impl RuleMetrics {
                 "prometheus_rule_group_last_duration_seconds",
                 "The duration of the last rule group evaluation.",
             )?,
+            last_rule_duration: gauge(
+                "prometheus_rule_group_last_rule_duration_sum_seconds",
+                "The sum of time in seconds it took to evaluate each rule in the group.",
+            )?,
             last_evaluation: gauge(
                 "prometheus_rule_group_last_evaluation_timestamp_seconds",
                 "The timestamp of the last rule group evaluation in seconds.",
@@ -105,6 +110,7 @@ impl RuleMetrics {
         registry.register(Box::new(metrics.missed.clone()))?;
         registry.register(Box::new(metrics.interval.clone()))?;
         registry.register(Box::new(metrics.last_duration.clone()))?;
+        registry.register(Box::new(metrics.last_rule_duration.clone()))?;
         registry.register(Box::new(metrics.last_evaluation.clone()))?;
         registry.register(Box::new(metrics.last_samples.clone()))?;
         registry.register(Box::new(metrics.rules.clone()))?;
@@ -131,7 +137,7 @@ impl RuleMetrics {
             // A series that was never made is gone already.
             let _ = counter.remove_label_values(labels);
         }
-        for gauge in [&self.interval, &self.last_duration, &self.last_evaluation] {
+        for gauge in [&self.interval, &self.last_duration, &self.last_rule_duration, &self.last_evaluation] {
             let _ = gauge.remove_label_values(labels);
         }
         for gauge in [&self.last_samples, &self.rules] {

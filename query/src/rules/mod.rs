@@ -2,6 +2,7 @@
 //!
 //! - [`config`]: rule files, as written and as valid.
 //! - [`recording`], [`alerting`]: what one rule makes of one result. Plain state machines that are told the time.
+//! - [`texts`]: labels and annotations of alerts.
 //! - [`group`]: rules of a group in order at one timestamp; what leaves (samples, staleness markers, alerts).
 //! - [`restore`]: gives pending alerts their time back after a restart.
 //! - [`manager`]: the async shell: one task a group, on a stable schedule; reload.
@@ -18,6 +19,7 @@ pub mod recording;
 pub mod restore;
 mod schedule;
 pub mod status;
+pub mod texts;
 
 #[cfg(test)]
 mod tests;

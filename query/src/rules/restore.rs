@@ -11,7 +11,7 @@ use model::labels::{ALERT_NAME, METRIC_NAME};
 use model::storage::{SelectHints, SeriesColumns, StorageError};
 use model::{Labels, Matcher, TimeRange, Timestamp, is_stale_nan};
 
-use super::alerting::{ALERTS_FOR_STATE, AlertingRule, millis};
+use super::alerting::{ALERTS_FOR_STATE, millis};
 use super::group::RuleGroup;
 
 /// Bounds of restoration.
@@ -23,69 +23,88 @@ pub struct RestoreOptions {
     pub grace_period: Duration,
 }
 
-/// Restores all rules of `group` at `now`. A rule whose series cannot be read starts anew.
-pub fn restore(group: &RuleGroup, options: RestoreOptions, now: Timestamp) {
-    group.for_each_alerting(|rule| {
-        if rule.hold_ms() >= millis(options.grace_period)
-            && rule.has_active()
-            && let Err(error) = restore_rule(group, rule, options, now)
-        {
-            tracing::error!(group = group.key(), rule = rule.name(), %error, "cannot restore the `for` state");
-        }
-        rule.set_restored();
-    });
+/// What was stored of an alert.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Remembered {
+    active_at: Timestamp,
+    /// When that was last true, as far as we know.
+    down_at: Timestamp,
 }
 
-fn restore_rule(
+/// Restores the rules of `group` that were not yet, at `now`. A rule whose series cannot be read starts anew. Reads
+/// storage; must not run beside an evaluation of the group.
+pub fn restore(group: &RuleGroup, options: RestoreOptions, now: Timestamp) {
+    let (outage, grace) = (millis(options.outage_tolerance), millis(options.grace_period));
+    for index in 0..group.config().rules.len() {
+        let wanted = group.with_alerting(index, |rule| {
+            let is_wanted = !rule.is_restored() && rule.hold_ms() >= grace && rule.has_active();
+            is_wanted.then(|| rule.name().to_owned())
+        });
+        let remembered = wanted.flatten().map(|name| {
+            // Not under the rule's lock: whoever looks at alerts does not wait for storage.
+            remembered(group, &name, TimeRange::new(now.saturating_sub(outage), now)).unwrap_or_else(|error| {
+                tracing::error!(group = group.key(), rule = name, %error, "cannot restore the `for` state");
+                HashMap::new()
+            })
+        });
+        group.with_alerting(index, |rule| {
+            let hold = rule.hold_ms();
+            for (labels, alert) in rule.active_mut() {
+                if let Some(found) = remembered.as_ref().and_then(|remembered| remembered.get(labels)) {
+                    alert.active_at = restored_active_at(*found, now, hold, grace);
+                }
+            }
+            rule.set_restored();
+        });
+    }
+}
+
+/// The alerts of rule `name` that were active at their last sample in `range`, by their labels.
+fn remembered(
     group: &RuleGroup,
-    rule: &mut AlertingRule,
-    options: RestoreOptions,
-    now: Timestamp,
-) -> Result<(), StorageError> {
-    let range = TimeRange::new(now - millis(options.outage_tolerance), now);
-    let matchers = [Matcher::equal(METRIC_NAME, ALERTS_FOR_STATE), Matcher::equal(ALERT_NAME, rule.name())];
+    name: &str,
+    range: TimeRange,
+) -> Result<HashMap<Labels, Remembered>, StorageError> {
+    // Not the rule's labels too, as in Prometheus: they may be templates. Alerts are told apart by all their labels.
+    let matchers = [Matcher::equal(METRIC_NAME, ALERTS_FOR_STATE), Matcher::equal(ALERT_NAME, name)];
     let querier = group.deps().storage.querier(range)?;
     let set = querier.select(&matchers, &SelectHints { range: Some(range), ..SelectHints::default() })?;
-    let mut found: HashMap<Labels, usize> = HashMap::with_capacity(set.len());
-    found.extend((0..set.len()).map(|index| (set.labels(index).without_name(), index)));
-    let (hold, grace) = (rule.hold_ms(), millis(options.grace_period));
+    let offset = millis(group.config().query_offset);
+    let mut found = HashMap::with_capacity(set.len());
     let mut columns = SeriesColumns::default();
-    for (labels, alert) in rule.active_mut() {
-        let Some(index) = found.get(labels) else { continue };
-        set.read(*index, &mut columns)?;
-        let (Some(down_at), Some(since)) = (columns.float_times.last(), columns.float_values.last()) else {
+    for index in 0..set.len() {
+        set.read(index, &mut columns)?;
+        let (Some(at), Some(since)) = (columns.float_times.last(), columns.float_values.last()) else {
             continue;
         };
         if is_stale_nan(*since) || !since.is_finite() {
             // It was not active any more.
             continue;
         }
-        // Seconds since the epoch; far within the range of milliseconds in i64 for all that we ever write.
-        let active_at = (*since as i64).saturating_mul(1000);
-        if let Some(restored) = restored_active_at(active_at, *down_at, now, hold, grace) {
-            alert.active_at = restored;
-        }
+        let alert = Remembered {
+            // Seconds since the epoch. The cast saturates, and so do all sums with the result.
+            active_at: (*since as i64).saturating_mul(1000),
+            // Samples are written `query_offset` before the time they are about. Whole seconds, like `active_at`: both
+            // come from evaluations, whose parts of a second are the same, so their difference is exact.
+            down_at: at.saturating_add(offset).div_euclid(1000) * 1000,
+        };
+        found.insert(set.labels(index).without_name(), alert);
     }
-    Ok(())
+    Ok(found)
 }
 
-/// Since when an alert counts as active, that was active since `active_at` when the process went down at `down_at`.
-fn restored_active_at(
-    active_at: Timestamp,
-    down_at: Timestamp,
-    now: Timestamp,
-    hold: i64,
-    grace: i64,
-) -> Option<Timestamp> {
-    let remaining = hold - (down_at - active_at);
-    Some(if remaining <= 0 {
+/// Since when an alert counts as active, given what was stored of it.
+fn restored_active_at(found: Remembered, now: Timestamp, hold: i64, grace: i64) -> Timestamp {
+    let Remembered { active_at, down_at } = found;
+    let remaining = hold.saturating_sub(down_at.saturating_sub(active_at));
+    if remaining <= 0 {
         // It was firing: it fires again at the next evaluation.
         active_at
     } else if remaining < grace {
-        now + grace - hold
+        now.saturating_add(grace).saturating_sub(hold)
     } else {
-        active_at + (now - down_at)
-    })
+        active_at.saturating_add(now.saturating_sub(down_at))
+    }
 }
 
 #[cfg(test)]
@@ -99,12 +118,14 @@ mod tests {
             let active_at = 1_000_000;
             let down_at = active_at + pending_for;
             let now = down_at + down_for;
-            let since = restored_active_at(active_at, down_at, now, 20 * minute, 10 * minute).unwrap();
+            let since = restored_active_at(Remembered { active_at, down_at }, now, 20 * minute, 10 * minute);
             // Time left until it fires.
             since + 20 * minute - now
         };
         assert_eq!(restored(5 * minute, 30 * minute), 15 * minute, "fifteen of twenty minutes were left");
         assert_eq!(restored(15 * minute, minute), 10 * minute, "five were left: the grace period is longer");
-        assert!(restored(25 * minute, minute) < 0, "it was firing");
+        assert_eq!(restored(10 * minute, minute), 10 * minute, "exactly the grace period is left");
+        assert_eq!(restored(20 * minute, minute), -minute, "it was firing");
+        assert_eq!(restored(25 * minute, minute), -6 * minute, "it was firing for long");
     }
 }
