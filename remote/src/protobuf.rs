@@ -28,6 +28,12 @@ pub enum DecodeError {
     /// A string that is no UTF-8.
     #[error("invalid UTF-8 in field {0}")]
     InvalidUtf8(u32),
+    /// A reference beyond the table of symbols (remote write 2.0).
+    #[error("symbol reference {0} is out of range")]
+    SymbolOutOfRange(u64),
+    /// A label name without a value (remote write 2.0).
+    #[error("label references do not come in pairs")]
+    OddLabelReferences,
 }
 
 /// One field: its number and value.

@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use model::labels::METRIC_NAME;
 use model::storage::{Append, AppendError, AppendOptions, AppendSample, Appender, SeriesRef, StorageError};
-use model::{Clock, Labels, SampleValue};
+use model::{Clock, Labels, Metadata, SampleValue};
 use parking_lot::Mutex;
 use prometheus::{IntCounter, IntGauge, Registry};
 
 use super::cache::SeriesCache;
-use super::v1::{self, Entry, TimeSeries};
+use super::series::WrittenSeries;
+use super::v1::{self, Entry};
+use super::v2;
 use crate::protobuf::DecodeError;
 
 /// How far in the future samples may lie (as Prometheus' receiver).
@@ -75,6 +77,15 @@ pub struct WriteSummary {
     pub invalid_labels_samples: u64,
 }
 
+/// What became of a request of which a part may have been left out.
+#[derive(Debug)]
+pub struct PartialWrite {
+    /// What was taken.
+    pub summary: WriteSummary,
+    /// Why the first of the samples left out was refused, if any was.
+    pub first_refusal: Option<WriteError>,
+}
+
 /// Takes remote-write requests for one store. Shared by all connections.
 pub struct Receiver {
     append: Arc<dyn Append>,
@@ -131,28 +142,58 @@ impl Receiver {
     /// See [`WriteError`]; nothing is stored then.
     pub fn write_v1(&self, body: &[u8]) -> Result<WriteSummary, WriteError> {
         let message = self.decompress(body)?;
+        let mut request = self.request(false);
+        let read = v1::read_request(&message, |entry| match entry {
+            Entry::Series(series) => request.series(&series),
+            Entry::Metadata(..) => Ok(()),
+        });
+        match read {
+            Ok(()) => self.commit(request),
+            Err(error) => {
+                request.appender.rollback();
+                Err(error)
+            }
+        }
+    }
+
+    /// Stores a remote-write 2.0 request: `body` is a snappy block of an `io.prometheus.write.v2.Request`. Samples that
+    /// cannot be taken are left out, the others stay.
+    ///
+    /// # Errors
+    /// When the request cannot be read or storage fails: nothing is stored then.
+    pub fn write_v2(&self, body: &[u8]) -> Result<PartialWrite, WriteError> {
+        let message = self.decompress(body)?;
+        let decoded = v2::Request::read(&message)?;
+        let mut request = self.request(true);
+        for series in decoded.series() {
+            if let Err(error) = request.series(&series) {
+                request.appender.rollback();
+                return Err(error);
+            }
+        }
+        let first_refusal = request.first_refusal.take();
+        let summary = self.commit(request)?;
+        Ok(PartialWrite { summary, first_refusal })
+    }
+
+    fn request(&self, partial: bool) -> Request<'_> {
         let options = AppendOptions {
             max_time: Some(self.clock.now_ms().saturating_add(FUTURE_MAX_MS)),
             reject_out_of_order: false,
         };
-        let mut request = Request {
+        Request {
             appender: self.append.appender(options),
             cache: &self.cache,
             summary: WriteSummary::default(),
-        };
-        let read = v1::read_request(&message, |entry| match entry {
-            Entry::Series(series) => request.series(&series),
-            // Metadata of 1.0 requests are per metric family, not per series; targets' metadata serve the API.
-            Entry::Metadata(..) => Ok(()),
-        });
-        let Request { appender, summary, .. } = request;
-        match read {
-            Ok(()) => appender.commit()?,
-            Err(error) => {
-                appender.rollback();
-                return Err(error);
-            }
-        };
+            key: Vec::new(),
+            partial,
+            first_refusal: None,
+        }
+    }
+
+    fn commit(&self, request: Request<'_>) -> Result<WriteSummary, WriteError> {
+        let summary = request.summary;
+        request.appender.commit()?;
         self.metrics.invalid_labels.inc_by(summary.invalid_labels_samples);
         self.metrics.cache_entries.set(i64::try_from(self.cache.lock().len()).unwrap_or(i64::MAX));
         Ok(summary)
@@ -178,13 +219,20 @@ struct Request<'a> {
     appender: Box<dyn Appender>,
     cache: &'a Mutex<SeriesCache>,
     summary: WriteSummary,
+    /// The series' key, reused.
+    key: Vec<u8>,
+    /// Whether samples that are refused are left out instead of failing the request.
+    partial: bool,
+    first_refusal: Option<WriteError>,
 }
 
 impl Request<'_> {
-    fn series(&mut self, series: &TimeSeries<'_>) -> Result<(), WriteError> {
+    fn series(&mut self, series: &impl WrittenSeries) -> Result<(), WriteError> {
+        self.key.clear();
+        let has_key = series.write_key(&mut self.key)?;
         let (key, known) = {
             let cache = self.cache.lock();
-            let key = series.raw_labels.map(|raw| cache.key(raw));
+            let key = has_key.then(|| cache.key(&self.key));
             (key, key.and_then(|key| cache.get(key)))
         };
         let mut state = SeriesState { known, labels: None };
@@ -192,20 +240,30 @@ impl Request<'_> {
             return Ok(());
         }
         let mut first = None;
-        series.samples(|t, value| {
-            let appended = self.sample(series, &mut state, t, value)?;
-            first.get_or_insert(appended);
-            Ok::<(), WriteError>(())
+        series.samples(|t, start, value| match self.sample(series, &mut state, t, start, value) {
+            Ok(reference) => {
+                first.get_or_insert(reference);
+                Ok(())
+            }
+            Err(error @ WriteError::Refused { .. }) if self.partial => {
+                self.first_refusal.get_or_insert(error);
+                Ok(())
+            }
+            Err(error) => Err(error),
         })?;
+        let Some(reference) = first else { return Ok(()) };
         for exemplar in series.exemplars()? {
             // As in Prometheus: exemplars that cannot be taken never fail a request.
-            if let Some(reference) = first
-                && self.appender.append_exemplar(reference, &exemplar).is_ok()
-            {
+            if self.appender.append_exemplar(reference, &exemplar).is_ok() {
                 self.summary.exemplars += 1;
             }
         }
-        if let (Some(key), Some(reference)) = (key, first)
+        if let Some(metadata) = series.metadata()?.filter(|metadata| *metadata != Metadata::default())
+            && let Err(error) = self.appender.update_metadata(reference, &metadata)
+        {
+            tracing::debug!(%error, "metadata of a series not kept");
+        }
+        if let Some(key) = key
             && known != Some(reference)
         {
             self.cache.lock().insert(key, reference);
@@ -215,13 +273,14 @@ impl Request<'_> {
 
     fn sample(
         &mut self,
-        series: &TimeSeries<'_>,
+        series: &impl WrittenSeries,
         state: &mut SeriesState,
         t: i64,
+        start: Option<i64>,
         value: SampleValue,
     ) -> Result<SeriesRef, WriteError> {
         let is_float = matches!(value, SampleValue::Float(_));
-        let sample = AppendSample { t, value, start: None };
+        let sample = AppendSample { t, value, start };
         let empty = Labels::empty();
         let labels = state.labels.as_ref().unwrap_or(&empty);
         let appended = match self.appender.append(state.known, labels, sample.clone()) {
@@ -256,7 +315,7 @@ impl Request<'_> {
     }
 
     /// Decodes the labels of `series`. `false`: they are invalid; its samples are counted as left out.
-    fn resolve(&mut self, series: &TimeSeries<'_>, state: &mut SeriesState) -> Result<bool, WriteError> {
+    fn resolve(&mut self, series: &impl WrittenSeries, state: &mut SeriesState) -> Result<bool, WriteError> {
         let valid = match series.label_pairs() {
             Ok(pairs) => valid_labels(&pairs),
             Err(DecodeError::InvalidUtf8(_)) => None,
@@ -264,7 +323,7 @@ impl Request<'_> {
         };
         if valid.is_none() {
             let mut samples = 0;
-            series.samples(|_, _| {
+            series.samples(|_, _, _| {
                 samples += 1;
                 Ok::<(), DecodeError>(())
             })?;

@@ -100,7 +100,7 @@ impl<'a> TimeSeries<'a> {
                     each(t, SampleValue::Float(v))?;
                 }
                 4 => {
-                    let (t, value) = read_histogram(field.bytes()?)?;
+                    let (t, _, value) = read_histogram(field.bytes()?)?;
                     each(t, value)?;
                 }
                 _ => {}
@@ -212,10 +212,14 @@ struct RawHistogram {
     positive_counts: Vec<f64>,
     reset_hint: CounterResetHint,
     t: Timestamp,
+    start: Option<Timestamp>,
     custom_values: Vec<f64>,
 }
 
-fn read_histogram(bytes: &[u8]) -> Result<(Timestamp, SampleValue), DecodeError> {
+/// A `Histogram` message, the same in both versions but for the start timestamp of 2.0.
+pub(super) fn read_histogram(
+    bytes: &[u8],
+) -> Result<(Timestamp, Option<Timestamp>, SampleValue), DecodeError> {
     let mut raw = RawHistogram::default();
     let mut reader = Reader::new(bytes);
     while let Some(field) = reader.next_field()? {
@@ -243,6 +247,7 @@ fn read_histogram(bytes: &[u8]) -> Result<(Timestamp, SampleValue), DecodeError>
             }
             15 => raw.t = field.int64()?,
             16 => read_packed_double(field.bytes()?, &mut raw.custom_values)?,
+            17 => raw.start = Some(field.int64()?).filter(|start| *start != 0),
             _ => {}
         }
     }
@@ -277,7 +282,7 @@ fn read_histogram(bytes: &[u8]) -> Result<(Timestamp, SampleValue), DecodeError>
             custom_values,
         })),
     };
-    Ok((raw.t, value))
+    Ok((raw.t, raw.start, value))
 }
 
 fn read_span(bytes: &[u8]) -> Result<Span, DecodeError> {

@@ -6,12 +6,13 @@ use axum::body::Body;
 use axum::extract::State;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, Request, Response, StatusCode};
+use remote::write::PartialWrite;
 
 use crate::app::App;
 use crate::envelope::text_response;
 use crate::routes::read_body;
 
-/// Takes one request of remote write 1.0.
+/// Takes one request of remote write 1.0 or 2.0.
 pub(crate) async fn write(State(app): State<Arc<App>>, request: Request<Body>) -> Response<Body> {
     if !app.options.enable_remote_write_receiver {
         let text = "remote write receiver needs to be enabled with --web.enable-remote-write-receiver";
@@ -20,9 +21,10 @@ pub(crate) async fn write(State(app): State<Arc<App>>, request: Request<Body>) -
     let Some(parts) = app.parts() else {
         return text_response(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable");
     };
-    if let Err(text) = check_headers(request.headers()) {
-        return text_response(StatusCode::UNSUPPORTED_MEDIA_TYPE, &text);
-    }
+    let version = match check_headers(request.headers()) {
+        Ok(version) => version,
+        Err(text) => return text_response(StatusCode::UNSUPPORTED_MEDIA_TYPE, &text),
+    };
     let body = match read_body(
         request.into_body(),
         app.options.write_body_bytes_max,
@@ -34,11 +36,19 @@ pub(crate) async fn write(State(app): State<Arc<App>>, request: Request<Body>) -
         Err(error) => return text_response(StatusCode::BAD_REQUEST, &error.text),
     };
     let receiver = Arc::clone(&parts.receiver);
-    let written = app.pool.run(move || receiver.write_v1(&body)).await;
-    match written {
-        Ok(Ok(summary)) => {
-            let mut response = Response::new(Body::empty());
-            *response.status_mut() = StatusCode::NO_CONTENT;
+    let written = app.pool.run(move || match version {
+        Version::V1 => receiver.write_v1(&body).map(|summary| PartialWrite { summary, first_refusal: None }),
+        Version::V2 => receiver.write_v2(&body),
+    });
+    match written.await {
+        Ok(Ok(PartialWrite { summary, first_refusal })) => {
+            let mut response = match first_refusal {
+                None => Response::new(Body::empty()),
+                Some(refusal) => text_response(StatusCode::BAD_REQUEST, &refusal.to_string()),
+            };
+            if response.status() == StatusCode::OK {
+                *response.status_mut() = StatusCode::NO_CONTENT;
+            }
             let counts = [
                 ("x-prometheus-remote-write-samples-written", summary.samples),
                 ("x-prometheus-remote-write-histograms-written", summary.histograms),
@@ -58,8 +68,15 @@ pub(crate) async fn write(State(app): State<Arc<App>>, request: Request<Body>) -
     }
 }
 
-/// Only protobuf of version 1.0, compressed with snappy. An absent header counts as the right one, as in Prometheus.
-fn check_headers(headers: &HeaderMap) -> Result<(), String> {
+/// Versions of the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Version {
+    V1,
+    V2,
+}
+
+/// Only protobuf of the two versions, compressed with snappy. An absent header counts as the right one, as in Prometheus.
+fn check_headers(headers: &HeaderMap) -> Result<Version, String> {
     let header = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let encoding = header(CONTENT_ENCODING);
     if !encoding.is_empty() && !encoding.eq_ignore_ascii_case("snappy") {
@@ -76,9 +93,10 @@ fn check_headers(headers: &HeaderMap) -> Result<(), String> {
         ));
     }
     match parts.find_map(|part| part.strip_prefix("proto=")) {
-        None | Some("prometheus.WriteRequest") => Ok(()),
+        None | Some("prometheus.WriteRequest") => Ok(Version::V1),
+        Some("io.prometheus.write.v2.Request") => Ok(Version::V2),
         Some(other) => Err(format!(
-            "{other} protobuf message is not accepted by this server; only prometheus.WriteRequest is accepted"
+            "{other} protobuf message is not accepted by this server; only prometheus.WriteRequest and io.prometheus.write.v2.Request are accepted"
         )),
     }
 }
@@ -95,11 +113,15 @@ mod tests {
             headers.insert(CONTENT_TYPE, http::HeaderValue::from_static(kind));
             check_headers(&headers)
         };
-        assert_eq!(check("snappy", "application/x-protobuf"), Ok(()));
-        assert_eq!(check("snappy", "application/x-protobuf;proto=prometheus.WriteRequest"), Ok(()));
+        assert_eq!(check("snappy", "application/x-protobuf"), Ok(Version::V1));
+        assert_eq!(check("snappy", "application/x-protobuf;proto=prometheus.WriteRequest"), Ok(Version::V1));
+        assert_eq!(
+            check("snappy", "application/x-protobuf;proto=io.prometheus.write.v2.Request"),
+            Ok(Version::V2)
+        );
         assert!(check("gzip", "application/x-protobuf").is_err());
         assert!(check("snappy", "application/json").is_err());
-        assert!(check("snappy", "application/x-protobuf;proto=io.prometheus.write.v2.Request").is_err());
-        assert_eq!(check_headers(&HeaderMap::new()), Ok(()));
+        assert!(check("snappy", "application/x-protobuf;proto=io.prometheus.write.v3.Request").is_err());
+        assert_eq!(check_headers(&HeaderMap::new()), Ok(Version::V1));
     }
 }

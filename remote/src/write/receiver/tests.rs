@@ -216,3 +216,55 @@ fn bombs_and_garbage_are_refused_before_anything_is_allocated() {
     assert!(matches!(receiver.write_v1(b"hello"), Err(WriteError::Compression(_))));
     assert!(matches!(receiver.write_v1(&body(&[vec![0x0a, 0x7f]])), Err(WriteError::Decode(_))));
 }
+
+/// A 2.0 request: symbols, then for each series label references and parts.
+fn body_v2(symbols: &[&str], series: &[(&[u8], Vec<Vec<u8>>)]) -> Vec<u8> {
+    let symbols = symbols.iter().map(|symbol| message(4, symbol.as_bytes()));
+    let series = series
+        .iter()
+        .map(|(references, parts)| message(5, &[message(1, references), parts.concat()].concat()));
+    let all: Vec<Vec<u8>> = symbols.chain(series).collect();
+    snap::raw::Encoder::new().compress_vec(&all.concat()).unwrap()
+}
+
+#[test]
+fn version_2_names_series_by_symbols_that_change_from_request_to_request() {
+    let (receiver, store) = receiver();
+    let first = body_v2(
+        &["", "__name__", "a", "b", "job", "j"],
+        &[(&[1, 2, 4, 5], vec![sample(NOW, 1.0)]), (&[1, 3, 4, 5], vec![sample(NOW, 2.0)])],
+    );
+    let second = body_v2(&["", "job", "j", "__name__", "b"], &[(&[3, 4, 1, 2], vec![sample(NOW + 1, 3.0)])]);
+    assert_eq!(receiver.write_v2(&first).unwrap().summary.samples, 2);
+    assert_eq!(receiver.write_v2(&second).unwrap().summary.samples, 1);
+    let store = store.lock().unwrap();
+    assert_eq!(store.series.len(), 2);
+    assert_eq!(store.samples[&(1, NOW + 1)], SampleValue::Float(3.0));
+    assert_eq!(store.lookups, 2, "the texts are the same, whatever their references");
+}
+
+#[test]
+fn version_2_keeps_the_good_and_tells_of_the_bad() {
+    let (receiver, store) = receiver();
+    let symbols = ["", "__name__", "a", "b"];
+    receiver.write_v2(&body_v2(&symbols, &[(&[1, 2], vec![sample(NOW, 1.0)])])).unwrap();
+    let mixed = body_v2(
+        &symbols,
+        &[(&[1, 2], vec![sample(NOW - 5, 1.0), sample(NOW + 5, 2.0)]), (&[1, 3], vec![sample(NOW, 1.0)])],
+    );
+    let written = receiver.write_v2(&mixed).unwrap();
+    assert_eq!(written.summary.samples, 2);
+    assert!(written.first_refusal.unwrap().to_string().contains("out of order sample"));
+    assert_eq!(store.lock().unwrap().samples.len(), 3);
+}
+
+#[test]
+fn version_2_with_references_out_of_range_is_refused_whole() {
+    let (receiver, store) = receiver();
+    for references in [&[1u8, 9][..], &[1], &[0xff, 0xff, 0xff, 0xff, 0xff, 0x0f, 1]] {
+        let good: (&[u8], _) = (&[1, 2], vec![sample(NOW, 1.0)]);
+        let bad = body_v2(&["", "__name__", "a"], &[good, (references, vec![sample(NOW, 1.0)])]);
+        assert!(matches!(receiver.write_v2(&bad), Err(WriteError::Decode(_))), "{references:?}");
+    }
+    assert!(store.lock().unwrap().samples.is_empty());
+}
