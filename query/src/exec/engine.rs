@@ -306,7 +306,8 @@ impl Engine {
                 .name("deep-query".to_owned())
                 .stack_size(DEEP_STACK_BYTES)
                 .spawn_scoped(scope, || self.run_here(storage, query, when, options, 1));
-            let failed = |what: &str| QueryError::new(QueryErrorKind::Internal, format!("deep query: {what}"));
+            let failed =
+                |what: &str| QueryError::new(QueryErrorKind::Internal, format!("deep query: {what}"));
             match deep {
                 Ok(thread) => thread.join().unwrap_or_else(|_| Err(failed("the thread panicked"))),
                 Err(error) => Err(failed(&error.to_string())),

@@ -1,6 +1,6 @@
 //! Execution of PromQL: [`Engine`] runs queries on any [`model::storage::Queryable`].
 //!
-//! An expression is planned ([`crate::plan`]), then turned into *streams*: a stream tells its series (labels) before any
+//! An expression is planned (`crate::plan`), then turned into *streams*: a stream tells its series (labels) before any
 //! sample and then gives **one series at a time with all its steps**, a column of floats with a bitmap of presence and
 //! a sparse column of histograms. Functions of single series change columns on their way; aggregations fold series as
 //! they arrive, so that `sum by (job)` over a million series holds accumulators only; joins and set operators read the

@@ -112,9 +112,11 @@ impl<'q> Stream<'q> {
     /// Merges series with equal labels. Their steps must not meet; with `whole`, only one of them may have samples at
     /// all. Needed wherever labels were taken away.
     pub(crate) fn merge_equal(self, state: &'q State<'q>, whole: bool) -> Result<Self, QueryError> {
-        let mut first_of = LabelMap::with_capacity(self.len());
+        // A name that is to be dropped does not make a series equal to one that keeps it.
+        let mut first_of = [LabelMap::with_capacity(self.len()), LabelMap::with_capacity(0)];
         let mut groups: Vec<Vec<usize>> = Vec::with_capacity(self.len());
         for (index, head) in self.heads.iter().enumerate() {
+            let first_of = &mut first_of[usize::from(head.drop_name)];
             let (group, is_new) = first_of.insert(&head.labels, groups.len());
             if is_new {
                 groups.push(vec![index]);

@@ -399,9 +399,12 @@ fn over_window(name: &str, samples: &[(i64, f64)], start: i64, end: i64, t: i64,
             let n = values.len() as f64;
             let xs: Vec<f64> = samples.iter().map(|(t, _)| (t - origin) as f64 / 1000.0).collect();
             let (mx, my) = (xs.iter().sum::<f64>() / n, values.iter().sum::<f64>() / n);
-            let sxy: f64 = xs.iter().zip(&values).map(|(x, y)| (x - mx) * (y - my)).sum();
-            let sxx: f64 = xs.iter().map(|x| (x - mx) * (x - mx)).sum();
-            let slope = sxy / sxx;
+            // What infinities give depends on the formula: that of plain sums, then.
+            let finite = values.iter().all(|v| v.is_finite());
+            let centred = |v: f64, mean: f64| if finite { v - mean } else { v };
+            let sxy: f64 = xs.iter().zip(&values).map(|(x, y)| centred(*x, mx) * centred(*y, my)).sum();
+            let sxx: f64 = xs.iter().map(|x| centred(*x, mx) * centred(*x, mx)).sum();
+            let slope = if finite { sxy / sxx } else { (sxy - n * mx * my) / (sxx - n * mx * mx) };
             if name == "deriv" { slope } else { slope * param + (my - slope * mx) }
         }
         _ => panic!("not covered by the reference: {name}"),
