@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 pub fn write_api(out: &mut String, v: f64) {
     let abs = v.abs();
     if v.is_finite() && abs != 0.0 && !(1e-6..1e21).contains(&abs) {
-        write_exponent(out, v, 1);
+        write_exponent(out, v);
     } else {
         write_fixed(out, v);
     }
@@ -45,7 +45,7 @@ pub fn format_fixed(v: f64) -> String {
 pub fn format_exponent(v: f64) -> String {
     let mut out = String::with_capacity(24);
     if v.is_finite() {
-        write_exponent(&mut out, v, 2);
+        write_exponent(&mut out, v);
     } else {
         write_fixed(&mut out, v);
     }
@@ -58,17 +58,17 @@ pub fn format_general(v: f64) -> String {
     let mut out = String::with_capacity(24);
     let abs = v.abs();
     if v.is_finite() && abs != 0.0 && !(1e-4..1e6).contains(&abs) {
-        write_exponent(&mut out, v, 2);
+        write_exponent(&mut out, v);
     } else {
         write_fixed(&mut out, v);
     }
     out
 }
 
-fn write_exponent(out: &mut String, v: f64, exponent_digits_min: usize) {
+fn write_exponent(out: &mut String, v: f64) {
     let start = out.len();
     write!(out, "{v:e}").expect("writing to a string cannot fail");
-    // Rust writes `1e21` and `1e-7`; Go writes a sign always, and two digits with 'e' and 'g'.
+    // Rust writes `1e21` and `1e-7`; Go writes a sign always, and at least two digits.
     let e = start + out[start..].find('e').expect("exponent form has an e");
     let (sign, digits) = match out[e + 1..].strip_prefix('-') {
         Some(digits) => ('-', digits.to_owned()),
@@ -76,7 +76,7 @@ fn write_exponent(out: &mut String, v: f64, exponent_digits_min: usize) {
     };
     out.truncate(e + 1);
     out.push(sign);
-    for _ in digits.len()..exponent_digits_min {
+    for _ in digits.len()..2 {
         out.push('0');
     }
     out.push_str(&digits);
@@ -121,8 +121,8 @@ mod tests {
             (1.0, "1"),
             (0.1, "0.1"),
             (1e-6, "0.000001"),
-            (1e-7, "1e-7"),
-            (1.5e-9, "1.5e-9"),
+            (1e-7, "1e-07"),
+            (1.5e-9, "1.5e-09"),
             (1e20, "100000000000000000000"),
             (1e21, "1e+21"),
             (-2.5e22, "-2.5e+22"),
