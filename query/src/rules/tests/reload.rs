@@ -71,6 +71,18 @@ fn series_of_removed_rules_end_with_the_next_evaluation_unless_another_rule_yiel
 }
 
 #[test]
+fn series_of_removed_rules_end_in_the_time_of_samples() {
+    let world = World::new();
+    let old = world.group("groups: [{name: g, query_offset: 1m, rules: [{record: one, expr: a}]}]");
+    world.script.give("a", -60, &[("job=a", 1.0)]);
+    world.evaluate(&old, 0);
+    let new = world.group("groups: [{name: g, query_offset: 1m, rules: []}]");
+    new.take_state(&old);
+    world.evaluate(&new, 15);
+    assert_eq!(world.store.lines("one"), [r#"{job="a"} -60:1 -45:stale"#]);
+}
+
+#[test]
 fn ends_that_could_not_be_written_are_tried_again_and_survive_another_reload() {
     let world = World::new();
     let first = world.group("groups: [{name: g, rules: [{record: one, expr: a}]}]");

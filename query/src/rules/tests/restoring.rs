@@ -166,3 +166,14 @@ fn alerts_are_told_apart_by_all_their_labels() {
         .collect();
     assert_eq!(since, [("a".to_owned(), at(0)), ("b".to_owned(), at(30 * MINUTE))]);
 }
+
+/// Groups that a reload changed go through restoration too; it must not touch alerts of this very process.
+#[test]
+fn what_was_restored_once_stays_as_it_is() {
+    let world = World::new();
+    world.script.give("slow", 0, &[("job=a", 1.0)]);
+    let group = world.group(SLOW);
+    assert_eq!(run(&world, &group, 0, 17), None);
+    restore(&group, RESTORE, at(17 * MINUTE));
+    assert_eq!(run(&world, &group, 18, 40), Some(20), "no grace period");
+}
