@@ -445,3 +445,112 @@ impl FloatHistogram {
             )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::histogram::CUSTOM_BUCKETS_SCHEMA;
+    use proptest::prelude::*;
+
+    fn histogram(schema: i32, offset: i32, buckets: &[f64]) -> FloatHistogram {
+        FloatHistogram {
+            schema,
+            count: buckets.iter().sum(),
+            sum: 1.0,
+            positive_spans: vec![Span { offset, length: buckets.len() as u32 }],
+            positive_buckets: buckets.to_vec(),
+            ..FloatHistogram::default()
+        }
+    }
+
+    #[test]
+    fn sums_take_the_coarser_schema() {
+        let fine = histogram(1, 1, &[1.0, 2.0, 3.0]);
+        let coarse = histogram(0, 1, &[10.0, 20.0]);
+        for (sum, _) in [fine.plus(&coarse).unwrap(), coarse.plus(&fine).unwrap()] {
+            assert_eq!(sum.schema, 0);
+            assert_eq!(
+                cells(&sum.positive_spans, &sum.positive_buckets).collect::<Vec<_>>(),
+                [(1, 13.0), (2, 23.0)]
+            );
+        }
+    }
+
+    #[test]
+    fn zero_buckets_grow_until_they_cut_nothing() {
+        // Buckets (0.5, 1] and (1, 2]; the other zero bucket reaches into the first.
+        let narrow = histogram(0, 0, &[4.0, 5.0]);
+        let wide =
+            FloatHistogram { zero_threshold: 0.75, zero_count: 2.0, count: 2.0, ..FloatHistogram::default() };
+        let (sum, _) = narrow.plus(&wide).unwrap();
+        assert_eq!((sum.zero_threshold, sum.zero_count, sum.count), (1.0, 6.0, 11.0));
+        assert_eq!(cells(&sum.positive_spans, &sum.positive_buckets).collect::<Vec<_>>(), [(1, 5.0)]);
+        let (difference, _) = wide.minus(&narrow).unwrap();
+        assert_eq!((difference.zero_threshold, difference.zero_count), (1.0, -2.0));
+    }
+
+    #[test]
+    fn custom_bounds_are_reduced_to_common_ones() {
+        let custom = |bounds: &[f64], buckets: &[f64]| FloatHistogram {
+            custom_values: bounds.into(),
+            ..histogram(CUSTOM_BUCKETS_SCHEMA, 0, buckets)
+        };
+        let a = custom(&[1.0, 2.0, 5.0], &[1.0, 2.0, 3.0, 4.0]);
+        let b = custom(&[2.0, 5.0, 9.0], &[10.0, 20.0, 30.0, 40.0]);
+        let (sum, reconciled) = a.plus(&b).unwrap();
+        assert!(reconciled.custom_bounds);
+        assert_eq!(
+            (&*sum.custom_values, &sum.positive_buckets[..]),
+            (&[2.0, 5.0][..], &[13.0, 23.0, 74.0][..])
+        );
+        assert!(!a.plus(&a).unwrap().1.custom_bounds);
+        assert_eq!(a.plus(&histogram(0, 0, &[1.0])).unwrap_err(), IncompatibleSchemas);
+    }
+
+    #[test]
+    fn hints_combine_and_collide() {
+        use CounterResetHint::{CounterReset, Gauge, NotCounterReset, Unknown};
+        let hint = |a, b| {
+            let with = |hint| FloatHistogram { counter_reset_hint: hint, ..histogram(0, 0, &[1.0]) };
+            let (sum, reconciled) = with(a).plus(&with(b)).unwrap();
+            (sum.counter_reset_hint, reconciled.counter_reset_collision)
+        };
+        assert_eq!(hint(Gauge, CounterReset), (Gauge, false));
+        assert_eq!(hint(NotCounterReset, Unknown), (Unknown, false));
+        assert_eq!(hint(NotCounterReset, NotCounterReset), (NotCounterReset, false));
+        assert_eq!(hint(CounterReset, NotCounterReset), (Unknown, true));
+    }
+
+    #[test]
+    fn compensated_sums_keep_small_summands() {
+        let mut sum = HistogramSum::from(&histogram(0, 0, &[1e17]));
+        for value in [1.0, -1e17, 1.0] {
+            sum.add(&histogram(0, 0, &[value])).unwrap();
+        }
+        assert_eq!(sum.total().positive_buckets, [2.0]);
+        assert!(!sum.has_overflow());
+    }
+
+    proptest! {
+        #[test]
+        fn subtracting_takes_back_what_was_added(
+            a in prop::collection::vec(0u32..100, 1..12),
+            b in prop::collection::vec(0u32..100, 1..12),
+            schemas in (0i32..4, 0i32..4),
+            offsets in (-8i32..8, -8i32..8),
+        ) {
+            let floats = |v: &[u32]| v.iter().map(|c| f64::from(*c)).collect::<Vec<_>>();
+            let a = histogram(schemas.0, offsets.0, &floats(&a));
+            let b = histogram(schemas.1, offsets.1, &floats(&b));
+            let (sum, _) = a.plus(&b).unwrap();
+            prop_assert_eq!(sum.count, a.count + b.count);
+            prop_assert_eq!(sum.positive_buckets.iter().sum::<f64>(), sum.count);
+            let (mut back, _) = sum.minus(&b).unwrap();
+            let mut expected = a.to_schema(sum.schema);
+            back.compact();
+            expected.compact();
+            prop_assert!(back.same_as(&expected), "{} {}", back, expected);
+            prop_assert!(!sum.is_reset_after(&a) || schemas.0 < schemas.1);
+        }
+    }
+}

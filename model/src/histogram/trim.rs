@@ -142,3 +142,47 @@ fn middle(from: f64, to: f64, spread: Spread) -> f64 {
         Spread::Exponential => (from * to).sqrt(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::histogram::{CUSTOM_BUCKETS_SCHEMA, Span};
+
+    #[test]
+    fn both_sides_of_a_cut_make_the_whole() {
+        let h = FloatHistogram {
+            count: 12.0,
+            sum: 20.0,
+            zero_threshold: 0.1,
+            zero_count: 2.0,
+            positive_spans: vec![Span { offset: 0, length: 3 }],
+            positive_buckets: vec![1.0, 2.0, 4.0],
+            negative_spans: vec![Span { offset: 1, length: 1 }],
+            negative_buckets: vec![3.0],
+            ..FloatHistogram::default()
+        };
+        for cut in [-3.0, -1.5, -0.05, 0.0, 0.05, 0.7, 1.0, 3.0, 9.0] {
+            let (below, above) = (h.trimmed(Keep::Below, cut), h.trimmed(Keep::Above, cut));
+            assert!((below.count + above.count - h.count).abs() < 1e-9, "{cut}");
+        }
+        assert_eq!(h.trimmed(Keep::Below, f64::INFINITY).sum, 20.0);
+        assert_eq!(h.trimmed(Keep::Above, f64::NAN).count, 0.0);
+    }
+
+    #[test]
+    fn infinite_buckets_go_or_stay_whole() {
+        let h = FloatHistogram {
+            schema: CUSTOM_BUCKETS_SCHEMA,
+            count: 6.0,
+            sum: 1.0,
+            positive_spans: vec![Span { offset: 0, length: 2 }],
+            positive_buckets: vec![2.0, 4.0],
+            custom_values: vec![10.0].into(),
+            ..FloatHistogram::default()
+        };
+        let below = h.trimmed(Keep::Below, 50.0);
+        assert_eq!((below.count, below.sum), (2.0, 10.0));
+        let above = h.trimmed(Keep::Above, 50.0);
+        assert_eq!((above.count, above.sum), (4.0, 200.0));
+    }
+}
