@@ -1,4 +1,4 @@
-//! Everything that crosses to another engine. Today: the remote-write 1.0 receiver ([`write`]). Remote write 2.0, the
+//! Everything that crosses to another engine. Today: the remote-write receiver, versions 1.0 and 2.0 ([`mod@write`]). The
 //! sender, remote read, OTLP and Prometheus blocks will live beside it.
 #![forbid(unsafe_code)]
 
