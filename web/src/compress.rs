@@ -39,6 +39,11 @@ impl Encoding {
         }
     }
 
+    /// Sets `Content-Encoding`.
+    pub(crate) fn name_in(self, headers: &mut HeaderMap) {
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static(self.as_str()));
+    }
+
     fn compress(self, bytes: &[u8]) -> std::io::Result<Vec<u8>> {
         let out = Vec::with_capacity(bytes.len() / 4 + 64);
         // Level 1: answers are read once; the time of level 6 is worth more than its bytes on loopback and LAN.
@@ -68,6 +73,8 @@ pub async fn compress(response: Response<Body>, encoding: Encoding, pool: &net::
     };
     let bytes: Bytes = collected.to_bytes();
     if bytes.is_empty() {
+        // Prometheus names the encoding of nothing, too.
+        encoding.name_in(&mut parts.headers);
         return Response::from_parts(parts, Body::from(bytes));
     }
     let input = bytes.clone();
@@ -81,7 +88,7 @@ pub async fn compress(response: Response<Body>, encoding: Encoding, pool: &net::
         return Response::from_parts(parts, Body::from(bytes));
     };
     parts.headers.remove(CONTENT_LENGTH);
-    parts.headers.insert(CONTENT_ENCODING, HeaderValue::from_static(encoding.as_str()));
+    encoding.name_in(&mut parts.headers);
     Response::from_parts(parts, Body::from(compressed))
 }
 

@@ -121,16 +121,28 @@ pub struct Success {
     pub data: String,
     /// Doubts about it.
     pub annotations: Annotations,
+    /// Nothing to say at all: 204, without a body.
+    pub is_empty: bool,
 }
 
 impl Success {
     /// An answer without doubts.
     pub fn new(data: impl Into<String>) -> Self {
-        Self { data: data.into(), annotations: Annotations::new() }
+        Self { data: data.into(), ..Self::default() }
+    }
+
+    /// An answer without a body.
+    pub fn empty() -> Self {
+        Self { is_empty: true, ..Self::default() }
     }
 
     /// The whole answer.
     pub fn response(&self) -> Response<Body> {
+        if self.is_empty {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::NO_CONTENT;
+            return response;
+        }
         let mut out = String::with_capacity(self.data.len() + 64);
         out.push_str("{\"status\":\"success\",\"data\":");
         out.push_str(&self.data);
@@ -183,12 +195,17 @@ pub fn json_response(status: StatusCode, body: String) -> Response<Body> {
     response
 }
 
+/// Plain text with a status, as it is.
+pub fn plain_response(status: StatusCode, text: impl Into<Body>) -> Response<Body> {
+    let mut response = Response::new(text.into());
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
+
 /// Plain text with a status, as Go's `http.Error` writes it.
 pub fn text_response(status: StatusCode, text: &str) -> Response<Body> {
-    let mut response = Response::new(Body::from(format!("{text}\n")));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    let mut response = plain_response(status, format!("{text}\n"));
+    response.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));
     response
 }

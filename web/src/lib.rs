@@ -13,9 +13,12 @@ pub mod envelope;
 pub mod json;
 mod lifecycle;
 pub mod metrics;
+mod multipart;
 pub mod params;
 mod routes;
+mod serve;
 mod server;
+mod stall;
 
 pub use app::{App, BuildInfo, Control, Options, Parts, ReloadStatus};
 pub use server::{Server, ServerError};

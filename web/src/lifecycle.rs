@@ -4,20 +4,25 @@ use axum::body::Body;
 use http::{Response, StatusCode};
 
 use crate::app::App;
-use crate::envelope::text_response;
+use crate::envelope::{plain_response, text_response};
 
 const DISABLED: &str = "Lifecycle API is not enabled.";
 
 pub(crate) fn healthy() -> Response<Body> {
-    plain(StatusCode::OK, "Prometheus Server is Healthy.\n")
+    plain_response(StatusCode::OK, "Prometheus Server is Healthy.\n")
 }
 
 pub(crate) fn ready(app: &App) -> Response<Body> {
     if app.parts().is_some() {
-        plain(StatusCode::OK, "Prometheus Server is Ready.\n")
+        plain_response(StatusCode::OK, "Prometheus Server is Ready.\n")
     } else {
         text_response(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable")
     }
+}
+
+/// GET does nothing. The text comes without the headers that other refusals have: so does Prometheus'.
+pub(crate) fn only_post() -> Response<Body> {
+    plain_response(StatusCode::METHOD_NOT_ALLOWED, "Only POST or PUT requests allowed")
 }
 
 pub(crate) async fn reload(app: &App) -> Response<Body> {
@@ -25,7 +30,7 @@ pub(crate) async fn reload(app: &App) -> Response<Body> {
         return text_response(StatusCode::FORBIDDEN, DISABLED);
     }
     match app.control.reload().await {
-        Ok(()) => plain(StatusCode::OK, ""),
+        Ok(()) => Response::new(Body::empty()),
         Err(error) => {
             text_response(StatusCode::INTERNAL_SERVER_ERROR, &format!("failed to reload config: {error}"))
         }
@@ -37,14 +42,5 @@ pub(crate) fn quit(app: &App) -> Response<Body> {
         return text_response(StatusCode::FORBIDDEN, DISABLED);
     }
     app.control.quit();
-    plain(StatusCode::OK, "Requesting termination... Goodbye!")
-}
-
-fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
-    let mut response = Response::new(Body::from(text));
-    *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("text/plain; charset=utf-8"));
-    response
+    plain_response(StatusCode::OK, "Requesting termination... Goodbye!")
 }

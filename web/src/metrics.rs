@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use prometheus::{
+    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+};
 
 /// Counters of the server.
 #[derive(Clone, Debug)]
@@ -13,6 +15,12 @@ pub struct HttpMetrics {
     sizes: HistogramVec,
     /// 1 once the parts are ready.
     pub ready: IntGauge,
+    /// Open connections.
+    pub connections: IntGauge,
+    /// How often the bound on connections made new ones wait.
+    pub connections_full: IntCounter,
+    /// Connections closed since the client did not read its answer.
+    pub connections_stalled: IntCounter,
 }
 
 impl HttpMetrics {
@@ -46,11 +54,23 @@ impl HttpMetrics {
                 "prometheus_ready",
                 "Whether Prometheus startup was fully completed and the server is ready for normal operation.",
             )?,
+            connections: IntGauge::new("nilometer_http_connections", "Open connections.")?,
+            connections_full: IntCounter::new(
+                "nilometer_http_connections_full_total",
+                "How often all allowed connections were in use, so that new ones had to wait.",
+            )?,
+            connections_stalled: IntCounter::new(
+                "nilometer_http_connections_stalled_total",
+                "Connections closed because the client did not read its answer.",
+            )?,
         };
         registry.register(Box::new(metrics.requests.clone()))?;
         registry.register(Box::new(metrics.durations.clone()))?;
         registry.register(Box::new(metrics.sizes.clone()))?;
         registry.register(Box::new(metrics.ready.clone()))?;
+        registry.register(Box::new(metrics.connections.clone()))?;
+        registry.register(Box::new(metrics.connections_full.clone()))?;
+        registry.register(Box::new(metrics.connections_stalled.clone()))?;
         Ok(metrics)
     }
 

@@ -13,19 +13,44 @@ pub const TIME_MAX: Timestamp = (i64::MAX / 1000 - 62_135_596_801) * 1000 + 999;
 const TIME_MIN_TEXT: &str = "-292273086-05-16T16:47:06Z";
 const TIME_MAX_TEXT: &str = "292277025-08-18T07:12:54.999999999Z";
 
-/// The parameters of one request, in order: those of the body before those of the URL.
+/// The parameters of one request, in order: those of a form body, those of the URL, those of a multipart body.
+///
+/// As in Go, a pair that cannot be read (a broken escape, a semicolon) is left out and the others count; only handlers
+/// that ask for [`Params::malformed`] refuse such a request.
 #[derive(Clone, Debug, Default)]
 pub struct Params {
     pairs: Vec<(String, String)>,
+    malformed: Option<String>,
 }
 
 impl Params {
     /// Reads the form body (if any) and the URL's query.
     pub fn new(query: Option<&str>, body: Option<&[u8]>) -> Self {
-        let form = body.into_iter().flat_map(url::form_urlencoded::parse);
-        let query = url::form_urlencoded::parse(query.unwrap_or_default().as_bytes());
-        let pairs = form.chain(query).map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
-        Self { pairs }
+        let mut params = Self::default();
+        params.read(body.unwrap_or_default());
+        params.read(query.unwrap_or_default().as_bytes());
+        params
+    }
+
+    /// Adds the fields of a multipart body behind what is there.
+    pub fn extend(&mut self, fields: impl IntoIterator<Item = (String, String)>) {
+        self.pairs.extend(fields);
+    }
+
+    /// The first thing that could not be read, in Go's words.
+    pub fn malformed(&self) -> Option<&str> {
+        self.malformed.as_deref()
+    }
+
+    fn read(&mut self, text: &[u8]) {
+        for pair in text.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()) {
+            match read_pair(pair) {
+                Ok(pair) => self.pairs.push(pair),
+                Err(error) => {
+                    self.malformed.get_or_insert(error);
+                }
+            }
+        }
     }
 
     /// The first value of `name`; an empty one counts as not given.
@@ -47,8 +72,9 @@ impl Params {
     /// # Errors
     /// When the parameter is no time.
     pub fn time(&self, name: &str, default: Timestamp) -> Result<Timestamp, ApiError> {
-        self.get(name)
-            .map_or(Ok(default), |text| parse_time(text).map_err(|error| ApiError::parameter(name, error)))
+        let Some(text) = self.get(name) else { return Ok(default) };
+        parse_time(text)
+            .map_err(|error| ApiError::parameter(name, format!("invalid time value for '{name}': {error}")))
     }
 
     /// A time that must be given.
@@ -84,27 +110,78 @@ impl Params {
     /// When the parameter is no such count.
     pub fn limit(&self, name: &str) -> Result<usize, ApiError> {
         let Some(text) = self.get(name) else { return Ok(0) };
-        let number: i64 = text.parse().map_err(|_| {
-            ApiError::parameter(
-                name,
-                format!("strconv.Atoi: parsing {}: invalid syntax", crate::json::string(text)),
-            )
-        })?;
+        let number = parse_go_int("Atoi", text).map_err(|error| ApiError::parameter(name, error))?;
         usize::try_from(number).map_err(|_| ApiError::parameter(name, "limit must be non-negative"))
     }
 
     /// `start` and `end` of metadata requests: all of time by default.
     ///
+    /// Observed: Prometheus answers reversed ends with 200 and what lives through all of the time between; here they are
+    /// read the right way round.
+    ///
     /// # Errors
-    /// When either is no time, or they are reversed.
+    /// When either is no time.
     pub fn time_range(&self) -> Result<TimeRange, ApiError> {
         let start = self.time("start", TIME_MIN)?;
         let end = self.time("end", TIME_MAX)?;
-        if end < start {
-            return Err(ApiError::parameter("end", "end timestamp must not be before start time"));
-        }
-        Ok(TimeRange::new(start, end))
+        Ok(TimeRange::new(start.min(end), start.max(end)))
     }
+}
+
+fn read_pair(pair: &[u8]) -> Result<(String, String), String> {
+    if pair.contains(&b';') {
+        return Err("invalid semicolon separator in query".to_owned());
+    }
+    let mut halves = pair.splitn(2, |byte| *byte == b'=');
+    let mut half = || unescape(halves.next().unwrap_or_default());
+    Ok((half()?, half()?))
+}
+
+/// Go's `url.QueryUnescape`; bytes that are no UTF-8 become replacement characters.
+fn unescape(text: &[u8]) -> Result<String, String> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let [byte, after @ ..] = rest {
+        rest = after;
+        match (byte, after) {
+            (b'+', _) => out.push(b' '),
+            (b'%', [high, low, after @ ..]) if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+                out.push(hex_digit(*high) << 4 | hex_digit(*low));
+                rest = after;
+            }
+            (b'%', _) => {
+                let broken = String::from_utf8_lossy(&after[..after.len().min(2)]);
+                return Err(format!("invalid URL escape {}", crate::json::string(&format!("%{broken}"))));
+            }
+            _ => out.push(*byte),
+        }
+    }
+    Ok(String::from_utf8(out).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
+}
+
+/// The value of a hexadecimal digit; 0 for anything else.
+fn hex_digit(digit: u8) -> u8 {
+    match digit {
+        b'0'..=b'9' => digit - b'0',
+        b'a'..=b'f' => digit - b'a' + 10,
+        b'A'..=b'F' => digit - b'A' + 10,
+        _ => 0,
+    }
+}
+
+/// An integer, or the error of Go's `strconv.FUNCTION`.
+///
+/// # Errors
+/// Go's text when it is none.
+pub fn parse_go_int(function: &str, text: &str) -> Result<i64, String> {
+    use std::num::IntErrorKind::{NegOverflow, PosOverflow};
+    text.parse().map_err(|error: std::num::ParseIntError| {
+        let reason = match error.kind() {
+            PosOverflow | NegOverflow => "value out of range",
+            _ => "invalid syntax",
+        };
+        format!("strconv.{function}: parsing {}: {reason}", crate::json::string(text))
+    })
 }
 
 /// A time: seconds as a float, RFC 3339, or one of the two texts that stand for the ends of time.
@@ -144,14 +221,17 @@ fn millis(seconds: f64) -> Timestamp {
     }
 }
 
+/// The shape of RFC 3339, and Go's bounds where jiff knows more: no leap seconds, no offsets beyond a day.
 fn is_rfc3339(text: &str) -> bool {
     let bytes = text.as_bytes();
     let shape = |index: usize, byte: u8| bytes.get(index) == Some(&byte);
-    let zone = text.ends_with('Z')
-        || (text.len() >= 6
-            && text.is_char_boundary(text.len() - 3)
-            && text[text.len() - 3..].starts_with(':'));
+    let zone = match bytes {
+        [.., b'Z'] => true,
+        [.., b'+' | b'-', tens, ones, b':', _, _] => (*tens, *ones) <= (b'2', b'4'),
+        _ => false,
+    };
     bytes.len() >= 20
+        && !shape(17, b'6')
         && shape(4, b'-')
         && shape(7, b'-')
         && shape(10, b'T')
@@ -205,7 +285,19 @@ mod tests {
         for (text, t) in good {
             assert_eq!(parse_time(text), Ok(t), "{text}");
         }
-        for text in ["", "0x5", "now", "2026-11-22", "2026-11-22 20:35:56Z", "12:00"] {
+        let bad = [
+            "",
+            "0x5",
+            "now",
+            "2026-11-22",
+            "2026-11-22 20:35:56Z",
+            "2026-11-22t20:35:56z",
+            "2026-11-22T20:35:60Z",
+            "2026-11-22T20:35:56+25:00",
+            "2026-13-01T00:00:00Z",
+            "12:00",
+        ];
+        for text in bad {
             assert_eq!(parse_time(text), Err(format!("cannot parse \"{text}\" to a valid timestamp")));
         }
     }
@@ -229,5 +321,36 @@ mod tests {
         assert_eq!(params.limit("limit"), Ok(0));
         let bad = Params::new(Some("limit=x"), None).limit("limit").unwrap_err();
         assert_eq!(bad.text, "invalid parameter \"limit\": strconv.Atoi: parsing \"x\": invalid syntax");
+    }
+
+    #[test]
+    fn broken_pairs_are_left_out_and_remembered() {
+        let params = Params::new(Some("a=%zz&b=1;c=2&d=%C3%A9+x&e=%4&=f&g"), None);
+        assert_eq!(params.malformed(), Some("invalid URL escape \"%zz\""));
+        assert_eq!(
+            (params.get("a"), params.get("b"), params.get("d"), params.get("e")),
+            (None, None, Some("é x"), None)
+        );
+        assert_eq!(params.all("g").collect::<Vec<_>>(), [""]);
+        let semicolon = Params::new(None, Some(b"a;b"));
+        assert_eq!(semicolon.malformed(), Some("invalid semicolon separator in query"));
+        assert_eq!(Params::new(Some("a=%FF"), None).get("a"), Some("\u{fffd}"));
+    }
+
+    #[test]
+    fn limits_and_ranges() {
+        let error = |query: &str| Params::new(Some(query), None).limit("limit").unwrap_err().text;
+        assert_eq!(
+            error("limit=99999999999999999999"),
+            "invalid parameter \"limit\": strconv.Atoi: parsing \"99999999999999999999\": value out of range"
+        );
+        assert_eq!(error("limit=-1"), "invalid parameter \"limit\": limit must be non-negative");
+        let range = Params::new(Some("start=5&end=2"), None).time_range();
+        assert_eq!(range, Ok(TimeRange::new(2_000, 5_000)));
+        let error = Params::new(Some("start=x"), None).time_range().unwrap_err();
+        assert_eq!(
+            error.text,
+            "invalid parameter \"start\": invalid time value for 'start': cannot parse \"x\" to a valid timestamp"
+        );
     }
 }

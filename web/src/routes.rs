@@ -1,30 +1,30 @@
-//! Which path goes where, and what holds for all of them: CORS, compression, method errors, counting.
+//! Which path goes where, and how parameters are read. What holds for all paths alike is in `serve`.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{MatchedPath, Path, State};
-use axum::routing::{MethodFilter, MethodRouter, any, get, on, post};
+use axum::extract::{Path, State};
+use axum::routing::{MethodFilter, MethodRouter, any, get, on};
 use bytes::Bytes;
-use http::header::{ACCEPT, ALLOW, CONTENT_TYPE, LOCATION, ORIGIN, VARY};
+use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
-use http_body::Body as _;
 use http_body_util::{BodyExt as _, Limited};
-use tokio::time::Instant;
-use tower::ServiceExt as _;
 
 use crate::api;
 use crate::app::{App, Parts};
 use crate::assets;
-use crate::compress::{Encoding, compress};
 use crate::envelope::{ApiError, ApiResult, ErrorType, respond, text_response};
 use crate::lifecycle;
+use crate::multipart;
 use crate::params::Params;
+use crate::serve::{note_handler, of_api, redirect};
 
 /// Most bytes of a form body (as Go's `ParseForm`).
 const FORM_BYTES_MAX: usize = 10 << 20;
+/// Most bytes of a multipart body.
+const MULTIPART_BYTES_MAX: usize = FORM_BYTES_MAX;
 /// Paths that the UI handles itself.
 const UI_PATHS: [&str; 8] = ["/", "/explore", "/graph", "/query", "/queue", "/alerts", "/targets", "/status"];
 /// Paths of the Prometheus UI whose content is elsewhere now. (`/graph` and `/query` are rewritten in the browser, since
@@ -38,13 +38,16 @@ type AppState = State<Arc<App>>;
 pub(crate) fn router(app: Arc<App>) -> Router {
     let prefix = app.options.route_prefix.clone();
     let mut routes = Router::new()
-        .route("/-/healthy", get(async || lifecycle::healthy()))
-        .route("/-/ready", get(async |State(app): AppState| lifecycle::ready(&app)))
-        .route("/-/reload", lifecycle_route(post(async |State(app): AppState| lifecycle::reload(&app).await)))
-        .route("/-/quit", lifecycle_route(post(async |State(app): AppState| lifecycle::quit(&app))))
-        .route("/metrics", get(metrics_page))
-        .route("/version", get(async |State(app): AppState| api::status::version(&app)))
-        .merge(api_v1())
+        .route("/-/reload", lifecycle_route(async |State(app): AppState| lifecycle::reload(&app).await))
+        .route("/-/quit", lifecycle_route(async |State(app): AppState| lifecycle::quit(&app)))
+        .merge(with_slashes(vec![
+            ("/-/healthy", get(async || lifecycle::healthy())),
+            ("/-/ready", get(async |State(app): AppState| lifecycle::ready(&app))),
+            ("/metrics", get(metrics_page)),
+            ("/version", get(async |State(app): AppState| api::status::version(&app))),
+        ]))
+        .merge(with_slashes(api_v1()))
+        .route("/api/v1/write", on(MethodFilter::POST, api::write::write))
         .merge(api::alertmanager::routes())
         .route("/assets/{*path}", get(asset))
         .route(
@@ -56,8 +59,10 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     }
     for (from, to) in UI_REDIRECTS {
         let to = format!("{prefix}{to}");
-        routes =
-            routes.route(from, get(async move |request: Request<Body>| redirect(&to, request.uri().query())));
+        let handler = async move |request: Request<Body>| {
+            redirect(StatusCode::FOUND, request.method(), &to, request.uri().query())
+        };
+        routes = routes.route(from, get(handler));
     }
     let routes = routes
         .fallback(unknown)
@@ -70,45 +75,72 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         return routes;
     }
     let home = format!("{prefix}/");
-    Router::new()
-        .nest(&prefix, routes)
-        .route(&home, any(async || text_response(StatusCode::NOT_FOUND, "404 page not found")))
-        .fallback(async || text_response(StatusCode::NOT_FOUND, "404 page not found"))
+    Router::new().nest(&prefix, routes).route(&home, any(not_found)).fallback(not_found)
 }
 
-fn lifecycle_route(routes: MethodRouter<Arc<App>>) -> MethodRouter<Arc<App>> {
-    let disabled_get =
-        async || text_response(StatusCode::METHOD_NOT_ALLOWED, "Only POST or PUT requests allowed");
-    routes.get(disabled_get)
+/// POST or PUT do something; GET says so.
+fn lifecycle_route<H, F>(handler: H) -> MethodRouter<Arc<App>>
+where
+    H: Fn(AppState) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    on(MethodFilter::POST.or(MethodFilter::PUT), handler).get(async || lifecycle::only_post())
 }
 
-fn api_v1() -> Router<Arc<App>> {
-    Router::new()
-        .route("/api/v1/query", form(api::query::instant))
-        .route("/api/v1/query_range", form(api::query::range))
-        .route("/api/v1/query_exemplars", form(api::query::exemplars))
-        .route("/api/v1/format_query", form(api::query::format))
-        .route("/api/v1/parse_query", form(api::query::parse))
-        .route("/api/v1/series", form(api::metadata::series))
-        .route("/api/v1/labels", form(api::metadata::labels))
-        .route("/api/v1/label/{name}/values", get(label_values))
-        .route("/api/v1/metadata", read(api::metadata::metadata))
-        .route("/api/v1/targets", read(api::targets::targets))
-        .route("/api/v1/targets/metadata", read(api::targets::metadata))
-        .route("/api/v1/scrape_pools", read(api::targets::scrape_pools))
-        .route("/api/v1/rules", read(api::rules::rules))
-        .route("/api/v1/alerts", read(api::rules::alerts))
-        .route("/api/v1/alertmanagers", read(api::rules::alertmanagers))
-        .route("/api/v1/status/config", read(api::status::config))
-        .route("/api/v1/status/flags", read(api::status::flags))
-        .route("/api/v1/status/buildinfo", read(api::status::buildinfo))
-        .route("/api/v1/status/runtimeinfo", read(api::status::runtimeinfo))
-        .route("/api/v1/status/tsdb", read(api::status::tsdb))
-        .route(
+fn api_v1() -> Vec<(&'static str, MethodRouter<Arc<App>>)> {
+    vec![
+        ("/api/v1/query", form(api::query::instant)),
+        ("/api/v1/query_range", form(api::query::range)),
+        ("/api/v1/query_exemplars", form(api::query::exemplars)),
+        ("/api/v1/format_query", form(api::query::format)),
+        ("/api/v1/parse_query", form(api::query::parse)),
+        ("/api/v1/series", form(api::metadata::series)),
+        ("/api/v1/labels", form(api::metadata::labels)),
+        ("/api/v1/label/{name}/values", get(label_values)),
+        ("/api/v1/metadata", read(api::metadata::metadata)),
+        ("/api/v1/targets", read(api::targets::targets)),
+        ("/api/v1/targets/metadata", read(api::targets::metadata)),
+        ("/api/v1/scrape_pools", read(api::targets::scrape_pools)),
+        ("/api/v1/rules", read(api::rules::rules)),
+        ("/api/v1/alerts", read(api::rules::alerts)),
+        ("/api/v1/alertmanagers", read(api::rules::alertmanagers)),
+        ("/api/v1/status/config", read(api::status::config)),
+        ("/api/v1/status/flags", read(api::status::flags)),
+        ("/api/v1/status/buildinfo", read(api::status::buildinfo)),
+        ("/api/v1/status/runtimeinfo", read(api::status::runtimeinfo)),
+        ("/api/v1/status/tsdb", read(api::status::tsdb)),
+        (
             "/api/v1/status/walreplay",
-            get(async |State(app): AppState| respond(api::status::walreplay(&app))),
-        )
-        .route("/api/v1/write", post(api::write::write))
+            get(async |State(app): AppState| of_api(respond(api::status::walreplay(&app)))),
+        ),
+    ]
+}
+
+/// The routes, and a redirect from each path with a slash at its end.
+///
+/// Observed: below `/api/v1` Prometheus' redirect loses that prefix (its router sees paths without it), and other
+/// methods than GET keep theirs with 307.
+fn with_slashes(routes: Vec<(&'static str, MethodRouter<Arc<App>>)>) -> Router<Arc<App>> {
+    let mut router = Router::new();
+    for (path, methods) in routes {
+        let handler = async |State(app): AppState, request: Request<Body>| {
+            let path = request.uri().path().trim_end_matches('/');
+            let target = match path.strip_prefix("/api/v1") {
+                Some(below) => below.to_owned(),
+                None => format!("{}{path}", app.options.route_prefix),
+            };
+            let is_get = request.method() == Method::GET;
+            let status = if is_get { StatusCode::MOVED_PERMANENTLY } else { StatusCode::TEMPORARY_REDIRECT };
+            redirect(status, request.method(), &target, request.uri().query())
+        };
+        let slashed = on(MethodFilter::GET.or(MethodFilter::POST), handler).fallback(not_found);
+        router = router.route(path, methods).route(&format!("{path}/"), slashed);
+    }
+    router
+}
+
+async fn not_found() -> Response<Body> {
+    text_response(StatusCode::NOT_FOUND, "404 page not found")
 }
 
 /// A handler of parameters that may come by GET or as a form by POST.
@@ -120,8 +152,8 @@ where
     on(MethodFilter::GET.or(MethodFilter::POST), async move |State(app): AppState, request: Request<Body>| {
         let Some(parts) = app.parts().cloned() else { return not_ready() };
         match read_params(request, app.options.read_timeout).await {
-            Ok(params) => respond(handler(app, parts, params).await),
-            Err(error) => error.response(),
+            Ok(params) => of_api(respond(handler(app, parts, params).await)),
+            Err(error) => of_api(error.response()),
         }
     })
 }
@@ -135,18 +167,22 @@ where
     get(async move |State(app): AppState, request: Request<Body>| {
         let Some(parts) = app.parts().cloned() else { return not_ready() };
         let params = Params::new(request.uri().query(), None);
-        respond(handler(app, parts, params).await)
+        of_api(respond(handler(app, parts, params).await))
     })
 }
 
-async fn label_values(
-    State(app): AppState,
-    Path(name): Path<String>,
-    request: Request<Body>,
-) -> Response<Body> {
+/// The name is taken from the path as it came: it may be no UTF-8, which axum would refuse in words of its own.
+async fn label_values(State(app): AppState, request: Request<Body>) -> Response<Body> {
     let Some(parts) = app.parts().cloned() else { return not_ready() };
+    let path = request.uri().path();
+    let name = path.rsplit('/').nth(1).unwrap_or_default();
+    let name: Vec<u8> = percent_encoding::percent_decode_str(name).collect();
+    if name.contains(&b'/') {
+        // Prometheus routes by the decoded path, where this would be a part of its own.
+        return not_found().await;
+    }
     let params = Params::new(request.uri().query(), None);
-    respond(api::metadata::label_values(app, parts, name, params).await)
+    of_api(respond(api::metadata::label_values(app, parts, name, params).await))
 }
 
 fn not_ready() -> Response<Body> {
@@ -155,19 +191,24 @@ fn not_ready() -> Response<Body> {
 
 async fn read_params(request: Request<Body>, timeout: Duration) -> Result<Params, ApiError> {
     let (parts, body) = request.into_parts();
-    let is_form = parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|kind| {
-        kind.split(';')
-            .next()
-            .unwrap_or_default()
-            .trim()
-            .eq_ignore_ascii_case("application/x-www-form-urlencoded")
-    });
-    let body = if parts.method == Method::POST && is_form {
-        Some(read_body(body, FORM_BYTES_MAX, timeout).await?)
-    } else {
-        None
-    };
-    Ok(Params::new(parts.uri.query(), body.as_deref()))
+    let query = parts.uri.query();
+    let kind = parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let media = kind.split(';').next().unwrap_or_default().trim();
+    if parts.method != Method::POST {
+        return Ok(Params::new(query, None));
+    }
+    if media.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+        let body = read_body(body, FORM_BYTES_MAX, timeout).await?;
+        return Ok(Params::new(query, Some(&body)));
+    }
+    let mut params = Params::new(query, None);
+    if media.eq_ignore_ascii_case("multipart/form-data")
+        && let Some(boundary) = multipart::boundary(kind)
+    {
+        let body = read_body(body, MULTIPART_BYTES_MAX, timeout).await?;
+        params.extend(multipart::fields(&body, &boundary));
+    }
+    Ok(params)
 }
 
 /// The whole body within a bound of bytes and time.
@@ -207,112 +248,9 @@ async fn unknown(State(app): AppState, request: Request<Body>) -> Response<Body>
     if request.method() == Method::GET && !is_ours && accepts.contains("text/html") {
         return assets::index(&app.options.route_prefix, &app.options.page_title);
     }
-    text_response(StatusCode::NOT_FOUND, "404 page not found")
+    not_found().await
 }
 
 async fn asset(Path(path): Path<String>, headers: HeaderMap) -> Response<Body> {
     assets::file(&format!("assets/{path}"), &headers)
-}
-
-fn redirect(to: &str, query: Option<&str>) -> Response<Body> {
-    let target = query.map_or_else(|| to.to_owned(), |query| format!("{to}?{query}"));
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::FOUND;
-    if let Ok(target) = HeaderValue::from_str(&target) {
-        response.headers_mut().insert(LOCATION, target);
-    }
-    response
-}
-
-/// One request from head to answer.
-pub(crate) async fn serve(app: Arc<App>, router: Router, mut request: Request<Body>) -> Response<Body> {
-    let started = Instant::now();
-    let method = request.method().clone();
-    let origin = request.headers().get(ORIGIN).cloned();
-    let encoding = Encoding::wanted(request.headers());
-    let below =
-        request.uri().path().strip_prefix(app.options.route_prefix.as_str()).unwrap_or_default().to_owned();
-    let is_api = below.starts_with("/api/v1/") || below == "/federate";
-    if is_api && method == Method::OPTIONS {
-        let mut response = Response::new(Body::empty());
-        *response.status_mut() = StatusCode::NO_CONTENT;
-        allow_origin(&app, origin.as_ref(), response.headers_mut());
-        return response;
-    }
-    // HEAD is answered by probes' paths only, as Prometheus' router has it. axum would let GET handlers answer it; a method
-    // that no route has makes it a 405.
-    if method == Method::HEAD && !matches!(below.as_str(), "/-/healthy" | "/-/ready") {
-        *request.method_mut() = Method::TRACE;
-    }
-    let mut handler = below.clone();
-    let mut response = match router.oneshot(request).await {
-        Ok(response) => response,
-        Err(never) => match never {},
-    };
-    match response.extensions_mut().remove::<Handler>() {
-        Some(Handler(pattern)) => handler = pattern,
-        // Unknown paths are one series, however many there are.
-        None => "/unknown".clone_into(&mut handler),
-    }
-    if response.status() == StatusCode::METHOD_NOT_ALLOWED {
-        fix_allow(response.headers_mut(), is_api);
-    }
-    if is_api {
-        allow_origin(&app, origin.as_ref(), response.headers_mut());
-    }
-    let compressible = is_api || matches!(below.as_str(), "/metrics" | "/federate");
-    if compressible {
-        response.headers_mut().append(VARY, HeaderValue::from_static("Accept-Encoding"));
-        if let Some(encoding) = encoding {
-            response = compress(response, encoding, &app.pool).await;
-        }
-    }
-    app.metrics.observe(&handler, response.status(), started.elapsed(), response.body().size_hint().exact());
-    response
-}
-
-/// The pattern of the route that answered.
-#[derive(Clone, Debug)]
-struct Handler(String);
-
-/// Middleware of every route: hands the pattern of the matched route to [`serve`].
-async fn note_handler(request: Request<Body>, next: axum::middleware::Next) -> Response<Body> {
-    let pattern = request.extensions().get::<MatchedPath>().map(|path| Handler(path.as_str().to_owned()));
-    let mut response = next.run(request).await;
-    if let Some(handler) = pattern {
-        response.extensions_mut().insert(handler);
-    }
-    response
-}
-
-/// `Allow` in order of the alphabet, with OPTIONS where we answer it.
-fn fix_allow(headers: &mut HeaderMap, is_api: bool) {
-    let listed = headers.get(ALLOW).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
-    let mut methods: Vec<&str> =
-        listed.split(',').map(str::trim).filter(|method| !method.is_empty() && *method != "HEAD").collect();
-    if is_api || !methods.is_empty() {
-        methods.push("OPTIONS");
-    }
-    methods.sort_unstable();
-    methods.dedup();
-    if let Ok(value) = HeaderValue::from_str(&methods.join(", ")) {
-        headers.insert(ALLOW, value);
-    }
-}
-
-fn allow_origin(app: &App, origin: Option<&HeaderValue>, headers: &mut HeaderMap) {
-    headers.append(VARY, HeaderValue::from_static("Origin"));
-    let Some(origin) = origin else { return };
-    if !origin.to_str().is_ok_and(|text| app.options.cors_origin.is_match(text)) {
-        return;
-    }
-    let pairs = [
-        ("access-control-allow-headers", "Accept, Authorization, Content-Type, Origin"),
-        ("access-control-allow-methods", "GET, POST, OPTIONS"),
-        ("access-control-expose-headers", "Date"),
-    ];
-    for (name, value) in pairs {
-        headers.insert(name, HeaderValue::from_static(value));
-    }
-    headers.insert("access-control-allow-origin", origin.clone());
 }

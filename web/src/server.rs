@@ -11,15 +11,19 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
+use prometheus::IntGauge;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
-use crate::routes;
+use crate::stall::WriteStall;
+use crate::{routes, serve};
 
 /// How long a client may take to send the head of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a client may take nothing of its answer: as long as Prometheus lets a connection idle (`--web.read-timeout`).
+const WRITE_PATIENCE: Duration = Duration::from_secs(300);
 /// How long to wait before accepting again after the system refused (out of file descriptors).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -101,11 +105,7 @@ impl Acceptor {
         let graceful = GracefulShutdown::new();
         loop {
             // The permit first: beyond the bound, connections wait in the system's backlog.
-            let permit = tokio::select! {
-                permit = Arc::clone(&self.permits).acquire_owned() => permit,
-                () = self.stop.cancelled() => break,
-            };
-            let Ok(permit) = permit else { break };
+            let Some(permit) = self.permit().await else { break };
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = self.stop.cancelled() => break,
@@ -114,11 +114,12 @@ impl Acceptor {
                 Ok((stream, peer)) => {
                     let connection = connection(Arc::clone(&self.app), self.router.clone(), stream, peer);
                     let watched = graceful.watch(connection);
+                    let open = OpenConnection::new(&self.app.metrics.connections, permit);
                     tokio::spawn(async move {
                         if let Err(error) = watched.await {
                             tracing::debug!(%peer, error = %error, "connection ended");
                         }
-                        drop(permit);
+                        drop(open);
                     });
                 }
                 Err(error) => {
@@ -129,6 +130,38 @@ impl Acceptor {
         }
         drop(listener);
         tokio::time::timeout(self.grace, graceful.shutdown()).await.is_ok()
+    }
+
+    /// A place among the allowed connections; `None` when the server stops.
+    async fn permit(&self) -> Option<OwnedSemaphorePermit> {
+        if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
+            return Some(permit);
+        }
+        self.app.metrics.connections_full.inc();
+        tracing::warn!(connections = self.app.options.connections_max, "all connections are in use");
+        tokio::select! {
+            permit = Arc::clone(&self.permits).acquire_owned() => permit.ok(),
+            () = self.stop.cancelled() => None,
+        }
+    }
+}
+
+/// Counts a connection while it lives, however its task ends.
+struct OpenConnection {
+    gauge: IntGauge,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl OpenConnection {
+    fn new(gauge: &IntGauge, permit: OwnedSemaphorePermit) -> Self {
+        gauge.inc();
+        Self { gauge: gauge.clone(), _permit: permit }
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.gauge.dec();
     }
 }
 
@@ -143,9 +176,10 @@ fn connection(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%peer, %error, "cannot switch off Nagle's algorithm");
     }
+    let stream = WriteStall::new(stream, WRITE_PATIENCE, app.metrics.connections_stalled.clone());
     let service = service_fn(move |request: Request<Incoming>| {
         let (app, router) = (Arc::clone(&app), router.clone());
-        async move { Ok::<_, std::convert::Infallible>(routes::serve(app, router, request.map(Body::new)).await) }
+        async move { Ok::<_, std::convert::Infallible>(serve::serve(app, router, request.map(Body::new)).await) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).keep_alive(true);

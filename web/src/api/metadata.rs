@@ -17,6 +17,9 @@ const TRUNCATED: &str = "results truncated due to limit";
 
 /// `/series`: label sets of series that any of the selectors accepts.
 pub(crate) async fn series(app: Arc<App>, parts: Parts, params: Params) -> ApiResult {
+    if let Some(error) = params.malformed() {
+        return Err(ApiError::bad_data(format!("error parsing form values: {error}")));
+    }
     let range = params.time_range()?;
     let limit = params.limit("limit")?;
     let selectors = selectors(&params).map_err(|error| ApiError::parameter("match[]", error))?;
@@ -28,21 +31,26 @@ pub(crate) async fn series(app: Arc<App>, parts: Parts, params: Params) -> ApiRe
     }
     app.pool
         .run(move || {
-            let found = select_labels(&*parts.storage, range, &selectors, limit)?;
+            let (found, truncated) = select_labels(&*parts.storage, range, &selectors, limit)?;
             let mut data = String::with_capacity(found.len() * 128);
             json::write_list(&mut data, &found, json::write_labels);
-            Ok(Success::new(data))
+            let mut answer = Success::new(data);
+            if truncated {
+                answer.annotations.warn(TRUNCATED);
+            }
+            Ok(answer)
         })
         .await?
 }
 
-/// Distinct label sets in order, at most `limit` (0: all).
+/// Distinct label sets in order, at most `limit` (0: all), and whether a warning is due. Prometheus cuts a single
+/// selector's series within storage, silently; only what several selectors give together is cut with a warning.
 fn select_labels(
     storage: &dyn Queryable,
     range: TimeRange,
     selectors: &[Vec<Matcher>],
     limit: usize,
-) -> Result<BTreeSet<Labels>, StorageError> {
+) -> Result<(BTreeSet<Labels>, bool), StorageError> {
     let querier = storage.querier(range)?;
     let hints = SelectHints { func: "series".to_owned(), limit, sorted: true, ..SelectHints::default() };
     let mut found = BTreeSet::new();
@@ -51,10 +59,11 @@ fn select_labels(
         let wanted = if limit == 0 { set.len() } else { set.len().min(limit) };
         found.extend((0..wanted).map(|index| set.labels(index)));
     }
+    let truncated = limit > 0 && found.len() > limit;
     while limit > 0 && found.len() > limit {
         found.pop_last();
     }
-    Ok(found)
+    Ok((found, truncated))
 }
 
 /// `/labels`: names of labels.
@@ -62,11 +71,16 @@ pub(crate) async fn labels(app: Arc<App>, parts: Parts, params: Params) -> ApiRe
     list(app, parts, params, None).await
 }
 
-/// `/label/<name>/values`.
-pub(crate) async fn label_values(app: Arc<App>, parts: Parts, name: String, params: Params) -> ApiResult {
-    let name = unescape(&name);
+/// `/label/<name>/values`. `name` is decoded from the path, so any bytes.
+pub(crate) async fn label_values(app: Arc<App>, parts: Parts, name: Vec<u8>, params: Params) -> ApiResult {
+    let name = match String::from_utf8(name) {
+        Ok(name) => unescape(&name),
+        Err(error) => {
+            return Err(ApiError::bad_data(format!("invalid label name: {}", go_quoted(error.as_bytes()))));
+        }
+    };
     if name.is_empty() {
-        return Err(ApiError::bad_data(format!("invalid label name: {}", json::string(&name))));
+        return Err(ApiError::bad_data("invalid label name: \"\""));
     }
     list(app, parts, params, Some(name)).await
 }
@@ -102,9 +116,24 @@ async fn list(app: Arc<App>, parts: Parts, params: Params, name: Option<String>)
             }
             let mut data = String::new();
             json::write_strings(&mut data, items.iter().map(String::as_str));
-            Ok(Success { data, annotations })
+            Ok(Success { data, annotations, ..Success::default() })
         })
         .await?
+}
+
+/// Go's `%q` of bytes that are no UTF-8.
+fn go_quoted(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    let mut out = String::from("\"");
+    for chunk in bytes.utf8_chunks() {
+        let quoted = json::string(chunk.valid());
+        out.push_str(&quoted[1..quoted.len() - 1]);
+        for byte in chunk.invalid() {
+            write!(out, "\\x{byte:02x}").expect("writing to a string cannot fail");
+        }
+    }
+    out.push('"');
+    out
 }
 
 /// `U__` escaping of label names in paths: `_xHHHH_` for anything not allowed, `__` for `_` (Prometheus' `ValueEncoding`).
@@ -122,7 +151,9 @@ fn unescape(name: &str) -> String {
         }
         let code = tail.find('_').map(|end| (&tail[..end], &tail[end + 1..]));
         let decoded = code.and_then(|(digits, after)| {
-            let point = u32::from_str_radix(digits, 16).ok().filter(|_| digits.len() <= 6)?;
+            // Prometheus' decoder takes five digits at most: the sixth place is the underscore's.
+            let is_code = digits.len() <= 5 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+            let point = u32::from_str_radix(digits, 16).ok().filter(|_| is_code)?;
             Some((char::from_u32(point)?, after))
         });
         // What is not an escape is taken as it is, all of it.
@@ -195,10 +226,18 @@ mod tests {
             ("U___1f600_x", "😀x"),
             ("U__bad_zz_x", "U__bad_zz_x"),
             ("U__end_", "U__end_"),
+            ("U___+41_", "U___+41_"),
+            ("U___10ffff_", "U___10ffff_"),
+            ("U___d800_", "U___d800_"),
             ("é", "é"),
         ];
         for (escaped, name) in cases {
             assert_eq!(unescape(escaped), name);
         }
+    }
+
+    #[test]
+    fn names_of_no_text_are_quoted_as_go_does() {
+        assert_eq!(go_quoted(b"a\"\xff\xc3\xa9"), r#""a\"\xff\u{e9}""#.replace("\\u{e9}", "é"));
     }
 }

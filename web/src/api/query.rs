@@ -139,6 +139,10 @@ fn error_of(error: &QueryError) -> ApiError {
         QueryErrorKind::Canceled => ErrorType::Canceled,
         _ => ErrorType::Internal,
     };
+    if kind == ErrorType::BadData {
+        // What evaluation finds wrong with the request is wrong with the query.
+        return ApiError::parameter("query", &error.message);
+    }
     ApiError::new(kind, &error.message)
 }
 
@@ -154,7 +158,7 @@ fn answer(mut result: QueryResult, limit: usize, stats_waited: Option<Duration>)
         write_stats(object.key("stats"), &result.stats, waited);
     }
     object.end();
-    Success { data, annotations: result.annotations }
+    Success { data, annotations: result.annotations, is_empty: false }
 }
 
 /// Cuts a vector or matrix to `limit` series; says whether something was cut.
@@ -174,7 +178,14 @@ fn truncate(value: &mut QueryValue, limit: usize) -> bool {
 
 fn write_value(out: &mut String, value: &QueryValue) {
     match value {
-        QueryValue::Scalar(sample) => json::write_point(out, sample.t, sample.v),
+        // Scalars never have an exponent: Prometheus writes them by other means than samples.
+        QueryValue::Scalar(sample) => {
+            out.push('[');
+            model::float::write_timestamp(out, sample.t);
+            out.push_str(",\"");
+            model::float::write_fixed(out, sample.v);
+            out.push_str("\"]");
+        }
         QueryValue::String { t, value } => {
             out.push('[');
             model::float::write_timestamp(out, *t);
@@ -243,6 +254,9 @@ pub(crate) async fn exemplars(app: Arc<App>, parts: Parts, params: Params) -> Ap
         .parse(params.get("query").unwrap_or_default())
         .map_err(|error| ApiError::parameter("query", error))?;
     let selectors: Vec<Vec<Matcher>> = expr.expr().selectors().into_iter().map(<[Matcher]>::to_vec).collect();
+    if selectors.is_empty() {
+        return Ok(Success::empty());
+    }
     let found =
         app.pool.run(move || parts.exemplars.exemplars(TimeRange::new(start, end), &selectors)).await??;
     let mut data = String::new();

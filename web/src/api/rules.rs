@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use model::Matcher;
 use query::rules::{AlertStatus, RuleGroupStatus, RuleStatus, RuleStatusKind};
+use sha2::{Digest as _, Sha256};
 
 use super::selectors;
 use super::status::rfc3339;
 use crate::app::{App, Parts};
 use crate::envelope::{ApiError, ApiResult, Success};
 use crate::json::{self, Object};
-use crate::params::Params;
+use crate::params::{Params, parse_go_int};
 
 /// Time of what never was.
 const NEVER: &str = "0001-01-01T00:00:00Z";
@@ -36,10 +37,11 @@ impl<'a> Filter<'a> {
             None | Some("false" | "0" | "f") => true,
             Some("true" | "1" | "t") => false,
             Some(other) => {
-                return Err(ApiError::parameter(
-                    "exclude_alerts",
-                    format!("error converting exclude_alerts: {other:?}"),
-                ));
+                let text = format!(
+                    "error converting exclude_alerts: strconv.ParseBool: parsing {}: invalid syntax",
+                    json::string(other)
+                );
+                return Err(ApiError::parameter("exclude_alerts", text));
             }
         };
         Ok(Self {
@@ -68,27 +70,96 @@ impl<'a> Filter<'a> {
             || self.selectors.iter().any(|matchers| Matcher::all_match(matchers, &rule.labels));
         is_kind && is_named && is_selected
     }
+}
 
-    /// Whether groups without any accepted rule are left out.
-    fn drops_empty_groups(&self) -> bool {
-        !(self.alerting && self.recording && self.names.is_empty() && self.selectors.is_empty())
+/// Which page of groups is asked for.
+#[derive(Debug, PartialEq, Eq)]
+struct Page<'a> {
+    /// Most groups; 0 means all.
+    limit: usize,
+    /// Token of the first group.
+    from: Option<&'a str>,
+}
+
+impl<'a> Page<'a> {
+    fn new(params: &'a Params) -> Result<Self, ApiError> {
+        let limit = match params.get("group_limit") {
+            None => 0,
+            Some(text) => {
+                let number = parse_go_int("ParseInt", text).map_err(|error| {
+                    let text = format!("group_limit needs to be a valid number: {error}");
+                    ApiError::parameter("group_limit", text)
+                })?;
+                usize::try_from(number).ok().filter(|limit| *limit > 0).ok_or_else(|| {
+                    ApiError::parameter("group_limit", "group_limit needs to be greater than 0")
+                })?
+            }
+        };
+        let from = params.get("group_next_token");
+        if limit == 0 && from.is_some() {
+            return Err(ApiError::parameter(
+                "group_next_token",
+                "group_limit needs to be present in order to paginate over the groups",
+            ));
+        }
+        Ok(Self { limit, from })
     }
+
+    /// Where the page begins among all groups, whether the filter accepts them or not.
+    fn start(&self, groups: &[RuleGroupStatus]) -> Result<usize, ApiError> {
+        let Some(token) = self.from else { return Ok(0) };
+        groups.iter().position(|group| group_token(group) == token).ok_or_else(|| {
+            let text = format!("invalid group_next_token '{token}'. were rule groups changed?");
+            ApiError::parameter("group_next_token", text)
+        })
+    }
+}
+
+/// The name of a group within paging, as Prometheus has it since 3.13.
+fn group_token(group: &RuleGroupStatus) -> String {
+    use std::fmt::Write as _;
+    let mut token = String::with_capacity(64);
+    for byte in Sha256::digest(format!("{};{}", group.file, group.name)) {
+        write!(token, "{byte:02x}").expect("writing to a string cannot fail");
+    }
+    token
 }
 
 /// `/rules`
 pub(crate) async fn rules(_: Arc<App>, parts: Parts, params: Params) -> ApiResult {
     let filter = Filter::new(&params)?;
+    let page = Page::new(&params)?;
     let mut groups = parts.rules.groups();
+    groups.sort_by(|a, b| (&a.file, &a.name).cmp(&(&b.file, &b.name)));
+    let (groups, next) = select(groups, &filter, &page)?;
+    let mut data = String::new();
+    let mut object = Object::begin(&mut data);
+    json::write_list(object.key("groups"), &groups, |out, group| write_group(out, group, filter.with_alerts));
+    if let Some(token) = next {
+        object.text("groupNextToken", &token);
+    }
+    object.end();
+    Ok(Success::new(data))
+}
+
+/// The page's groups with what the filter leaves of them, and the token of the next page. Groups of which nothing is left
+/// do not count.
+fn select(
+    mut groups: Vec<RuleGroupStatus>,
+    filter: &Filter<'_>,
+    page: &Page<'_>,
+) -> Result<(Vec<RuleGroupStatus>, Option<String>), ApiError> {
+    groups.drain(..page.start(&groups)?);
     groups.retain(|group| filter.accepts_group(group));
     for group in &mut groups {
         group.rules.retain(|rule| filter.accepts_rule(rule));
     }
-    groups.retain(|group| !group.rules.is_empty() || !filter.drops_empty_groups());
-    let mut data = String::new();
-    let mut object = Object::begin(&mut data);
-    json::write_list(object.key("groups"), &groups, |out, group| write_group(out, group, filter.with_alerts));
-    object.end();
-    Ok(Success::new(data))
+    groups.retain(|group| !group.rules.is_empty());
+    let next = groups.get(page.limit).filter(|_| page.limit > 0).map(group_token);
+    if next.is_some() {
+        groups.truncate(page.limit);
+    }
+    Ok((groups, next))
 }
 
 fn write_group(out: &mut String, group: &RuleGroupStatus, with_alerts: bool) {
@@ -115,8 +186,11 @@ fn write_rule(out: &mut String, rule: &RuleStatus, with_alerts: bool) {
                 .number("keepFiringFor", keep_firing_for.as_secs_f64())
                 .labels("labels", &rule.labels)
                 .labels("annotations", annotations);
-            let shown = if with_alerts { alerts.as_slice() } else { &[] };
-            json::write_list(object.key("alerts"), shown, write_alert);
+            if with_alerts {
+                json::write_list(object.key("alerts"), alerts, write_alert);
+            } else {
+                object.raw("alerts", "null");
+            }
         }
         RuleStatusKind::Recording => {
             object.text("name", &rule.name).text("query", &rule.query);

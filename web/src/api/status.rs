@@ -7,7 +7,7 @@ use http::{Response, StatusCode};
 use jiff::Timestamp;
 
 use crate::app::{App, Parts};
-use crate::envelope::{ApiError, ApiResult, Success, json_response};
+use crate::envelope::{ApiError, ApiResult, Success, plain_response};
 use crate::json::{self, Object};
 use crate::params::Params;
 
@@ -41,9 +41,9 @@ pub(crate) async fn buildinfo(app: Arc<App>, _: Parts, _: Params) -> ApiResult {
     Ok(Success::new(build_json(&app)))
 }
 
-/// `/version`
+/// `/version`: JSON that calls itself text, as Prometheus' does.
 pub(crate) fn version(app: &App) -> Response<Body> {
-    json_response(StatusCode::OK, build_json(app))
+    plain_response(StatusCode::OK, build_json(app) + "\n")
 }
 
 fn build_json(app: &App) -> String {
@@ -90,11 +90,13 @@ pub(crate) async fn runtimeinfo(app: Arc<App>, parts: Parts, _: Params) -> ApiRe
 pub(crate) async fn tsdb(app: Arc<App>, parts: Parts, params: Params) -> ApiResult {
     let limit = match params.get("limit") {
         None => TSDB_LIMIT_DEFAULT,
-        Some(text) => {
-            text.parse().ok().filter(|limit| (1..=TSDB_LIMIT_MAX).contains(limit)).ok_or_else(|| {
-                ApiError::bad_data(format!("limit must be a positive number up to {TSDB_LIMIT_MAX}"))
-            })?
-        }
+        Some(text) => match text.parse() {
+            Ok(limit @ 1..=TSDB_LIMIT_MAX) => limit,
+            Ok(limit) if limit > TSDB_LIMIT_MAX => {
+                return Err(ApiError::bad_data(format!("limit must not exceed {TSDB_LIMIT_MAX}")));
+            }
+            _ => return Err(ApiError::bad_data("limit must be a positive number")),
+        },
     };
     let stats = app.pool.run(move || parts.admin.head_stats(limit)).await?;
     let mut data = String::new();

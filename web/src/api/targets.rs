@@ -15,14 +15,11 @@ use crate::params::Params;
 /// `/targets`
 pub(crate) async fn targets(app: Arc<App>, parts: Parts, params: Params) -> ApiResult {
     let state = params.get("state").unwrap_or_default().to_lowercase();
-    let shows = |wanted: &str| state == wanted || !matches!(state.as_str(), "active" | "dropped");
+    // An unknown state shows nothing, as in Prometheus.
+    let shows = |wanted: &str| state == wanted || matches!(state.as_str(), "" | "any");
     let pool_wanted = params.get("scrapePool");
-    let pools: Vec<_> = parts
-        .scrape
-        .status()
-        .into_iter()
-        .filter(|pool| pool_wanted.is_none_or(|name| name == pool.name))
-        .collect();
+    let all = parts.scrape.status();
+    let pools: Vec<_> = all.iter().filter(|pool| pool_wanted.is_none_or(|name| name == pool.name)).collect();
     let mut data = String::new();
     let mut object = Object::begin(&mut data);
     let active = pools.iter().flat_map(|pool| &pool.active).filter(|_| shows("active"));
@@ -39,7 +36,8 @@ pub(crate) async fn targets(app: Arc<App>, parts: Parts, params: Params) -> ApiR
     );
     if shows("dropped") {
         let mut counts = Object::begin(object.key("droppedTargetCounts"));
-        for pool in &pools {
+        // Of all pools, whichever was asked for.
+        for pool in &all {
             counts.raw(&pool.name, pool.dropped_count);
         }
         counts.end();

@@ -6,7 +6,8 @@ use axum::body::Body;
 use axum::extract::State;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, Request, Response, StatusCode};
-use remote::write::PartialWrite;
+use remote::protobuf::DecodeError;
+use remote::write::{PartialWrite, WriteError};
 
 use crate::app::App;
 use crate::envelope::text_response;
@@ -43,11 +44,16 @@ pub(crate) async fn write(State(app): State<Arc<App>>, request: Request<Body>) -
     match written.await {
         Ok(Ok(PartialWrite { summary, first_refusal })) => {
             let mut response = match first_refusal {
-                None => Response::new(Body::empty()),
+                None => {
+                    let mut response = Response::new(Body::empty());
+                    *response.status_mut() = StatusCode::NO_CONTENT;
+                    response
+                }
                 Some(refusal) => text_response(StatusCode::BAD_REQUEST, &refusal.to_string()),
             };
-            if response.status() == StatusCode::OK {
-                *response.status_mut() = StatusCode::NO_CONTENT;
+            if version == Version::V1 {
+                // Only senders of 2.0 are told what was written.
+                return response;
             }
             let counts = [
                 ("x-prometheus-remote-write-samples-written", summary.samples),
@@ -63,7 +69,11 @@ pub(crate) async fn write(State(app): State<Arc<App>>, request: Request<Body>) -
             tracing::error!(%error, "remote write failed");
             text_response(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string())
         }
-        Ok(Err(error)) => text_response(StatusCode::BAD_REQUEST, &error.to_string()),
+        Ok(Err(error)) => {
+            // The answer has Prometheus' words, which senders know; which series it was is told here.
+            tracing::warn!(%error, "remote write refused");
+            text_response(StatusCode::BAD_REQUEST, &refusal(&error))
+        }
         Err(error) => text_response(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }
 }
@@ -73,6 +83,16 @@ pub(crate) async fn write(State(app): State<Arc<App>>, request: Request<Body>) -
 enum Version {
     V1,
     V2,
+}
+
+/// A refusal in Prometheus' words.
+fn refusal(error: &WriteError) -> String {
+    match error {
+        WriteError::Compression(_) => "snappy: corrupt input".to_owned(),
+        WriteError::Decode(DecodeError::Truncated(_)) => "unexpected EOF".to_owned(),
+        WriteError::Refused { error, .. } => error.to_string(),
+        _ => error.to_string(),
+    }
 }
 
 /// Only protobuf of the two versions, compressed with snappy. An absent header counts as the right one, as in Prometheus.
@@ -104,6 +124,19 @@ fn check_headers(headers: &HeaderMap) -> Result<Version, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn refusals_have_prometheus_words() {
+        let refused = WriteError::Refused {
+            error: model::storage::AppendError::OutOfOrder,
+            labels: model::Labels::from_pairs([("a", "b")]),
+            t: 1,
+        };
+        assert_eq!(refusal(&refused), "out of order sample");
+        assert_eq!(refusal(&WriteError::Compression("literal too long".to_owned())), "snappy: corrupt input");
+        assert_eq!(refusal(&WriteError::Decode(DecodeError::Truncated(3))), "unexpected EOF");
+        assert_eq!(refusal(&WriteError::Decode(DecodeError::InvalidTag(3))), "invalid field tag at byte 3");
+    }
 
     #[test]
     fn other_versions_and_encodings_are_refused() {
