@@ -6,26 +6,26 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use query::parse::ParseOptions;
 use query::rules::RuleFileContext;
 
-use crate::cli::Switch;
+use crate::cli::{CheckArgs, Switch};
 use crate::clock::SystemClock;
 use crate::config::{FileError, LoadRequest, check_rule_file, load};
-use crate::serve::collectors;
+use crate::serve::{Features, collectors};
 
 /// `check config FILE…`
-pub(crate) fn configs(files: &[PathBuf], syntax_only: bool) -> ExitCode {
+pub(crate) fn configs(files: &[PathBuf], syntax_only: bool, args: &CheckArgs) -> ExitCode {
     let results = files.iter().map(|file| {
         let request = LoadRequest {
             file: Some(file.clone()),
-            alertmanager_file: None,
-            expand_env: false,
+            alertmanager_file: args.alertmanager_config_file.clone(),
+            expand_env: args.config_expand_env,
             follow_files: !syntax_only,
+            strict: true,
             builtin_rules: Switch::Auto,
             collectors: collectors(),
             clock: Arc::new(SystemClock),
-            parse_options: ParseOptions::all(),
+            parse_options: Features::new(&args.enable_feature).parse,
             own_address: String::new(),
         };
         let summary = load(&request).map(|config| {
@@ -41,12 +41,12 @@ pub(crate) fn configs(files: &[PathBuf], syntax_only: bool) -> ExitCode {
 }
 
 /// `check rules FILE…`
-pub(crate) fn rules(files: &[PathBuf]) -> ExitCode {
+pub(crate) fn rules(files: &[PathBuf], args: &CheckArgs) -> ExitCode {
     let context = RuleFileContext {
         file: String::new(),
         evaluation_interval: Duration::from_secs(60),
         query_offset: Duration::ZERO,
-        parse_options: ParseOptions::all(),
+        parse_options: Features::new(&args.enable_feature).parse,
     };
     let results = files.iter().map(|file| {
         let groups = check_rule_file(file, &context);

@@ -1,10 +1,11 @@
 //! The command line: Prometheus' flags in Prometheus' spelling, ours beside them, and subcommands in the place of promtool.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{
     Arg, ArgAction, ArgMatches, Args, Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand,
@@ -15,8 +16,7 @@ use crate::logging::{LogFormat, LogLevel};
 
 /// Prometheus' flags that are known but have no effect here (yet), and whether they take a value. Unit files in the wild
 /// set them, so they are accepted; using one logs a warning by name.
-const WITHOUT_EFFECT: [(&str, bool); 45] = [
-    ("agent", false),
+const WITHOUT_EFFECT: [(&str, bool); 41] = [
     ("alertmanager.drain-notification-queue-on-shutdown", false),
     ("alertmanager.notification-batch-size", true),
     ("alertmanager.notification-queue-capacity", true),
@@ -49,10 +49,8 @@ const WITHOUT_EFFECT: [(&str, bool); 45] = [
     ("storage.tsdb.max-block-chunk-segment-size", true),
     ("storage.tsdb.max-block-duration", true),
     ("storage.tsdb.min-block-duration", true),
-    ("storage.tsdb.retention.size", true),
     ("storage.tsdb.wal-compression", false),
     ("storage.tsdb.wal-compression-type", true),
-    ("web.config.file", true),
     ("web.console.libraries", true),
     ("web.console.templates", true),
     ("web.enable-otlp-receiver", false),
@@ -60,7 +58,14 @@ const WITHOUT_EFFECT: [(&str, bool); 45] = [
     ("web.remote-write-receiver.accepted-protobuf-messages", true),
     ("web.search.max-limit", true),
     ("web.user-assets", true),
-    ("web.enable-admin-api", false),
+];
+
+/// Flags whose absence would be dangerous to overlook: using one ends the program.
+const REFUSED: [(&str, &str); 4] = [
+    ("agent", "there is no agent mode yet: rules would run and data would be stored"),
+    ("storage.tsdb.retention.size", "there is no retention by size yet: the data would grow past it"),
+    ("web.config.file", "there is no TLS and no login yet: the server would be open"),
+    ("web.enable-admin-api", "there is no admin API yet"),
 ];
 
 /// Whether something is on, off, or decided by the circumstances.
@@ -97,6 +102,9 @@ pub(crate) enum Subcommands {
         /// What to check
         #[command(subcommand)]
         what: Check,
+        /// As the server would be started
+        #[command(flatten)]
+        args: CheckArgs,
     },
 }
 
@@ -118,6 +126,20 @@ pub(crate) enum Check {
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
     },
+}
+
+/// Flags of the server that decide what is right.
+#[derive(Args, Debug)]
+pub(crate) struct CheckArgs {
+    /// Expand ${VAR} in all values
+    #[arg(long = "config.expand-env", global = true)]
+    pub config_expand_env: bool,
+    /// Alertmanager configuration file that goes with the configuration
+    #[arg(long = "alertmanager.config.file", value_name = "FILE", global = true)]
+    pub alertmanager_config_file: Option<PathBuf>,
+    /// Features to enable, separated by commas
+    #[arg(long = "enable-feature", value_name = "FEATURE", value_delimiter = ',', global = true)]
+    pub enable_feature: Vec<String>,
 }
 
 /// Flags of the server.
@@ -246,13 +268,18 @@ pub(crate) fn parse() -> Parsed {
 
 /// The command with the flags that have no effect.
 fn command() -> Command {
-    WITHOUT_EFFECT.iter().fold(Cli::command(), |command, (name, takes_value)| {
-        let action = if *takes_value { ArgAction::Append } else { ArgAction::SetTrue };
-        command.arg(Arg::new(*name).long(*name).action(action).hide(true))
+    let refused = REFUSED.iter().map(|(name, _)| (*name, !matches!(*name, "agent" | "web.enable-admin-api")));
+    WITHOUT_EFFECT.iter().copied().chain(refused).fold(Cli::command(), |command, (name, takes_value)| {
+        let action = if takes_value { ArgAction::Append } else { ArgAction::SetTrue };
+        command.arg(Arg::new(name).long(name).action(action).hide(true))
     })
 }
 
 fn parsed(matches: &ArgMatches) -> Result<Parsed, clap::Error> {
+    let given = |name: &str| matches.value_source(name) == Some(ValueSource::CommandLine);
+    if let Some((name, why)) = REFUSED.iter().find(|(name, _)| given(name)) {
+        return Err(command().error(ErrorKind::InvalidValue, format!("--{name} is not supported yet: {why}")));
+    }
     let without_effect = WITHOUT_EFFECT
         .iter()
         .filter(|(name, _)| matches.value_source(name) == Some(ValueSource::CommandLine))
@@ -287,12 +314,13 @@ fn size(text: &str) -> Result<u64, String> {
     model::config::ByteSize::parse(text).map(|size| size.0)
 }
 
-/// `host:port`, `:port`, or `[v6]:port`; an empty host listens everywhere, as in Go.
+/// `host:port` or `:port`; an empty host listens on all IPv4 addresses.
 fn listen_address(text: &str) -> Result<SocketAddr, String> {
-    let text =
-        if let Some(port) = text.strip_prefix(':') { format!("0.0.0.0:{port}") } else { text.to_owned() };
-    let text = text.replace("localhost:", "127.0.0.1:");
-    text.parse().map_err(|_| "expected an address such as 127.0.0.1:9090".to_owned())
+    let text = if text.starts_with(':') { format!("0.0.0.0{text}") } else { text.to_owned() };
+    let mut found = text
+        .to_socket_addrs()
+        .map_err(|error| format!("expected an address such as 127.0.0.1:9090: {error}"))?;
+    found.next().ok_or_else(|| "the host has no address".to_owned())
 }
 
 #[cfg(test)]
@@ -315,14 +343,15 @@ mod tests {
             "--storage.tsdb.path",
             "d",
             "--web.listen-address=:1",
-            "--web.listen-address=127.0.0.1:2",
+            "--web.listen-address=localhost:2",
             "--storage.tsdb.min-block-duration=2h",
             "--enable-feature=a,b",
             "--enable-feature=c",
         ])
         .unwrap();
         let serve = &parsed.cli.serve;
-        assert_eq!(serve.listen, ["0.0.0.0:1".parse().unwrap(), "127.0.0.1:2".parse().unwrap()]);
+        assert_eq!(serve.listen[0], "0.0.0.0:1".parse().unwrap());
+        assert!(serve.listen[1].ip().is_loopback() && serve.listen[1].port() == 2);
         assert_eq!(serve.enable_feature, ["a", "b", "c"]);
         assert_eq!(parsed.without_effect, ["storage.tsdb.min-block-duration"]);
         assert_eq!(parsed.flags["query.timeout"], "2m");
@@ -332,6 +361,8 @@ mod tests {
 
     #[test]
     fn mistakes_are_refused() {
+        let refused = parse_from(&["--web.config.file=web.yml"]).unwrap_err().to_string();
+        assert!(refused.contains("no TLS and no login"), "{refused}");
         for args in [&["--no-such-flag"][..], &["--query.timeout=5"], &["--web.listen-address=x"], &["check"]]
         {
             assert!(parse_from(args).is_err(), "{args:?}");

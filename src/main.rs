@@ -29,10 +29,14 @@ const EXIT_CONFIG: u8 = 2;
 fn main() -> ExitCode {
     let parsed = cli::parse();
     match &parsed.cli.command {
-        Some(Subcommands::Check { what: Check::Config { files, syntax_only } }) => {
-            check::configs(files, *syntax_only)
+        Some(Subcommands::Check { what, args }) => {
+            // Warnings of the checks themselves go to their output; what libraries log goes to standard error.
+            logging::start(logging::LogLevel::Error, logging::LogFormat::Logfmt);
+            match what {
+                Check::Config { files, syntax_only } => check::configs(files, *syntax_only, args),
+                Check::Rules { files } => check::rules(files, args),
+            }
         }
-        Some(Subcommands::Check { what: Check::Rules { files } }) => check::rules(files),
         None => {
             logging::start(parsed.cli.serve.log_level, parsed.cli.serve.log_format);
             match serve::run(&parsed) {

@@ -1,6 +1,7 @@
 //! What the system knows about our process, under the names of Prometheus' client libraries.
 
 use model::{Clock as _, Timestamp};
+use parking_lot::Mutex;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{Counter, Gauge, IntGauge, Opts};
@@ -9,8 +10,6 @@ use crate::clock::SystemClock;
 
 /// Size of a clock tick in `/proc/self/stat` (`USER_HZ`: 100 on every Linux we run on).
 const TICKS_PER_SECOND: f64 = 100.0;
-/// Size of a page in `/proc/self/statm`.
-const PAGE_BYTES: f64 = 4096.0;
 
 /// Reads `/proc/self` when asked.
 #[derive(Debug)]
@@ -23,6 +22,8 @@ pub(crate) struct ProcessMetrics {
     max_fds: IntGauge,
     start_time: Gauge,
     descs: Vec<Desc>,
+    /// The counter is set anew for each reader: two at once would see it between reset and value.
+    refreshing: Mutex<()>,
 }
 
 impl ProcessMetrics {
@@ -46,6 +47,7 @@ impl ProcessMetrics {
             max_fds: IntGauge::new("process_max_fds", "Maximum number of open file descriptors.")?,
             start_time,
             descs: Vec::new(),
+            refreshing: Mutex::new(()),
         };
         metrics.descs = metrics.parts().iter().flat_map(|part| part.desc()).cloned().collect();
         Ok(metrics)
@@ -79,7 +81,12 @@ impl ProcessMetrics {
             self.cpu_seconds.inc_by((field(14) + field(15)) / TICKS_PER_SECOND);
             self.threads.set(field(20) as i64);
             self.virtual_bytes.set(field(23));
-            self.resident_bytes.set(field(24) * PAGE_BYTES);
+        }
+        if let Ok(status) = std::fs::read_to_string("/proc/self/status") {
+            let resident = status
+                .lines()
+                .find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse().ok());
+            self.resident_bytes.set(resident.map_or(0.0, |kib: f64| kib * 1024.0));
         }
         if let Ok(fds) = std::fs::read_dir("/proc/self/fd") {
             self.open_fds.set(i64::try_from(fds.count()).unwrap_or(i64::MAX));
@@ -99,6 +106,7 @@ impl Collector for ProcessMetrics {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
+        let _one_at_a_time = self.refreshing.lock();
         self.refresh();
         self.parts().iter().flat_map(|part| part.collect()).collect()
     }

@@ -7,6 +7,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use alertmanager::{Alertmanager, AlertmanagerConfig};
 use model::{Clock, Timestamp};
@@ -40,11 +41,44 @@ pub(crate) struct Process {
     clock: Arc<dyn Clock>,
     quit: CancellationToken,
     engines: OnceLock<Engines>,
+    /// What the store was opened with.
+    at_start: StoreSettings,
     /// One reload at a time.
     reloading: tokio::sync::Mutex<()>,
     state: RwLock<State>,
     successful: IntGauge,
     success_time: Gauge,
+}
+
+/// Settings of the store, which is opened once.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct StoreSettings {
+    out_of_order_window: Duration,
+    retention: Option<Duration>,
+    exemplars_max: usize,
+}
+
+impl StoreSettings {
+    fn of(config: &Config) -> Self {
+        Self {
+            out_of_order_window: config.out_of_order_window,
+            retention: config.retention,
+            exemplars_max: config.exemplars_max,
+        }
+    }
+
+    /// Keys whose values differ.
+    fn changed_in(&self, config: &Config) -> Vec<&'static str> {
+        let new = Self::of(config);
+        [
+            ("storage.tsdb.out_of_order_time_window", self.out_of_order_window != new.out_of_order_window),
+            ("storage.tsdb.retention.time", self.retention != new.retention),
+            ("storage.exemplars.max_exemplars", self.exemplars_max != new.exemplars_max),
+        ]
+        .into_iter()
+        .filter_map(|(key, changed)| changed.then_some(key))
+        .collect()
+    }
 }
 
 struct State {
@@ -78,6 +112,7 @@ impl Process {
             request,
             quit,
             engines: OnceLock::new(),
+            at_start: StoreSettings::of(config),
             reloading: tokio::sync::Mutex::new(()),
             state: RwLock::new(State {
                 yaml: String::new(),
@@ -103,11 +138,18 @@ impl Process {
         Ok(())
     }
 
-    /// Reads the configuration anew and swaps it in.
+    /// Reads the configuration anew and swaps it in. Goes on to its end when the caller stops waiting: half a reload would
+    /// be worse than either configuration.
     ///
     /// # Errors
     /// What is wrong; the old configuration goes on then.
-    pub(crate) async fn reload(&self) -> Result<(), String> {
+    pub(crate) async fn reload(self: &Arc<Self>) -> Result<(), String> {
+        let process = Arc::clone(self);
+        let reloading = tokio::spawn(async move { process.reload_to_the_end().await });
+        reloading.await.unwrap_or_else(|error| Err(error.to_string()))
+    }
+
+    async fn reload_to_the_end(&self) -> Result<(), String> {
         let _reloading = self.reloading.lock().await;
         let result = self.try_reload().await;
         match &result {
@@ -131,6 +173,9 @@ impl Process {
             tracing::warn!("{warning}");
         }
         let jobs = engines.scrape.prepare(self.jobs(engines, &config)).map_err(|error| error.to_string())?;
+        for key in self.at_start.changed_in(&config) {
+            tracing::warn!("{key} has changed: the new value holds after a restart");
+        }
         let alertmanager = config.alertmanager.take().unwrap_or_else(silent_alertmanager);
         engines.alertmanager.reload(alertmanager).await.map_err(|error| error.to_string())?;
         // Nothing fails from here on.
@@ -216,21 +261,24 @@ pub(crate) fn joined(errors: &[FileError]) -> String {
     errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
-impl Control for Process {
+/// The process in the hands of the API.
+pub(crate) struct ProcessControl(pub Arc<Process>);
+
+impl Control for ProcessControl {
     fn reload(&self) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>> {
-        Box::pin(Self::reload(self))
+        Box::pin(self.0.reload())
     }
 
     fn quit(&self) {
-        self.quit.cancel();
+        self.0.quit.cancel();
     }
 
     fn config_yaml(&self) -> String {
-        self.state.read().yaml.clone()
+        self.0.state.read().yaml.clone()
     }
 
     fn reload_status(&self) -> ReloadStatus {
-        self.state.read().status.clone()
+        self.0.state.read().status.clone()
     }
 }
 

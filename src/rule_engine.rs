@@ -1,6 +1,7 @@
 //! Rules evaluate through the same engine and on the same store as everybody else.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use model::storage::Queryable;
 use model::{Labels, SampleValue, Timestamp};
@@ -14,14 +15,15 @@ pub(crate) struct RuleEngine {
     pub engine: Arc<Engine>,
     /// On what.
     pub storage: Arc<dyn Queryable>,
+    /// Set when the server stops: evaluations under way end.
+    pub cancel: Arc<AtomicBool>,
 }
 
 impl RuleEngine {
     fn run(&self, query: &ParsedQuery, t: Timestamp) -> Result<Vec<RuleSample>, String> {
-        let result = self
-            .engine
-            .instant(&*self.storage, query, t, &QueryOptions::default())
-            .map_err(|error| error.to_string())?;
+        let options = QueryOptions { cancel: Some(Arc::clone(&self.cancel)), ..QueryOptions::default() };
+        let result =
+            self.engine.instant(&*self.storage, query, t, &options).map_err(|error| error.to_string())?;
         match result.value {
             QueryValue::Vector(samples) => Ok(samples
                 .into_iter()

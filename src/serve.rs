@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use alertmanager::random::SystemRandom;
@@ -32,10 +32,10 @@ use crate::cli::{Parsed, ServeArgs, Switch};
 use crate::clock::SystemClock;
 use crate::config::{Config, FileError, LoadRequest, load};
 use crate::process_metrics::ProcessMetrics;
-use crate::reload::{Engines, Process, silent_alertmanager};
+use crate::reload::{Engines, Process, ProcessControl, silent_alertmanager};
 use crate::rule_engine::RuleEngine;
 
-/// How long requests, notifications and scrapes under way may take when the server stops.
+/// How long each part may take to end when the server stops: requests, scrapes, rules, notifications.
 const STOP_GRACE: Duration = Duration::from_secs(10);
 /// How often the store looks after itself.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
@@ -76,6 +76,7 @@ pub(crate) fn run(parsed: &Parsed) -> Result<(), ServeError> {
         alertmanager_file: args.alertmanager_config_file.clone(),
         expand_env: args.config_expand_env,
         follow_files: true,
+        strict: false,
         builtin_rules: args.rules_builtin,
         collectors: collectors(),
         clock: Arc::clone(&clock),
@@ -124,7 +125,7 @@ async fn serve(
     let external_url = options.external_url.clone();
     let app = Arc::new(App::new(
         options,
-        Arc::clone(&process) as _,
+        Arc::new(ProcessControl(Arc::clone(&process))),
         Arc::clone(&clock),
         registry.clone(),
         pool.clone(),
@@ -165,12 +166,26 @@ async fn serve(
     .await
     .context("cannot start the Alertmanager")?;
     let relay = Arc::new(AlertRelay::new(Arc::clone(&alertmanager)));
-    let rules = Arc::new(rule_manager(args, &db, &engine, &relay, &clock, &external_url, &registry)?);
+    let cancel_rules = Arc::new(AtomicBool::new(false));
+    let rule_engine = RuleEngine {
+        engine: Arc::clone(&engine),
+        storage: Arc::clone(&db) as _,
+        cancel: Arc::clone(&cancel_rules),
+    };
+    let rule_deps = GroupDeps {
+        evaluate: Arc::new(rule_engine),
+        append: Arc::clone(&db) as _,
+        storage: Arc::clone(&db) as _,
+        sink: Arc::clone(&relay) as _,
+        clock: Arc::clone(&clock),
+    };
+    let rules = Arc::new(rule_manager(args, rule_deps, &external_url, &registry)?);
     let scrape = Arc::new(ScrapeManager::new(
         ScrapeManagerOptions {
             append: Arc::clone(&db) as Arc<dyn Append>,
             clock: Arc::clone(&clock),
-            cpu: pool,
+            // A pool of its own: slow queries must not make scrapes late.
+            cpu: CpuPool::new(2 * cores()),
             user_agent: format!("Nilometer/{}", env!("CARGO_PKG_VERSION")),
             offset_seed: offset_seed(&config),
             no_offset: false,
@@ -203,19 +218,29 @@ async fn serve(
 
     stop.cancelled().await;
     tracing::info!("stopping");
-    // Who feeds ends before who is fed.
-    scrape.stop().await;
-    rules.stop().await;
+    // Who feeds ends before who is fed; queries and requests under way do not hold the feeders up.
     server_stop.cancel();
-    let drained = server.await.unwrap_or(false);
-    let notified = alertmanager.stop().await;
-    upkeep.join().await;
+    cancel_rules.store(true, Ordering::Relaxed);
+    let mut clean = ended("scraping", scrape.stop()).await.is_some();
+    clean &= ended("rules", rules.stop()).await.is_some();
+    clean &= ended("requests", server).await.is_some_and(|drained| drained.unwrap_or(false));
+    clean &= ended("notifications", alertmanager.stop()).await.unwrap_or(false);
+    clean &= ended("upkeep", upkeep.join()).await.is_some();
     let closed =
         tokio::task::spawn_blocking(move || db.close()).await.context("closing the store panicked")?;
     signals.abort();
     closed.context("cannot close the store")?;
-    tracing::info!(drained, notified, "stopped");
+    tracing::info!(clean, "stopped");
     Ok(())
+}
+
+/// Waits for a part to end; `None`, with a line in the log, when it takes longer than [`STOP_GRACE`].
+async fn ended<T>(part: &str, ending: impl Future<Output = T>) -> Option<T> {
+    let outcome = tokio::time::timeout(STOP_GRACE, ending).await.ok();
+    if outcome.is_none() {
+        tracing::warn!(part, grace = ?STOP_GRACE, "did not end in time: going on without it");
+    }
+    outcome
 }
 
 fn register_build_info(registry: &Registry) -> Result<(), prometheus::Error> {
@@ -336,20 +361,10 @@ fn engine(args: &ServeArgs, features: Features, interval_ms: &Arc<AtomicI64>, re
 
 fn rule_manager(
     args: &ServeArgs,
-    db: &Arc<Db>,
-    engine: &Arc<Engine>,
-    relay: &Arc<AlertRelay>,
-    clock: &Arc<dyn Clock>,
+    deps: GroupDeps,
     external_url: &str,
     registry: &Registry,
 ) -> Result<RuleManager, prometheus::Error> {
-    let deps = GroupDeps {
-        evaluate: Arc::new(RuleEngine { engine: Arc::clone(engine), storage: Arc::clone(db) as _ }),
-        append: Arc::clone(db) as _,
-        storage: Arc::clone(db) as _,
-        sink: Arc::clone(relay) as _,
-        clock: Arc::clone(clock),
-    };
     let options = ManagerOptions {
         resend_delay: args.resend_delay,
         restore: RestoreOptions {
@@ -357,10 +372,14 @@ fn rule_manager(
             grace_period: args.for_grace_period,
         },
         // Groups that wait miss iterations; more at once than cores only take them from queries.
-        evaluations_max: 2 * std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        evaluations_max: 2 * cores(),
         external_url: external_url.to_owned(),
     };
     RuleManager::new(deps, options, registry)
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 /// Tells this server's scrape offsets from those of others.
@@ -390,8 +409,9 @@ fn handle_signals(
         loop {
             tokio::select! {
                 _ = hangup.recv() => {
-                    // What went wrong is logged and counted there.
-                    let _ = process.reload().await;
+                    // In a task of its own, so that a stop is heard meanwhile. What went wrong is logged and counted there.
+                    let process = Arc::clone(&process);
+                    tokio::spawn(async move { process.reload().await });
                     continue;
                 }
                 _ = terminate.recv() => {}
@@ -465,14 +485,15 @@ impl Upkeep {
 }
 
 /// Language features by their flags.
-struct Features {
-    parse: ParseOptions,
+pub(crate) struct Features {
+    /// The parser's.
+    pub parse: ParseOptions,
     eval: EvalFeatures,
 }
 
 impl Features {
     /// Reads `--enable-feature`. Unknown ones are logged, as in Prometheus.
-    fn new(names: &[String]) -> Self {
+    pub(crate) fn new(names: &[String]) -> Self {
         let mut features = Self { parse: ParseOptions::default(), eval: EvalFeatures::default() };
         for name in names.iter().map(|name| name.trim()).filter(|name| !name.is_empty()) {
             match name {

@@ -34,7 +34,7 @@ fn now_ms() -> i64 {
     i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
 }
 
-/// An hour of a queue that rises and falls, up to a quarter of a minute ago, and of `up`.
+/// An hour of a queue that rises and falls and lags most of all (so it is the first row), up to a quarter of a minute ago, and of `up`.
 fn past(redis: u16) -> Vec<Series> {
     let now = now_ms();
     let times: Vec<i64> = (1..240).rev().map(|n| now - n * 15_000).collect();
@@ -55,7 +55,7 @@ fn past(redis: u16) -> Vec<Series> {
         Series::new(&reader("queue_messages_ready"), times.iter().map(|t| (*t, wave(t).round()))),
         Series::new(&reader("queue_messages_enqueued_total"), times.iter().map(|t| (*t, counted(t)))),
         Series::new(&reader("queue_messages_dequeued_total"), times.iter().map(|t| (*t, counted(t)))),
-        Series::new(&reader("queue_lag_seconds"), times.iter().map(|t| (*t, wave(t) / 10.0))),
+        Series::new(&reader("queue_lag_seconds"), times.iter().map(|t| (*t, 4000.0 + wave(t)))),
         Series::new(&reader("queue_consumers"), times.iter().map(|t| (*t, 3.0))),
         Series::new(
             &[("__name__", "up"), ("job", "shop"), ("instance", &instance)],

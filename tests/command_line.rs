@@ -50,7 +50,7 @@ fn mistakes_come_with_file_line_column_and_the_nearest_key() {
         ("remote_write: [{url: x}]\n", "c.yml:1:1: remote_write: remote_write is not supported yet"),
         (
             "alertmanager:\n  route: {receiver: nope}\n  receivers: [{name: a}]\n",
-            "c.yml:2:3: alertmanager.route",
+            "c.yml:2:11: alertmanager.route.receiver: undefined receiver \"nope\" used in route",
         ),
         (
             "rule_files: [rules.yml]\n",

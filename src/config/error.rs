@@ -36,7 +36,8 @@ impl FileError {
         // The reader's own "at line 3 column 5" is ours to tell.
         let message = text.rfind(" at line ").map_or(text.as_str(), |end| &text[..end]).to_owned();
         let suggestion = suggestion(&message);
-        Self { file: file.to_owned(), position, message: shortened(message), suggestion }
+        let message = without_values(shortened(message));
+        Self { file: file.to_owned(), position, message, suggestion }
     }
 
     /// From the second stage.
@@ -98,6 +99,17 @@ fn shortened(message: String) -> String {
     }
 }
 
+/// Leaves out what the reader found where it expected another type: it may be a password in the wrong place.
+fn without_values(message: String) -> String {
+    for kind in ["invalid type: ", "invalid value: "] {
+        let Some(start) = message.find(kind).map(|at| at + kind.len()) else { continue };
+        let Some(end) = message[start..].rfind(", expected ").map(|at| start + at) else { continue };
+        let found = message[start..end].split([' ', '`', '"']).next().unwrap_or_default();
+        return format!("{}{found}{}", &message[..start], &message[end..]);
+    }
+    message
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,6 +136,24 @@ mod tests {
             FileError::from_yaml(Path::new("a.yml"), &error).to_string(),
             "a.yml:1:1: unknown field `zzz`"
         );
+    }
+
+    #[test]
+    fn values_in_the_wrong_place_are_not_quoted() {
+        #[derive(Debug, serde::Deserialize)]
+        struct Auth {
+            #[expect(dead_code, reason = "only its type counts")]
+            basic_auth: Doc,
+        }
+        for text in [
+            "basic_auth: u:hunter2",
+            "basic_auth: 'hunter2, expected x'",
+            "basic_auth: {scrape_interval: [hunter2]}",
+        ] {
+            let error = serde_yaml::from_str::<Auth>(text).unwrap_err();
+            let text = FileError::from_yaml(Path::new("a.yml"), &error).to_string();
+            assert!(!text.contains("hunter2") && text.contains("expected"), "{text}");
+        }
     }
 
     #[test]

@@ -50,6 +50,9 @@ pub(crate) struct LoadRequest {
     pub expand_env: bool,
     /// Whether rule files, scrape files and the like are read.
     pub follow_files: bool,
+    /// Whether a rule file that is named and not there is a mistake, or only worth a warning (as for a server, where it may
+    /// come later).
+    pub strict: bool,
     /// When the built-in rules are loaded.
     pub builtin_rules: Switch,
     /// Collectors there are.
@@ -238,14 +241,11 @@ impl Loader<'_> {
         if raw.otlp.as_ref().is_some_and(holds_something) {
             self.warnings.push("otlp has no effect: there is no OTLP receiver yet".to_owned());
         }
-        if raw
-            .alerting
-            .as_ref()
-            .and_then(|alerting| alerting.alertmanagers.as_ref())
-            .is_some_and(|list| !list.is_empty())
-        {
-            let path = root.key("alerting").key("alertmanagers");
-            let text = "external Alertmanagers are not supported yet: the embedded one takes all alerts (configure it under `alertmanager`, or by --alertmanager.config.file)";
+        let alertmanagers = raw.alerting.as_ref().and_then(|alerting| alerting.alertmanagers.as_deref());
+        if let Some(index) = alertmanagers.unwrap_or_default().iter().position(finds_targets) {
+            let path = root.key("alerting").key("alertmanagers").index(index);
+            let text = "external Alertmanagers are not supported yet: the embedded one takes all alerts (configure it under \
+                        `alertmanager`, or by --alertmanager.config.file)";
             self.refuse(&path, text.to_owned());
         }
     }
@@ -273,6 +273,7 @@ impl Loader<'_> {
         self.keep(check_job_names(names.iter().map(|(name, path)| (name.as_str(), path))));
         for (path, raw) in own {
             let built = raw.build(&path, &self.build_context(&self.main.dir, defaults));
+            let built = built.and_then(|job| self.with_readable_certificates(job, &path));
             jobs.extend(self.keep(built));
         }
         let patterns = patterns.unwrap_or_default();
@@ -305,11 +306,27 @@ impl Loader<'_> {
                 self.errors.push(source.error(&ConfigError::new(&path.key("job_name"), text)));
                 continue;
             }
-            match raw.build(&path, &self.build_context(&source.dir, defaults)) {
+            let built = raw.build(&path, &self.build_context(&source.dir, defaults));
+            match built.and_then(|job| self.with_readable_certificates(job, &path)) {
                 Ok(job) => jobs.push(job),
                 Err(error) => self.errors.push(source.error(&error)),
             }
         }
+    }
+
+    /// Reads certificates and keys while the place that names them is known.
+    fn with_readable_certificates(
+        &self,
+        job: ScrapeConfig,
+        path: &ConfigPath,
+    ) -> Result<ScrapeConfig, ConfigError> {
+        if self.request.follow_files && !job.http.tls.files().is_empty() {
+            job.http
+                .tls
+                .client_config()
+                .map_err(|error| ConfigError::new(&path.key("tls_config"), error.to_string()))?;
+        }
+        Ok(job)
     }
 
     fn build_context<'b>(&'b self, dir: &'b Path, defaults: &'b ScrapeDefaults) -> BuildContext<'b> {
@@ -365,6 +382,17 @@ impl Loader<'_> {
             (None, None) => None,
         }
     }
+}
+
+/// Whether an entry of `alertmanagers` leads anywhere: the one in the stock prometheus.yml does not.
+fn finds_targets(entry: &serde_yaml::Value) -> bool {
+    let serde_yaml::Value::Mapping(entry) = entry else { return true };
+    let names_targets = |group: &serde_yaml::Value| group.get("targets").is_some_and(holds_something);
+    entry.iter().any(|(key, value)| match key.as_str() {
+        Some("static_configs") => value.as_sequence().is_some_and(|groups| groups.iter().any(names_targets)),
+        Some(key) => key.ends_with("_sd_configs") && holds_something(value),
+        None => true,
+    })
 }
 
 fn holds_something(value: &serde_yaml::Value) -> bool {

@@ -66,7 +66,12 @@ impl Loader<'_> {
             }
             // A file named outright and not there is a mistake; a pattern may match nothing yet.
             if files.len() == before && !pattern.contains(['*', '?', '[']) && !whole.exists() {
-                self.refuse(&here, format!("{} does not exist", whole.display()));
+                let text = format!("{} does not exist", whole.display());
+                if self.request.strict {
+                    self.refuse(&here, text);
+                } else {
+                    self.warnings.push(format!("{here}: {text}"));
+                }
             }
         }
         files

@@ -134,9 +134,8 @@ impl HttpClient {
                     parts.headers.remove(name);
                 }
             }
-            if next.authority().map(http::uri::Authority::as_str)
-                != parts.uri.authority().map(http::uri::Authority::as_str)
-            {
+            // Another host, or the same without encryption.
+            if (next.scheme(), next.authority()) != (parts.uri.scheme(), parts.uri.authority()) {
                 self.drop_credentials(&mut parts.headers);
             }
             parts.headers.remove(HOST);

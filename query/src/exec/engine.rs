@@ -183,6 +183,22 @@ impl Metrics {
     }
 }
 
+/// Counts a running query for as long as it lives, also when it panics.
+struct Counted<'a>(&'a IntGauge);
+
+impl<'a> Counted<'a> {
+    fn new(gauge: &'a IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 /// When an expression is evaluated.
 #[derive(Clone, Copy)]
 enum When {
@@ -283,14 +299,12 @@ impl Engine {
         when: When,
         options: &QueryOptions,
     ) -> Result<QueryResult, QueryError> {
-        self.metrics.queries.inc();
-        let outcome = if query.depth <= DEPTH_ON_CALLERS_STACK {
+        let _counted = Counted::new(&self.metrics.queries);
+        if query.depth <= DEPTH_ON_CALLERS_STACK {
             self.run_here(storage, query, when, options, rayon::current_num_threads())
         } else {
             self.run_deep(storage, query, when, options)
-        };
-        self.metrics.queries.dec();
-        outcome
+        }
     }
 
     /// Runs a deeply nested query, alone, on a thread with a stack of its own.
