@@ -397,6 +397,29 @@ pub(crate) fn load(fs: &dyn FileSystem, path: &Path, head: &Head) -> Result<Load
     Ok(loaded)
 }
 
+/// Whether a checkpoint is whole by its checksums.
+///
+/// # Errors
+/// When the system fails or the version is unknown.
+pub(crate) fn is_sound(fs: &dyn FileSystem, path: &Path) -> Result<bool, StorageError> {
+    let read_error = || io_error("read checkpoint", path);
+    let bytes = fs.len(path).map_err(read_error())?;
+    let mut frames = FrameReader::new(fs.open(path).map_err(read_error())?, bytes);
+    match frames.header(CHECKPOINT_MAGIC).map_err(read_error())? {
+        Ok(_) => {}
+        Err(HeaderError::Version(version)) => return Err(unknown_version(path.to_owned(), version)),
+        Err(HeaderError::Short | HeaderError::Damaged) => return Ok(false),
+    }
+    let mut complete = false;
+    loop {
+        match frames.next().map_err(read_error())? {
+            Frame::End => return Ok(complete),
+            Frame::Bad(_) => return Ok(false),
+            Frame::Record { kind, .. } => complete |= kind == KIND_END,
+        }
+    }
+}
+
 struct Loader<'a> {
     head: &'a Head,
     columns: HashMap<u64, Arc<TimeColumn>>,

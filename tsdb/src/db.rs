@@ -126,7 +126,7 @@ impl Db {
         );
         wal.bytes_since_checkpoint = recovered.end.bytes;
         let committer = Committer { wal: Mutex::new(wal) };
-        let upkeep = Upkeep::new(recovered.checkpoint, recovered.checkpoint_bytes, recovered.damaged);
+        let upkeep = Upkeep::new(recovered.checkpoint_bytes, recovered.damaged);
         Ok(Arc::new(Self {
             shared: Arc::new(Shared { head, committer }),
             fs,

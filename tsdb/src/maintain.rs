@@ -28,23 +28,21 @@ pub(crate) struct Upkeep {
     swept_at: Option<u64>,
     /// Series out of the catalogue, to be freed when all views opened before the stamp are closed.
     unlinked: Vec<(u64, Vec<u32>)>,
-    /// The newest checkpoint and its size.
-    checkpoint: Option<u64>,
+    /// Size of the newest checkpoint.
     checkpoint_bytes: u64,
-    /// Whether the newest checkpoint is damaged.
-    damaged: bool,
+    /// Checkpoints that are damaged, to be kept aside when there is a new one.
+    damaged: Vec<u64>,
     /// Bytes of log that a failed checkpoint waits for.
     retry_at_bytes: u64,
 }
 
 impl Upkeep {
-    pub(crate) fn new(checkpoint: Option<u64>, checkpoint_bytes: u64, damaged: bool) -> Self {
+    pub(crate) fn new(checkpoint_bytes: u64, damaged: Vec<u64>) -> Self {
         Self {
             last_sync: None,
             last_sweep: None,
             swept_at: None,
             unlinked: Vec::new(),
-            checkpoint,
             checkpoint_bytes,
             damaged,
             retry_at_bytes: 0,
@@ -87,7 +85,7 @@ impl Db {
         let (bytes, sync_failed) = (wal.bytes_since_checkpoint, wal.sync_failed);
         drop(wal);
         let enough = self.options.checkpoint_bytes.max(upkeep.checkpoint_bytes).max(upkeep.retry_at_bytes);
-        let urgent = (sync_failed || upkeep.damaged) && bytes >= upkeep.retry_at_bytes;
+        let urgent = (sync_failed || !upkeep.damaged.is_empty()) && bytes >= upkeep.retry_at_bytes;
         if bytes >= enough || urgent { self.write_checkpoint(&mut upkeep) } else { Ok(()) }
     }
 
@@ -140,21 +138,19 @@ impl Db {
         let names = self.fs.list(&self.wal_dir).unwrap_or_default();
         wal.remove_before(number, &names);
         drop(wal);
-        self.remove_checkpoints_before(number, upkeep.damaged.then_some(upkeep.checkpoint).flatten());
-        upkeep.checkpoint = Some(number);
+        self.remove_checkpoints_before(number, &std::mem::take(&mut upkeep.damaged));
         upkeep.checkpoint_bytes = len;
-        upkeep.damaged = false;
         upkeep.retry_at_bytes = 0;
         tracing::info!(number, bytes = len, "checkpoint written");
         Ok(())
     }
 
-    /// Removes older checkpoints; a damaged one is kept aside instead.
-    fn remove_checkpoints_before(&self, number: u64, damaged: Option<u64>) {
+    /// Removes older checkpoints; damaged ones are kept aside instead.
+    fn remove_checkpoints_before(&self, number: u64, damaged: &[u64]) {
         let names = self.fs.list(&self.options.dir).unwrap_or_default();
         for older in names.iter().filter_map(|name| checkpoint_number(name)).filter(|other| *other < number) {
             let path = self.options.dir.join(checkpoint_name(older));
-            let gone = if damaged == Some(older) {
+            let gone = if damaged.contains(&older) {
                 self.fs.rename(&path, &free_corrupt_path(&*self.fs, &path))
             } else {
                 self.fs.remove(&path)

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use model::storage::{ABSENT_BITS, ReplayProgress, StorageError};
 
 use crate::checkpoint::{self, checkpoint_name, checkpoint_number, is_temporary};
@@ -17,18 +17,26 @@ use crate::head::series::{CommitMark, Series, Stored};
 use crate::metrics::Metrics;
 use crate::wal::io_error;
 use crate::wal::record::{Entry, KIND_COMMIT, decode};
-use crate::wal::replay::{Replay, ReplayEnd, ReplayTarget};
+use crate::wal::replay::{Replay, ReplayEnd, ReplayTarget, free_corrupt_path};
 use crate::wal::{segment_name, segment_number};
 
 /// What start-up found.
 #[derive(Debug)]
 pub(crate) struct Recovered {
     pub(crate) end: ReplayEnd,
-    /// The checkpoint that was loaded and its size.
-    pub(crate) checkpoint: Option<u64>,
+    /// Size of the checkpoint that was loaded.
     pub(crate) checkpoint_bytes: u64,
-    /// Whether the checkpoint was damaged: a new one is due, and the old one must be kept aside then.
-    pub(crate) damaged: bool,
+    /// Damaged checkpoints that are still under their names: a new one is due, and they must be kept aside then.
+    pub(crate) damaged: Vec<u64>,
+}
+
+/// From where to start.
+#[derive(Debug)]
+struct Start {
+    /// `None`: from the log's beginning.
+    checkpoint: Option<u64>,
+    /// Newer ones, which are damaged.
+    damaged: Vec<u64>,
 }
 
 /// Fills `head` from the files in `dir`.
@@ -42,9 +50,14 @@ pub(crate) fn recover(
     let names = fs.list(dir).map_err(io_error("list data directory", dir))?;
     for name in names.iter().filter(|name| is_temporary(name)) {
         let path = dir.join(name);
-        fs.remove(&path).map_err(io_error("remove unfinished checkpoint", &path))?;
+        if let Err(error) = fs.remove(&path) {
+            // The next start tries again.
+            tracing::warn!(path = %path.display(), %error, "unfinished checkpoint could not be removed");
+        }
     }
-    let checkpoint = names.iter().filter_map(|name| checkpoint_number(name)).max();
+    let Start { checkpoint, mut damaged } = choose(&**fs, dir, wal_dir, &names)?;
+    head.metrics.wal_corruptions.inc_by(damaged.len() as u64);
+    damaged.retain(|number| !keep_aside(&**fs, dir, *number));
     let loaded = match checkpoint {
         Some(number) => checkpoint::load(&**fs, &dir.join(checkpoint_name(number)), head)?,
         None => checkpoint::Loaded::default(),
@@ -52,8 +65,10 @@ pub(crate) fn recover(
     if loaded.damaged > 0 {
         head.metrics.wal_corruptions.inc_by(loaded.damaged);
     }
-    if let Some(number) = checkpoint {
-        remove_covered(fs, dir, wal_dir, &names, number);
+    match checkpoint {
+        Some(number) if loaded.damaged > 0 => damaged.push(number),
+        Some(number) => remove_covered(fs, dir, wal_dir, &names, number),
+        None => {}
     }
     let mut target = Target { head, metrics: &head.metrics, progress, aliases: HashMap::new(), lost: 0 };
     let replay = Replay { fs, dir: wal_dir, metrics: &head.metrics };
@@ -73,7 +88,52 @@ pub(crate) fn recover(
     head.metrics.exemplars_stored.set(head.exemplars.lock().len() as i64);
     progress.set(ReplayProgress { done: true, ..progress.get() });
     tracing::info!(series, checkpoint, log_bytes = end.bytes, "store is in memory");
-    Ok(Recovered { end, checkpoint, checkpoint_bytes: loaded.bytes, damaged: loaded.damaged > 0 })
+    Ok(Recovered { end, checkpoint_bytes: loaded.bytes, damaged })
+}
+
+/// The newest sound checkpoint with all segments behind it. A crash between the appearance of a checkpoint and the removal
+/// of what it covers leaves both, and then the new one need not be trusted blindly. Usually there is one, and no choice:
+/// what is sound of it is used.
+fn choose(fs: &dyn FileSystem, dir: &Path, wal_dir: &Path, names: &[String]) -> Result<Start, StorageError> {
+    let mut checkpoints: Vec<u64> = names.iter().filter_map(|name| checkpoint_number(name)).collect();
+    checkpoints.sort_unstable_by(|a, b| b.cmp(a));
+    let Some(&newest) = checkpoints.first() else {
+        return Ok(Start { checkpoint: None, damaged: Vec::new() });
+    };
+    let segments = fs.list(wal_dir).map_err(io_error("list the log", wal_dir))?;
+    let segments: HashSet<u64> = segments.iter().filter_map(|name| segment_number(name)).collect();
+    let starts = checkpoints.iter().copied().map(Some).chain([None]);
+    // Ends at the first gap: file names cannot make this long.
+    let whole = |first: u64| (first..newest).all(|number| segments.contains(&number));
+    let starts: Vec<_> = starts.filter(|start| whole(start.unwrap_or(1))).collect();
+    if starts.len() > 1 {
+        for start in starts {
+            let sound = match start {
+                Some(number) => checkpoint::is_sound(fs, &dir.join(checkpoint_name(number)))?,
+                None => true,
+            };
+            if sound {
+                checkpoints.retain(|number| start.is_none_or(|start| *number > start));
+                return Ok(Start { checkpoint: start, damaged: checkpoints });
+            }
+        }
+    }
+    Ok(Start { checkpoint: Some(newest), damaged: Vec::new() })
+}
+
+/// Keeps a damaged checkpoint aside; whether that worked.
+fn keep_aside(fs: &dyn FileSystem, dir: &Path, number: u64) -> bool {
+    let path = dir.join(checkpoint_name(number));
+    let aside = free_corrupt_path(fs, &path);
+    tracing::error!(
+        checkpoint = %path.display(), kept_as = %aside.display(),
+        "checkpoint is damaged: starting from what it covers, which is still there"
+    );
+    let kept = fs.rename(&path, &aside).and_then(|()| fs.sync_dir(dir));
+    if let Err(error) = &kept {
+        tracing::warn!(checkpoint = %path.display(), %error, "damaged checkpoint could not be kept aside yet");
+    }
+    kept.is_ok()
 }
 
 /// Removes what the newest checkpoint covers: a crash may have come between its appearance and their removal.

@@ -92,14 +92,17 @@ fn any_operation_may_fail() {
         let operations = fs.operations();
         assert!(operations > 40, "{operations}");
         for at in 0..operations {
-            for (kind, times) in [(FaultKind::Io, 1), (FaultKind::NoSpace, 1), (FaultKind::NoSpace, 7)] {
+            // Two in a row: what fails, and what was to undo it.
+            let faults =
+                [(FaultKind::Io, 1), (FaultKind::NoSpace, 1), (FaultKind::Io, 2), (FaultKind::NoSpace, 7)];
+            for (kind, times) in faults {
                 let context = format!("{kind:?} × {times} at operation {at} of {operations}, sync {sync}");
                 let fs = FaultyFs::new();
                 fs.fail_at(Some(Fault { at, times, kind }));
                 let want = live(&fs, &options);
                 fs.fail_at(None);
                 survives(&fs.after_kill(), &options, &want, &context);
-                if sync && times == 1 {
+                if sync && times <= 2 {
                     for keep in [0, 100, 255] {
                         survives(
                             &fs.lose_power(keep),
@@ -272,6 +275,79 @@ fn a_damaged_checkpoint_costs_what_was_damaged_and_is_kept() {
     db.maintain(3000).unwrap();
     assert_eq!(fs.read(Path::new("/data/checkpoint.00000002.corrupt")).unwrap(), bytes);
     assert_eq!(content(&open(&fs.after_kill())), want, "the new checkpoint has the rest");
+}
+
+/// A crash between the appearance of a checkpoint and the removal of what it covers leaves both; the new one may be bad.
+#[test]
+fn a_damaged_checkpoint_gives_way_to_what_it_covers() {
+    // Whether there is a checkpoint before, or just the log from its beginning.
+    for older in [true, false] {
+        let fs = FaultyFs::new();
+        let db = open(&fs);
+        write(&db, &[("a", 1000, 1.0), ("gone", 1000, 1.0)]).unwrap();
+        if older {
+            db.checkpoint().unwrap();
+        }
+        write(&db, &[("a", 2000, 2.0), ("b", 2000, 2.0)]).unwrap();
+        let crashed = fs.after_kill();
+        db.checkpoint().unwrap();
+        write(&db, &[("a", 3000, 3.0), ("c", 3000, 3.0)]).unwrap();
+        let want = content(&db);
+        let number = if older { 3 } else { 2 };
+        let newest = format!("/data/checkpoint.{number:08}");
+        let newest = Path::new(&newest);
+        let bytes = fs.read(newest).unwrap();
+        crashed.write(newest, bytes.clone());
+        crashed.write(&segment(number), fs.read(&segment(number)).unwrap());
+        assert!(fs.read(&segment(number - 1)).is_none() && crashed.read(&segment(number - 1)).is_some());
+        let aside = newest.with_extension(format!("{number:08}.corrupt"));
+
+        // A sound one counts, and what it covers goes.
+        let sound = crashed.after_kill();
+        let (db, _, corrupt) = open_counted(&sound);
+        assert_eq!((content(&db), corrupt), (want.clone(), 0));
+        assert!(sound.read(&segment(number - 1)).is_none() && sound.read(newest).is_some());
+        assert!(sound.read(Path::new("/data/checkpoint.00000002")).is_some() != older);
+
+        for damage in [10, 40, bytes.len() / 2, bytes.len() - 1, bytes.len()] {
+            let mut damaged = bytes.clone();
+            // The last one is cut off.
+            match damaged.get_mut(damage) {
+                Some(byte) => *byte ^= 4,
+                None => damaged.truncate(bytes.len() - 5),
+            }
+            for refuses in [false, true] {
+                let fs = crashed.after_kill();
+                fs.write(newest, damaged.clone());
+                let times = if refuses { u64::MAX } else { 0 };
+                fs.fail_at(Some(Fault { at: 0, times, kind: FaultKind::NoSpace }));
+                let (db, _, corrupt) = open_counted(&fs);
+                fs.fail_at(None);
+                assert_eq!(content(&db), want, "byte {damage}");
+                assert_eq!(corrupt, 1);
+                assert_eq!(fs.read(if refuses { newest } else { &aside }).unwrap(), damaged, "it is kept");
+                assert!(fs.read(&segment(number - 1)).is_some());
+                // Once more from what is left, and from what the next checkpoint leaves.
+                assert_eq!(content(&open(&fs.after_kill())), want);
+                write(&db, &[("a", 4000, 4.0)]).unwrap();
+                db.checkpoint().unwrap();
+                let want = content(&db);
+                assert_eq!(content(&open(&fs.after_kill())), want);
+                assert_eq!(fs.read(&aside).unwrap(), damaged, "it is kept");
+            }
+        }
+        // Without all segments behind the older one, the damaged one is all there is, and nothing is removed.
+        let fs = crashed.after_kill();
+        let mut damaged = bytes.clone();
+        damaged[bytes.len() - 1] ^= 4;
+        fs.write(newest, damaged.clone());
+        tsdb::fs::FileSystem::remove(&fs, &segment(number - 1)).unwrap();
+        let (db, _, corrupt) = open_counted(&fs);
+        assert!(corrupt >= 1);
+        assert_eq!(content(&db), want, "only the end mark is damaged");
+        assert_eq!(fs.read(newest).unwrap(), damaged);
+        assert_eq!(fs.read(Path::new("/data/checkpoint.00000002")).is_some(), true);
+    }
 }
 
 #[test]

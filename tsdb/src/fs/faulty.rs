@@ -164,8 +164,11 @@ impl FaultKind {
 }
 
 impl FileSystem for FaultyFs {
-    fn create_dir_all(&self, _dir: &Path) -> io::Result<()> {
-        self.state.lock().check()
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        let mut state = self.state.lock();
+        let fault = state.check();
+        // Nothing is to be done where it exists.
+        if state.names.keys().any(|path| path.starts_with(dir)) { Ok(()) } else { fault }
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
@@ -224,8 +227,11 @@ impl FileSystem for FaultyFs {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut state = self.state.lock();
-        state.check()?;
-        state.durable_names.retain(|path, _| path.parent() != Some(dir));
+        let fault = state.check();
+        // A failing sync may have done a part: new names are there, and removed ones still are.
+        if fault.is_ok() {
+            state.durable_names.retain(|path, _| path.parent() != Some(dir));
+        }
         let now: Vec<_> = state
             .names
             .iter()
@@ -233,12 +239,15 @@ impl FileSystem for FaultyFs {
             .map(|(path, id)| (path.clone(), *id))
             .collect();
         state.durable_names.extend(now);
-        Ok(())
+        fault
     }
 
     fn lock(&self, _path: &Path) -> io::Result<Box<dyn LockFile>> {
-        self.state.lock().check()?;
-        Ok(Box::new(NoLock))
+        // It is held without space too.
+        match self.state.lock().operation() {
+            Some(FaultKind::Io) => Err(FaultKind::Io.error()),
+            Some(FaultKind::NoSpace) | None => Ok(Box::new(NoLock)),
+        }
     }
 }
 
