@@ -40,8 +40,10 @@ impl Loader<'_> {
             (Switch::Off, _) | (Switch::Auto, Some(false)) => false,
             (Switch::Auto, None) => has_collector || self.request.file.is_none(),
         };
+        // Built also when they are not wanted: what is said about them is checked all the same.
+        let builtin = self.builtin_rules(builtin, context);
         if wanted {
-            groups.extend(self.builtin_rules(builtin, context));
+            groups.extend(builtin);
         }
         groups
     }
