@@ -11,6 +11,7 @@ use net::{CpuPool, NetError};
 use parking_lot::RwLock;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
+use tracing::Instrument;
 
 use crate::config::ScrapeConfig;
 use crate::metrics::{ScrapeMetrics, SdMetrics};
@@ -66,6 +67,11 @@ impl std::fmt::Debug for HttpClientSlot {
 
 /// Runs scrape jobs.
 pub struct ScrapeManager {
+    state: Arc<ManagerState>,
+}
+
+/// Shared with the tasks that carry out reloads and the stop: they go on when the one who asked has gone.
+struct ManagerState {
     shared: Arc<Shared>,
     sd_metrics: Arc<SdMetrics>,
     pools: Mutex<Pools>,
@@ -149,12 +155,13 @@ impl ScrapeManager {
             offset_seed: options.offset_seed,
             no_offset: options.no_offset,
         };
-        Ok(Self {
+        let state = ManagerState {
             shared: Arc::new(shared),
             sd_metrics: Arc::new(SdMetrics::new(registry)?),
             pools: Mutex::default(),
             views: RwLock::default(),
-        })
+        };
+        Ok(Self { state: Arc::new(state) })
     }
 
     /// Makes the HTTP clients of jobs, which reads certificate files. Changes nothing yet.
@@ -168,7 +175,7 @@ impl ScrapeManager {
                 if config.collector.is_some() {
                     return Ok((config, None));
                 }
-                let options = ClientOptions::new(self.shared.user_agent.clone());
+                let options = ClientOptions::new(self.state.shared.user_agent.clone());
                 match HttpClient::new(&config.http, options) {
                     Ok(client) => Ok((config, Some(HttpClientSlot(client)))),
                     Err(source) => Err(JobError { job_name: config.job_name, source }),
@@ -180,7 +187,90 @@ impl ScrapeManager {
 
     /// Makes exactly these jobs run. Jobs that are as before are not touched; changed ones keep the series of the
     /// targets that stay; removed ones end their series. Returns when all run with their new configuration.
+    ///
+    /// Once begun it goes to its end, even when the caller goes away.
+    ///
+    /// # Panics
+    /// When carrying it out panicked.
     pub async fn apply(&self, prepared: PreparedJobs) {
+        let state = Arc::clone(&self.state);
+        carry_out(async move { state.apply(prepared).await }).await;
+    }
+
+    /// Stops scraping: requests under way are given up, what is being stored is stored. Nothing is written once this
+    /// returns. No series is ended: the server is expected back.
+    ///
+    /// Once begun it goes to its end, even when the caller goes away.
+    ///
+    /// # Panics
+    /// When carrying it out panicked.
+    pub async fn stop(&self) {
+        let state = Arc::clone(&self.state);
+        carry_out(async move { state.stop().await }).await;
+    }
+
+    /// All jobs with their targets, in order of names.
+    pub fn status(&self) -> Vec<PoolStatus> {
+        let views = self.state.views.read().clone();
+        views
+            .into_iter()
+            .map(|(name, job)| {
+                let (active, dropped, dropped_count) = {
+                    let view = job.view.lock();
+                    (view.active.clone(), view.dropped.clone(), view.dropped_count)
+                };
+                let active = active.iter().map(|target| target_status(&name, target)).collect();
+                PoolStatus { name, active, dropped, dropped_count }
+            })
+            .collect()
+    }
+
+    /// Names of jobs, in order.
+    pub fn scrape_pools(&self) -> Vec<String> {
+        self.state.views.read().keys().cloned().collect()
+    }
+
+    /// The configuration of a job that runs.
+    pub fn job(&self, name: &str) -> Option<Arc<ScrapeConfig>> {
+        self.state.views.read().get(name).map(|job| Arc::clone(&job.config))
+    }
+
+    /// Metric families of all targets that are scraped.
+    pub fn metadata(&self) -> Vec<TargetMetadata> {
+        let views = self.state.views.read().clone();
+        views
+            .into_values()
+            .flat_map(|job| job.view.lock().active.clone())
+            .map(|target| TargetMetadata {
+                labels: target.public_labels.clone(),
+                families: Arc::clone(&target.metadata.lock()),
+            })
+            .collect()
+    }
+
+    /// Brings gauges up to date that are computed only when asked for (size of the metadata cache). Call before
+    /// gathering metrics.
+    pub fn refresh_metrics(&self) {
+        let views = self.state.views.read().clone();
+        for (name, job) in views {
+            let (mut entries, mut bytes) = (0, 0);
+            for target in job.view.lock().active.clone() {
+                let families = Arc::clone(&target.metadata.lock());
+                entries += families.len();
+                bytes += families
+                    .iter()
+                    .map(|(_, meta)| meta.help.len() + meta.unit.len() + meta.kind.as_str().len())
+                    .sum::<usize>();
+            }
+            let metrics = &self.state.shared.metrics;
+            metrics.metadata_entries.with_label_values(&[&name]).set(entries as i64);
+            metrics.metadata_bytes.with_label_values(&[&name]).set(bytes as i64);
+        }
+    }
+}
+
+impl ManagerState {
+    async fn apply(&self, prepared: PreparedJobs) {
         let mut pools = self.pools.lock().await;
         if pools.stopped {
             return;
@@ -218,9 +308,7 @@ impl ScrapeManager {
             .collect();
     }
 
-    /// Stops scraping: requests under way are given up, what is being stored is stored. Nothing is written once this
-    /// returns. No series is ended: the server is expected back.
-    pub async fn stop(&self) {
+    async fn stop(&self) {
         let mut pools = self.pools.lock().await;
         pools.stopped = true;
         for task in pools.retiring.drain(..) {
@@ -229,64 +317,15 @@ impl ScrapeManager {
         let running = std::mem::take(&mut pools.running);
         futures_util::future::join_all(running.into_values().map(PoolHandle::shutdown)).await;
     }
+}
 
-    /// All jobs with their targets, in order of names.
-    pub fn status(&self) -> Vec<PoolStatus> {
-        let views = self.views.read().clone();
-        views
-            .into_iter()
-            .map(|(name, job)| {
-                let (active, dropped, dropped_count) = {
-                    let view = job.view.lock();
-                    (view.active.clone(), view.dropped.clone(), view.dropped_count)
-                };
-                let active = active.iter().map(|target| target_status(&name, target)).collect();
-                PoolStatus { name, active, dropped, dropped_count }
-            })
-            .collect()
-    }
-
-    /// Names of jobs, in order.
-    pub fn scrape_pools(&self) -> Vec<String> {
-        self.views.read().keys().cloned().collect()
-    }
-
-    /// The configuration of a job that runs.
-    pub fn job(&self, name: &str) -> Option<Arc<ScrapeConfig>> {
-        self.views.read().get(name).map(|job| Arc::clone(&job.config))
-    }
-
-    /// Metric families of all targets that are scraped.
-    pub fn metadata(&self) -> Vec<TargetMetadata> {
-        let views = self.views.read().clone();
-        views
-            .into_values()
-            .flat_map(|job| job.view.lock().active.clone())
-            .map(|target| TargetMetadata {
-                labels: target.public_labels.clone(),
-                families: Arc::clone(&target.metadata.lock()),
-            })
-            .collect()
-    }
-
-    /// Brings gauges up to date that are computed only when asked for (size of the metadata cache). Call before
-    /// gathering metrics.
-    pub fn refresh_metrics(&self) {
-        let views = self.views.read().clone();
-        for (name, job) in views {
-            let (mut entries, mut bytes) = (0, 0);
-            for target in job.view.lock().active.clone() {
-                let families = Arc::clone(&target.metadata.lock());
-                entries += families.len();
-                bytes += families
-                    .iter()
-                    .map(|(_, meta)| meta.help.len() + meta.unit.len() + meta.kind.as_str().len())
-                    .sum::<usize>();
-            }
-            let metrics = &self.shared.metrics;
-            metrics.metadata_entries.with_label_values(&[&name]).set(entries as i64);
-            metrics.metadata_bytes.with_label_values(&[&name]).set(bytes as i64);
-        }
+/// Runs `work` to its end in a task of its own and waits for it: dropped halfway, it would leave jobs behind that nobody
+/// runs.
+async fn carry_out(work: impl Future<Output = ()> + Send + 'static) {
+    if let Err(error) = tokio::spawn(work.in_current_span()).await
+        && let Ok(panic) = error.try_into_panic()
+    {
+        std::panic::resume_unwind(panic);
     }
 }
 

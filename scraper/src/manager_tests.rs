@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use model::storage::Append;
 use model::{Clock, ConfigError, ConfigPath, Labels, Timestamp};
 use net::CpuPool;
 use parking_lot::Mutex;
@@ -21,6 +22,8 @@ use crate::config::{BuildContext, RawScrapeConfig, ScrapeConfig, ScrapeDefaults}
 use crate::fake_store::FakeStore;
 use crate::manager::{ScrapeManager, ScrapeManagerOptions, TargetStatus};
 use crate::target::TargetHealth;
+
+mod reload;
 
 /// Wall clock that follows the runtime's.
 #[derive(Debug)]
@@ -123,12 +126,17 @@ struct World {
 impl World {
     async fn new() -> Self {
         let store = FakeStore::default();
+        Self::with(store.clone(), Arc::new(store), CpuPool::new(2)).await
+    }
+
+    /// `append` leads to `store`.
+    async fn with(store: FakeStore, append: Arc<dyn Append>, cpu: CpuPool) -> Self {
         let registry = prometheus::Registry::new();
         let clock: Arc<dyn Clock> = Arc::new(RuntimeClock(Instant::now()));
         let options = ScrapeManagerOptions {
-            append: Arc::new(store.clone()),
+            append,
             clock: Arc::clone(&clock),
-            cpu: CpuPool::new(2),
+            cpu,
             user_agent: "Nilometer/test".to_owned(),
             offset_seed: 7,
             no_offset: true,
@@ -189,6 +197,14 @@ impl World {
 }
 
 const QUICK: &str = "scrape_interval: 100ms, scrape_timeout: 100ms";
+
+/// A job with one target that has the job's name as path and instance.
+fn job(name: &str, settings: &str) -> String {
+    format!(
+        "{{job_name: {name}, {settings}, metrics_path: /{name}, \
+          static_configs: [{{targets: ['$ADDR'], labels: {{instance: {name}}}}}]}}"
+    )
+}
 
 #[tokio::test]
 async fn scrapes_with_the_headers_of_prometheus_and_reports_what_it_got() {
