@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use model::storage::Append;
 use model::{Clock, Labels, Metadata};
 use net::http::{ClientOptions, HttpClient};
@@ -277,6 +278,7 @@ impl ManagerState {
         }
         let mut before = std::mem::take(&mut pools.running);
         pools.retiring.retain(|task| !task.is_finished());
+        let mut reloads = Vec::new();
         for (config, client) in prepared.jobs {
             let client = client.map(|slot| slot.0);
             let config = Arc::new(config);
@@ -284,16 +286,22 @@ impl ManagerState {
             for warning in &config.warnings {
                 tracing::warn!(job = %name, "{warning}");
             }
-            let pool = match before.remove(&name) {
-                Some(pool) if pool.config.same_as(&config) => pool,
-                Some(mut pool) => {
-                    pool.reload(config, client).await;
-                    pool
+            match before.remove(&name) {
+                Some(pool) if pool.config.same_as(&config) => {
+                    pools.running.insert(name, pool);
                 }
-                None => PoolHandle::start(config, client, &self.shared, &self.sd_metrics),
-            };
-            pools.running.insert(name, pool);
+                Some(mut pool) => reloads.push(async move {
+                    pool.reload(config, client).await;
+                    (name, pool)
+                }),
+                None => {
+                    let pool = PoolHandle::start(config, client, &self.shared, &self.sd_metrics);
+                    pools.running.insert(name, pool);
+                }
+            }
         }
+        // All at once: each waits for what its targets are storing.
+        pools.running.extend(join_all(reloads).await);
         for (_, pool) in before {
             let task = pool.retire().await;
             pools.retiring.push(task);
@@ -315,7 +323,7 @@ impl ManagerState {
             task.abort();
         }
         let running = std::mem::take(&mut pools.running);
-        futures_util::future::join_all(running.into_values().map(PoolHandle::shutdown)).await;
+        join_all(running.into_values().map(PoolHandle::shutdown)).await;
     }
 }
 

@@ -60,7 +60,7 @@ pub(crate) enum Command {
     Run,
     /// The target has gone: end its series.
     Retire,
-    /// The job has changed: give the state to the next loop.
+    /// The job has changed: give the state to the next loop, without the scrape under way.
     HandOver,
     /// The server stops: end soon, write nothing more.
     Shutdown,
@@ -187,8 +187,8 @@ struct ScrapeLoop {
     state: Box<ScrapeState>,
 }
 
-/// The server stops.
-struct Stopping;
+/// A scrape was given up because the loop is to end.
+struct Interrupted;
 
 impl ScrapeLoop {
     async fn run(mut self) -> Option<Box<ScrapeState>> {
@@ -228,7 +228,8 @@ impl ScrapeLoop {
             }
             last = Some(started);
             if self.scrape(t, started).await.is_err() {
-                return None;
+                // The command that interrupted it is still there.
+                continue;
             }
             tokio::select! {
                 _ = ticker.tick() => {}
@@ -251,7 +252,7 @@ impl ScrapeLoop {
         Duration::from_millis(if next > interval { next - interval } else { next })
     }
 
-    async fn scrape(&mut self, t: Timestamp, started: Instant) -> Result<(), Stopping> {
+    async fn scrape(&mut self, t: Timestamp, started: Instant) -> Result<(), Interrupted> {
         let forced = *self.forced_error.lock();
         let fetched = match forced {
             Some((targets, limit)) => {
@@ -268,7 +269,7 @@ impl ScrapeLoop {
         Ok(())
     }
 
-    async fn fetch(&mut self, started: Instant) -> Result<Fetched, Stopping> {
+    async fn fetch(&mut self, started: Instant) -> Result<Fetched, Interrupted> {
         let deadline = started + self.context.timeout;
         let mut commands = self.commands.clone();
         let read = async {
@@ -291,8 +292,7 @@ impl ScrapeLoop {
         };
         tokio::select! {
             fetched = read => Ok(fetched),
-            // An error says that the pool has gone: the same.
-            _ = commands.wait_for(|command| *command == Command::Shutdown) => Err(Stopping),
+            () = interruption(&mut commands) => Err(Interrupted),
         }
     }
 
@@ -397,6 +397,13 @@ impl ScrapeLoop {
             self.state.close(shared.append.as_ref());
         }
     }
+}
+
+/// Waits until the scrape under way is no longer wanted. A target that has gone is scraped to the end: its last samples
+/// count.
+async fn interruption(commands: &mut watch::Receiver<Command>) {
+    // An error says that the pool has gone without a word: a server that stops.
+    let _ = commands.wait_for(|command| matches!(command, Command::HandOver | Command::Shutdown)).await;
 }
 
 /// The time of samples of a scrape that starts at `now`: that of the schedule when it is hardly late.
