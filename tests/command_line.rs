@@ -61,7 +61,7 @@ fn mistakes_come_with_file_line_column_and_the_nearest_key() {
             "builtin_rules: {overrides: {QueueNoConsumer: {for: 1m}}}\n",
             "there is no built-in rule \"QueueNoConsumer\"",
         ),
-        ("a: [\n", "c.yml:2:1: "),
+        ("rule_files: [a, b\nglobal: {}\n", "c.yml:2:7: "),
     ];
     for (text, expected) in cases {
         write(dir, "c.yml", text);

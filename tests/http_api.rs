@@ -78,7 +78,7 @@ fn errors_have_prometheus_types_codes_and_texts() {
             "query?query=up&time=x",
             400,
             "bad_data",
-            r#"invalid parameter "time": cannot parse "x" to a valid timestamp"#,
+            r#"invalid parameter "time": invalid time value for 'time': cannot parse "x" to a valid timestamp"#,
         ),
         (
             "query?query=up&timeout=1ns",
@@ -125,12 +125,144 @@ fn errors_have_prometheus_types_codes_and_texts() {
     ] {
         let answer = send(server.port, method, path, &[("Origin", "http://x")], b"").unwrap();
         assert_eq!(answer.status, status, "{method} {path}");
-        if path.starts_with("/api/v1/") && status != 404 {
-            assert!(answer.head.contains("access-control-allow-origin: http://x"), "{}", answer.head);
-        }
+        // What the router itself refuses has no CORS headers.
+        let is_api = path.starts_with("/api/v1/") && !matches!(status, 404 | 405);
+        assert_eq!(answer.head.contains("access-control-allow-origin: http://x"), is_api, "{}", answer.head);
     }
-    let answer = send(server.port, "PUT", "/api/v1/query", &[], b"").unwrap();
-    assert!(answer.head.contains("allow: GET, OPTIONS, POST"), "{}", answer.head);
+}
+
+#[test]
+fn methods_and_paths_are_answered_as_by_prometheus() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = server(dir.path());
+    // Method, path, status, a line of the head, the body.
+    let cases = [
+        ("PUT", "/api/v1/query", 405, "allow: GET, OPTIONS, POST", "Method Not Allowed\n"),
+        ("POST", "/-/healthy", 405, "allow: GET, HEAD, OPTIONS", "Method Not Allowed\n"),
+        ("PATCH", "/-/reload", 405, "allow: GET, OPTIONS, POST, PUT", "Method Not Allowed\n"),
+        (
+            "GET",
+            "/-/reload",
+            405,
+            "content-type: text/plain; charset=utf-8",
+            "Only POST or PUT requests allowed",
+        ),
+        ("PUT", "/-/reload", 403, "x-content-type-options: nosniff", "Lifecycle API is not enabled.\n"),
+        ("OPTIONS", "/version", 200, "allow: GET, OPTIONS", ""),
+        ("OPTIONS", "/x", 404, "content-type: text/plain; charset=utf-8", "404 page not found\n"),
+        (
+            "GET",
+            "/api/v1//query",
+            301,
+            "location: /api/v1/query",
+            "<a href=\"/api/v1/query\">Moved Permanently</a>.\n\n",
+        ),
+        (
+            "GET",
+            "/-/healthy/?a=b",
+            301,
+            "location: /-/healthy?a=b",
+            "<a href=\"/-/healthy?a=b\">Moved Permanently</a>.\n\n",
+        ),
+        ("POST", "/api/v1/labels/", 307, "location: /labels", ""),
+        ("GET", "/api/v1/labels?start=1&end=2", 200, "vary: Origin", r#"{"status":"success","data":[]}"#),
+        ("GET", "/api/v1/query_exemplars?query=1", 204, "vary: Origin", ""),
+        (
+            "GET",
+            "/api/v1/query?query=1;2&time=3",
+            400,
+            "",
+            r#"{"status":"error","errorType":"bad_data","error":"invalid parameter \"query\": unknown position: parse error: no expression found in input"}"#,
+        ),
+        (
+            "GET",
+            "/api/v1/query?query=1e-7&time=3&x=%zz",
+            200,
+            "",
+            r#"{"status":"success","data":{"resultType":"scalar","result":[3,"0.0000001"]}}"#,
+        ),
+        (
+            "GET",
+            "/api/v1/label/%FF/values",
+            400,
+            "",
+            r#"{"status":"error","errorType":"bad_data","error":"invalid label name: \"\\xff\""}"#,
+        ),
+        ("GET", "/api/v1/label/a%2Fb/values", 404, "", "404 page not found\n"),
+    ];
+    for (method, path, status, line, body) in cases {
+        let answer = send(server.port, method, path, &[], b"").unwrap();
+        assert_eq!((answer.status, answer.body.as_str()), (status, body), "{method} {path}");
+        assert!(
+            line.is_empty() || answer.head.lines().any(|found| found == line),
+            "{method} {path}: {}",
+            answer.head
+        );
+    }
+    let form = b"--b\r\nContent-Disposition: form-data; name=\"query\"\r\n\r\n7\r\n--b--\r\n";
+    let kind = [("Content-Type", "multipart/form-data; boundary=b")];
+    let answer = send(server.port, "POST", "/api/v1/query?time=5", &kind, form).unwrap();
+    assert_eq!(answer.json()["data"]["result"], json!([5, "7"]));
+}
+
+#[test]
+fn rule_groups_are_sorted_and_come_in_pages() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(
+        dir.path().join("rules.yml"),
+        "groups:\n- name: zwei\n  rules: [{record: a, expr: '1'}]\n- name: eins\n  rules: [{alert: B, expr: vector(1)}]\n",
+    )
+    .unwrap();
+    std::fs::write(dir.path().join("c.yml"), "rule_files: [rules.yml]\n").unwrap();
+    let server = Nilometer::start(dir.path(), &["--config.file=c.yml"]);
+    let names = |data: &Value| -> Vec<String> {
+        let groups = data["groups"].as_array().unwrap();
+        groups
+            .iter()
+            .map(|group| group["name"].as_str().unwrap().to_owned())
+            .filter(|name| name.len() == 4)
+            .collect()
+    };
+    let mine = format!("rules?file[]={}", encoded(&rules_file(&server)));
+    assert_eq!(names(&server.api(&mine)), ["eins", "zwei"]);
+    let first = server.api(&format!("{mine}&group_limit=1"));
+    assert_eq!(names(&first), ["eins"]);
+    let token = first["groupNextToken"].as_str().unwrap();
+    let second = server.api(&format!("{mine}&group_limit=1&group_next_token={token}"));
+    assert_eq!((names(&second), &second["groupNextToken"]), (vec!["zwei".to_owned()], &Value::Null));
+    let without = server.api(&format!("{mine}&exclude_alerts=true&type=alert"));
+    assert_eq!(without["groups"][0]["rules"][0]["alerts"], Value::Null);
+}
+
+/// How the server names the rule file of the configuration.
+fn rules_file(server: &Nilometer) -> String {
+    let groups = server.api("rules")["groups"].take();
+    let found = groups.as_array().unwrap().iter().find(|group| group["name"] == "eins").unwrap();
+    found["file"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn connections_beyond_the_bound_wait_and_are_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("c.yml"), "# nothing to scrape\n").unwrap();
+    let server = Nilometer::start(dir.path(), &["--config.file=c.yml", "--web.max-connections=2"]);
+    let connect = || std::net::TcpStream::connect(("127.0.0.1", server.port)).unwrap();
+    let port = server.port;
+    let idle = [connect(), connect()];
+    let waiting = std::thread::spawn(move || send(port, "GET", "/-/healthy", &[], b"").unwrap().status);
+    // Nothing can be asked while all places are taken; a moment later the third is still waiting.
+    std::thread::park_timeout(std::time::Duration::from_millis(300));
+    assert!(!waiting.is_finished());
+    drop(idle);
+    assert_eq!(waiting.join().unwrap(), 200);
+    let page = server.get("/metrics").body;
+    let value = |name: &str| -> f64 {
+        let line = page.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.trim().parse().unwrap()
+    };
+    assert!(value("nilometer_http_connections_full_total ") >= 1.0, "{page}");
+    assert!(value("nilometer_http_connections ") >= 1.0, "{page}");
+    assert!(page.contains(r#"handler="/-/healthy""#), "{page}");
 }
 
 #[test]

@@ -7,8 +7,8 @@ use model::ConfigError;
 
 use super::position::{Position, locate};
 
-/// How unlike a known key an unknown one may be to be taken for a slip.
-const SIMILARITY_MIN: f64 = 0.7;
+/// How like a known key an unknown one must be to be taken for a slip: two of five letters may differ.
+const SIMILARITY_MIN: f64 = 0.6;
 
 /// A mistake in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,7 +74,7 @@ fn suggestion(message: &str) -> Option<String> {
         .split('`')
         .skip(1)
         .step_by(2)
-        .map(|known| (strsim::jaro_winkler(unknown, known), known))
+        .map(|known| (strsim::normalized_damerau_levenshtein(unknown, known), known))
         .filter(|(similarity, _)| *similarity >= SIMILARITY_MIN)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, known)| known.to_owned())
