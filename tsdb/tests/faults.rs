@@ -117,6 +117,50 @@ fn any_operation_may_fail() {
     }
 }
 
+/// A checkpoint that fails at any point, and whose undoing fails too, leaves no segment behind that takes commits back.
+#[test]
+fn a_failed_checkpoint_takes_no_later_commit_back() {
+    for sync in [false, true] {
+        let mut options = options();
+        options.wal_fsync_interval = if sync { Duration::ZERO } else { Duration::from_secs(1) };
+        for (at, times) in (0..14).flat_map(|at| [1, 2, 3, 4].map(|times| (at, times))) {
+            let context = format!("{times} from operation {at} of the checkpoint on, sync {sync}");
+            let fs = FaultyFs::new();
+            let db = open_with(&fs, options.clone()).unwrap();
+            write(&db, &[("before", 1000, 1.0)]).unwrap();
+            fs.fail_at(Some(Fault { at: fs.operations() + at, times, kind: FaultKind::Io }));
+            let _ = db.checkpoint();
+            let mut refused = Vec::new();
+            for t in 1001..1004 {
+                match write(&db, &[("after", t, 1.0)]) {
+                    Ok(()) => refused.clear(),
+                    Err(_) => refused.push(t),
+                }
+                let want = content(&db);
+                let check = |fs: FaultyFs, how: &str| {
+                    let mut left = content(&open_with(&fs, options.clone()).unwrap());
+                    // See the document: a death before the next good commit may show refused ones.
+                    if let Some(after) = left.get_mut("after") {
+                        after.retain(|t, _| !refused.contains(t));
+                    }
+                    left.retain(|_, samples| !samples.is_empty());
+                    assert_eq!(left, want, "{context}, {how} at {t}");
+                };
+                check(fs.after_kill(), "killed");
+                if sync {
+                    check(fs.lose_power(0), "power lost");
+                }
+            }
+            fs.fail_at(None);
+            write(&db, &[("after", 1004, 1.0)]).unwrap_or_else(|error| panic!("{context}: {error}"));
+            let want = content(&db);
+            db.maintain(5000).unwrap();
+            db.checkpoint().unwrap();
+            assert_eq!(content(&open_with(&fs.after_kill(), options.clone()).unwrap()), want, "{context}");
+        }
+    }
+}
+
 #[test]
 fn opening_may_fail_anywhere_and_works_the_next_time() {
     let options = small(false);

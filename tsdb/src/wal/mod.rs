@@ -52,7 +52,7 @@ pub(crate) struct Wal {
     metrics: Arc<Metrics>,
     dir: PathBuf,
     options: WalOptions,
-    /// The open segment; `None` before the first write and after one that could not be taken back.
+    /// The newest segment; `None` before the first write.
     file: Option<Box<dyn WriteFile>>,
     /// Number of the newest segment, open or not.
     number: u64,
@@ -61,6 +61,9 @@ pub(crate) struct Wal {
     /// Bytes of all older segments.
     older_bytes: u64,
     unsynced: bool,
+    /// Nothing may follow in the newest segment: it ends in refused bytes, or the next one may be there already, and its
+    /// header says where this one ends.
+    sealed: bool,
     /// The segment ends in refused bytes that could not be cut off yet.
     uncut: bool,
     /// Nothing may be written any more.
@@ -94,6 +97,7 @@ impl Wal {
             offset: last.1,
             older_bytes,
             unsynced: false,
+            sealed: false,
             uncut: false,
             closed: false,
             sync_failed: false,
@@ -110,7 +114,7 @@ impl Wal {
         if self.closed {
             return Err(StorageError::NotReady("it is closed"));
         }
-        if self.file.is_none() || self.offset >= self.options.segment_bytes {
+        if self.file.is_none() || self.sealed || self.offset >= self.options.segment_bytes {
             self.rotate()?;
         }
         Ok(self.number)
@@ -134,8 +138,12 @@ impl Wal {
         let file = match create() {
             Ok(file) => file,
             Err(error) => {
-                // A half-made segment is overwritten by the next attempt, and ignored by a restart.
-                let _ = self.fs.remove(&path);
+                // What was made of it would cut off whatever comes to the old segment from now on.
+                let gone = match self.fs.remove(&path) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+                    Ok(()) | Err(_) => self.fs.sync_dir(&self.dir),
+                };
+                self.sealed |= gone.is_err();
                 return Err(io_error("make log segment", &path)(error));
             }
         };
@@ -143,6 +151,7 @@ impl Wal {
         self.file = Some(file);
         // The header of the new segment says where the old one ends.
         self.uncut = false;
+        self.sealed = false;
         self.older_bytes += self.offset;
         self.number = number;
         self.offset = HEADER_LEN as u64;
@@ -177,7 +186,7 @@ impl Wal {
         if let Err(error) = written {
             self.metrics.wal_writes_failed.inc();
             if file.truncate(self.offset).is_err() {
-                self.file = None;
+                self.sealed = true;
                 self.uncut = true;
             }
             return Err(io_error("write to the log", &path)(error));

@@ -57,8 +57,19 @@ impl Replay<'_> {
         first: Option<u64>,
         target: &mut dyn ReplayTarget,
     ) -> Result<ReplayEnd, StorageError> {
-        let numbers = self.segments(first)?;
+        let mut numbers = self.segments(first)?;
         let mut end = ReplayEnd::default();
+        if let Some(&unfinished) = numbers.last()
+            && self.is_unfinished(unfinished)?
+        {
+            // The one before it is the last then, and may have a torn tail.
+            numbers.pop();
+            let path = self.dir.join(segment_name(unfinished));
+            let len = self.fs.len(&path).map_err(io_error("measure log segment", &path))?;
+            let what = "cut off within its header";
+            self.mend(&path, BadFrame { offset: 0, what, more_follows: false, next: None }, len, true)?;
+            end.last = (unfinished.saturating_sub(1), 0);
+        }
         let last = numbers.last().copied().unwrap_or(0);
         for (index, &number) in numbers.iter().enumerate() {
             let expected = if index == 0 { first.unwrap_or(number) } else { numbers[index - 1] + 1 };
@@ -102,6 +113,13 @@ impl Replay<'_> {
         let len = self.fs.len(&path).map_err(io_error("measure log segment", &path))?;
         let input = self.fs.open(&path).map_err(io_error("open log segment", &path))?;
         Ok((path, FrameReader::new(input, len), len))
+    }
+
+    /// Whether segment `number` is no longer than a header and has none: it was being made.
+    fn is_unfinished(&self, number: u64) -> Result<bool, StorageError> {
+        let (path, mut frames, len) = self.open(number)?;
+        let header = frames.header(SEGMENT_MAGIC).map_err(io_error("read log segment", &path))?;
+        Ok(len <= HEADER_LEN as u64 && matches!(header, Err(HeaderError::Short | HeaderError::Damaged)))
     }
 
     /// What the header of segment `number` says about the one before, if it can be read.
