@@ -11,7 +11,6 @@ use net::http::{ClientOptions, HttpClient};
 use net::{CpuPool, NetError};
 use parking_lot::RwLock;
 use tokio::sync::Mutex;
-use tokio::task::JoinHandle;
 use tracing::Instrument;
 
 use crate::config::ScrapeConfig;
@@ -26,7 +25,7 @@ pub struct ScrapeManagerOptions {
     pub append: Arc<dyn Append>,
     /// Wall clock.
     pub clock: Arc<dyn Clock>,
-    /// Where large pages are read.
+    /// Where pages are read and stored: one job a scrape. Best a pool for this alone, or scrapes wait for other work.
     pub cpu: CpuPool,
     /// `User-Agent` of requests, e.g. `Nilometer/1.0`.
     pub user_agent: String,
@@ -90,7 +89,7 @@ impl std::fmt::Debug for ScrapeManager {
 struct Pools {
     running: BTreeMap<String, PoolHandle>,
     /// Pools of removed jobs that still end their series.
-    retiring: Vec<JoinHandle<()>>,
+    retiring: Vec<PoolHandle>,
     stopped: bool,
 }
 
@@ -277,7 +276,7 @@ impl ManagerState {
             return;
         }
         let mut before = std::mem::take(&mut pools.running);
-        pools.retiring.retain(|task| !task.is_finished());
+        pools.retiring.retain(|pool| !pool.is_finished());
         let mut reloads = Vec::new();
         for (config, client) in prepared.jobs {
             let client = client.map(|slot| slot.0);
@@ -303,8 +302,8 @@ impl ManagerState {
         // All at once: each waits for what its targets are storing.
         pools.running.extend(join_all(reloads).await);
         for (_, pool) in before {
-            let task = pool.retire().await;
-            pools.retiring.push(task);
+            pool.retire().await;
+            pools.retiring.push(pool);
         }
         *self.views.write() = pools
             .running
@@ -319,11 +318,8 @@ impl ManagerState {
     async fn stop(&self) {
         let mut pools = self.pools.lock().await;
         pools.stopped = true;
-        for task in pools.retiring.drain(..) {
-            task.abort();
-        }
         let running = std::mem::take(&mut pools.running);
-        join_all(running.into_values().map(PoolHandle::shutdown)).await;
+        join_all(running.into_values().chain(pools.retiring.drain(..)).map(PoolHandle::shutdown)).await;
     }
 }
 

@@ -23,6 +23,7 @@ use crate::fake_store::FakeStore;
 use crate::manager::{ScrapeManager, ScrapeManagerOptions, TargetStatus};
 use crate::target::TargetHealth;
 
+mod gated;
 mod reload;
 
 /// Wall clock that follows the runtime's.

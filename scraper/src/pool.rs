@@ -95,10 +95,15 @@ impl PoolHandle {
         }
     }
 
-    /// Ends the job: targets' series end as if the targets had gone. Does not wait for that.
-    pub(crate) async fn retire(self) -> JoinHandle<()> {
+    /// Ends the job: targets' series end as if the targets had gone. Does not wait for that; [`PoolHandle::shutdown`] cuts
+    /// it short.
+    pub(crate) async fn retire(&self) {
         let _ = self.commands.send(PoolCommand::Retire).await;
-        self.task
+    }
+
+    /// Whether the pool has ended.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.task.is_finished()
     }
 
     /// Stops everything at once; returns when nothing is written any more.
@@ -146,7 +151,7 @@ impl Pool {
                     // Nobody waits: fine.
                     let _ = done.send(());
                 }
-                Some(PoolCommand::Retire) => return self.retire().await,
+                Some(PoolCommand::Retire) => return self.retire(commands).await,
                 Some(PoolCommand::Shutdown) | None => return self.shutdown().await,
             }
         }
@@ -303,14 +308,24 @@ impl Pool {
         metrics.reload_length.observe(&go_duration(config.scrape_interval), started.elapsed().as_secs_f64());
     }
 
-    async fn retire(mut self) {
+    async fn retire(mut self, mut commands: mpsc::Receiver<PoolCommand>) {
         self.shared.metrics.remove_job(&self.config.job_name);
         for (_, (_, handle)) in self.loops.drain() {
             handle.command(Command::Retire);
             self.ending.push(handle);
         }
         *self.view.lock() = PoolView::default();
-        join_all(self.ending.drain(..).map(LoopHandle::join)).await;
+        let loops: Vec<_> = self.ending.iter().map(LoopHandle::commander).collect();
+        let mut ended = std::pin::pin!(join_all(self.ending.drain(..).map(LoopHandle::join)));
+        tokio::select! {
+            _ = &mut ended => return,
+            // Nothing but a shutdown can come, or nothing at all when the manager has gone.
+            _ = commands.recv() => {}
+        }
+        for command in loops {
+            command.send_replace(Command::Shutdown);
+        }
+        ended.await;
     }
 
     async fn shutdown(mut self) {

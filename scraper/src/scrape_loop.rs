@@ -4,6 +4,9 @@
 //! targets spread evenly and keep their place over restarts. Timestamps are put on the schedule when the scrape
 //! starts within 2 ms of it: equal distances store better.
 //!
+//! Asking the target is work for the reactor. Everything else that takes time (unpacking, parsing, storing, which may wait
+//! for a lock or a disk) is one job a scrape on the CPU pool.
+//!
 //! When the target goes, the loop waits for a bit more than two intervals (the target may be back under other labels)
 //! and then ends its series by staleness markers at the time the next scrape would have been. At shutdown
 //! it writes none: the target will be scraped again soon.
@@ -31,12 +34,6 @@ use crate::target::{Target, TargetHealth};
 
 /// Scrapes that start so little late get the time of the schedule (Prometheus' `ScrapeTimestampTolerance`).
 const TIMESTAMP_TOLERANCE: Duration = Duration::from_millis(2);
-/// Pages from this size on are read away from the reactor: at 100 MB/s and more this is about a millisecond.
-const INLINE_MAX_BYTES: usize = 100_000;
-/// Compressed pages unpack to about ten times as much.
-const INLINE_MAX_GZIP_BYTES: usize = 10_000;
-/// Samples of a collection from which on storing it is work for the pool.
-const INLINE_MAX_SAMPLES: usize = 1000;
 /// Uncompressed text that a target's buffer may keep between scrapes, beyond what the last page took.
 const BUFFER_SLACK: usize = 64 << 10;
 
@@ -64,6 +61,18 @@ pub(crate) enum Command {
     HandOver,
     /// The server stops: end soon, write nothing more.
     Shutdown,
+}
+
+impl Command {
+    /// Whether the scrape under way is no longer wanted. That of a target that has gone is: its last samples count.
+    fn interrupts(self) -> bool {
+        matches!(self, Self::HandOver | Self::Shutdown)
+    }
+
+    /// Whether nothing more is to be written.
+    fn silences(self) -> bool {
+        self == Self::Shutdown
+    }
 }
 
 /// A running loop.
@@ -137,6 +146,11 @@ impl LoopHandle {
     /// Makes all scrapes fail (`target_limit`: targets there are, and may be), or no longer.
     pub(crate) fn set_forced_error(&self, error: Option<(usize, u64)>) {
         *self.forced_error.lock() = error;
+    }
+
+    /// Tells the loop what to do while somebody else waits for its end.
+    pub(crate) fn commander(&self) -> watch::Sender<Command> {
+        self.command.clone()
     }
 
     /// Whether the loop has ended.
@@ -264,14 +278,14 @@ impl ScrapeLoop {
             Fetched::Scrape(scrape) => scrape.warnings.clone(),
             Fetched::Page(_) | Fetched::Failed(..) => Vec::new(),
         };
-        let stored = self.store(fetched, t, started).await;
+        let stored = self.store(fetched, t, started).await?;
         self.publish(stored, warnings, t, started);
         Ok(())
     }
 
     async fn fetch(&mut self, started: Instant) -> Result<Fetched, Interrupted> {
         let deadline = started + self.context.timeout;
-        let mut commands = self.commands.clone();
+        let commands = self.commands.clone();
         let read = async {
             match &mut self.source {
                 Source::Page(source) => match source.fetch().await {
@@ -292,37 +306,71 @@ impl ScrapeLoop {
         };
         tokio::select! {
             fetched = read => Ok(fetched),
-            () = interruption(&mut commands) => Err(Interrupted),
+            () = told(commands, Command::interrupts) => Err(Interrupted),
         }
     }
 
-    /// Parses and stores, on the pool when that takes its time.
-    async fn store(&mut self, fetched: Fetched, t: Timestamp, started: Instant) -> Stored {
-        let large = match &fetched {
-            Fetched::Page(page) if page.gzip => page.body.len() > INLINE_MAX_GZIP_BYTES,
-            Fetched::Page(page) => page.body.len() > INLINE_MAX_BYTES,
-            Fetched::Scrape(scrape) | Fetched::Failed(_, scrape) => scrape.samples.len() > INLINE_MAX_SAMPLES,
-        };
-        if !large {
-            return store(&mut self.state, &self.context, fetched, t, started);
-        }
-        let mut state = std::mem::take(&mut self.state);
+    /// Parses and stores.
+    async fn store(
+        &mut self,
+        fetched: Fetched,
+        t: Timestamp,
+        started: Instant,
+    ) -> Result<Stored, Interrupted> {
         let context = Arc::clone(&self.context);
-        let job = move || {
-            let stored = store(&mut state, &context, fetched, t, started);
-            (state, stored)
+        let job = move |state: &mut ScrapeState| store(state, &context, fetched, t, started);
+        if let Some(stored) = self.on_pool(job, Command::interrupts).await? {
+            return Ok(stored);
+        }
+        tracing::error!("reading a page ended badly; starting anew with this target");
+        let context = Arc::clone(&self.context);
+        let failed = Fetched::Failed(ScrapeError::Lost, Scrape::default());
+        let job = move |state: &mut ScrapeState| store(state, &context, failed, t, started);
+        let stored = self.on_pool(job, Command::interrupts).await?;
+        Ok(stored.unwrap_or_else(|| Stored {
+            counts: PassCounts::default(),
+            error: Some(ScrapeError::Lost),
+            metadata: None,
+        }))
+    }
+
+    /// Does `job` on the pool. When a command comes that `gives_up` accepts, a job that has not begun is given up, with
+    /// the state as it was; one that has begun is waited for. `None`: the job panicked, and the state is a new one.
+    async fn on_pool<T: Send + 'static>(
+        &mut self,
+        job: impl FnOnce(&mut ScrapeState) -> T + Send + 'static,
+        gives_up: fn(Command) -> bool,
+    ) -> Result<Option<T>, Interrupted> {
+        // Whoever takes it out has it: the pool to do it or the loop to give it up.
+        let work = Arc::new(Mutex::new(Some((std::mem::take(&mut self.state), job))));
+        let taken = Arc::clone(&work);
+        let span = tracing::Span::current();
+        let run = self.context.shared.cpu.run(move || {
+            let (mut state, job) = taken.lock().take()?;
+            let done = span.in_scope(|| job(&mut state));
+            Some((state, done))
+        });
+        let mut run = std::pin::pin!(run);
+        let commands = self.commands.clone();
+        let ended = tokio::select! {
+            biased;
+            ended = &mut run => ended,
+            () = told(commands, gives_up) => {
+                // Bound to a name first: the lock must not be held while waiting.
+                let given_up = work.lock().take();
+                if let Some((state, _)) = given_up {
+                    self.state = state;
+                    return Err(Interrupted);
+                }
+                run.await
+            }
         };
-        match self.context.shared.cpu.run(job).await {
-            Ok((state, stored)) => {
-                self.state = state;
-                stored
-            }
-            Err(_) => {
-                tracing::error!("reading a page ended badly; starting anew with this target");
-                *self.state = ScrapeState::new();
-                let failed = Fetched::Failed(ScrapeError::Lost, Scrape::default());
-                store(&mut self.state, &self.context, failed, t, started)
-            }
+        if let Ok(Some((state, done))) = ended {
+            self.state = state;
+            Ok(Some(done))
+        } else {
+            *self.state = ScrapeState::new();
+            Ok(None)
         }
     }
 
@@ -373,37 +421,48 @@ impl ScrapeLoop {
         last.samples = counts.total;
     }
 
-    /// The target has gone: ends its series, unless the server stops before that is due.
+    /// The target has gone: ends its series, unless the server stops before that is done.
     async fn end_of_run(mut self, ticker: &mut Interval) {
-        let shared = Arc::clone(&self.context.shared);
+        let context = Arc::clone(&self.context);
         // Also when the scrapes were those of a loop that handed over to this one.
-        if self.state.has_stored() {
-            let mut commands = self.commands.clone();
+        let ended = if self.state.has_stored() {
             let wait = async {
                 ticker.tick().await;
-                let t = shared.clock.now_ms();
+                let t = context.shared.clock.now_ms();
                 ticker.tick().await;
                 tokio::time::sleep(self.target.interval / 10).await;
                 t
             };
             let t = tokio::select! {
                 t = wait => t,
-                _ = commands.wait_for(|command| *command == Command::Shutdown) => return,
+                () = told(self.commands.clone(), Command::silences) => return,
             };
-            if let Err(error) = self.state.store_end(shared.append.as_ref(), &self.context.pass, t) {
+            self.on_pool(
+                move |state| state.store_end(context.shared.append.as_ref(), &context.pass, t),
+                Command::silences,
+            )
+            .await
+        } else {
+            let close = move |state: &mut ScrapeState| {
+                state.close(context.shared.append.as_ref());
+                Ok(())
+            };
+            self.on_pool(close, Command::silences).await
+        };
+        match ended {
+            Ok(Some(Ok(()))) | Err(Interrupted) => {}
+            Ok(Some(Err(error))) => {
                 tracing::warn!(%error, "cannot store staleness markers of a target that has gone");
             }
-        } else {
-            self.state.close(shared.append.as_ref());
+            Ok(None) => tracing::error!("ending the series of a target that has gone ended badly"),
         }
     }
 }
 
-/// Waits until the scrape under way is no longer wanted. A target that has gone is scraped to the end: its last samples
-/// count.
-async fn interruption(commands: &mut watch::Receiver<Command>) {
+/// Waits for a command that `is_meant` accepts.
+async fn told(mut commands: watch::Receiver<Command>, is_meant: fn(Command) -> bool) {
     // An error says that the pool has gone without a word: a server that stops.
-    let _ = commands.wait_for(|command| matches!(command, Command::HandOver | Command::Shutdown)).await;
+    let _ = commands.wait_for(|command| is_meant(*command)).await;
 }
 
 /// The time of samples of a scrape that starts at `now`: that of the schedule when it is hardly late.
