@@ -108,4 +108,44 @@ mod tests {
         assert_eq!(wanted("GZIP, gzip;q=1.0"), None);
         assert_eq!(Encoding::wanted(&HeaderMap::new()), None);
     }
+
+    #[tokio::test]
+    async fn answers_of_any_size_read_back_the_same() {
+        use std::io::Read as _;
+        let pool = net::CpuPool::new(2);
+        for size in [0, 1, 1000, 100_000] {
+            for encoding in [Encoding::Gzip, Encoding::Deflate] {
+                let body: Vec<u8> = (0..size).map(|n: usize| (n % 251) as u8).collect();
+                let mut response = Response::new(Body::from(body.clone()));
+                response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(size));
+                let response = compress(response, encoding, &pool).await;
+                assert_eq!(response.headers()[CONTENT_ENCODING], encoding.as_str());
+                let bytes = response.into_body().collect().await.unwrap().to_bytes();
+                let mut back = Vec::new();
+                match encoding {
+                    _ if size == 0 => {}
+                    Encoding::Gzip => {
+                        flate2::read::GzDecoder::new(&bytes[..]).read_to_end(&mut back).map(|_| ()).unwrap();
+                    }
+                    Encoding::Deflate => {
+                        flate2::read::ZlibDecoder::new(&bytes[..])
+                            .read_to_end(&mut back)
+                            .map(|_| ())
+                            .unwrap();
+                    }
+                }
+                assert_eq!(back, body, "{encoding:?} {size}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn encoded_answers_stay_as_they_are() {
+        let pool = net::CpuPool::new(2);
+        let mut response = Response::new(Body::from("packed"));
+        response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("br"));
+        let response = compress(response, Encoding::Gzip, &pool).await;
+        assert_eq!(response.headers()[CONTENT_ENCODING], "br");
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "packed");
+    }
 }

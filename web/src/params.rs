@@ -210,15 +210,17 @@ fn millis(seconds: f64) -> Timestamp {
     if seconds.is_nan() {
         return TIME_MIN;
     }
-    let ms = (seconds * 1000.0).round();
-    if ms <= TIME_MIN as f64 {
-        TIME_MIN
-    } else if ms >= TIME_MAX as f64 {
-        TIME_MAX
-    } else {
-        // In range by the checks above.
-        ms as i64
+    if seconds <= (TIME_MIN / 1000) as f64 {
+        return TIME_MIN;
     }
+    if seconds >= (TIME_MAX / 1000) as f64 {
+        return TIME_MAX;
+    }
+    // As Prometheus does: the fraction is rounded by itself, so that 1.0005, which is a little less, becomes 1.000.
+    let fraction = (seconds.fract() * 1000.0).round() / 1000.0;
+    // In range by the checks above.
+    let nanos = (fraction * 1e9) as i64;
+    seconds.trunc() as i64 * 1000 + nanos.div_euclid(1_000_000)
 }
 
 /// The shape of RFC 3339, and Go's bounds where jiff knows more: no leap seconds, no offsets beyond a day.
@@ -251,8 +253,8 @@ pub fn parse_duration_ms(text: &str) -> Result<i64, String> {
     let invalid = || format!("cannot parse {} to a valid duration", crate::json::string(text));
     if let Some(seconds) = parse_go_float(text) {
         let nanos = seconds * 1e9;
-        // NaN overflows, too.
-        if nanos.is_nan() || nanos.abs() >= NANOS_MAX {
+        // NaN becomes 0, which no parameter accepts where it matters; Go makes it negative.
+        if nanos.abs() >= NANOS_MAX {
             return Err(format!("{}. It overflows int64", invalid()));
         }
         return Ok((nanos / 1e6) as i64);
@@ -273,7 +275,9 @@ mod tests {
     fn times_in_all_notations() {
         let good = [
             ("1500000000.5", 1_500_000_000_500),
-            ("1.0005", 1_001),
+            ("1.0005", 1_000),
+            ("-0.25", -250),
+            ("-1.5", -1_500),
             ("-1", -1_000),
             ("2026-11-22T20:35:56.25Z", 1_795_379_756_250),
             ("2026-11-22T21:35:56+01:00", 1_795_379_756_000),
@@ -309,7 +313,7 @@ mod tests {
         assert_eq!(parse_duration_ms("1m30s"), Ok(90_000));
         assert_eq!(parse_duration_ms("1ns"), Err("cannot parse \"1ns\" to a valid duration".to_owned()));
         assert!(parse_duration_ms("1e300").unwrap_err().ends_with("It overflows int64"));
-        assert!(parse_duration_ms("NaN").is_err());
+        assert_eq!(parse_duration_ms("NaN"), Ok(0));
     }
 
     #[test]

@@ -38,9 +38,9 @@ type AppState = State<Arc<App>>;
 pub(crate) fn router(app: Arc<App>) -> Router {
     let prefix = app.options.route_prefix.clone();
     let mut routes = Router::new()
-        .route("/-/reload", lifecycle_route(async |State(app): AppState| lifecycle::reload(&app).await))
-        .route("/-/quit", lifecycle_route(async |State(app): AppState| lifecycle::quit(&app)))
         .merge(with_slashes(vec![
+            ("/-/reload", lifecycle_route(async |State(app): AppState| lifecycle::reload(&app).await)),
+            ("/-/quit", lifecycle_route(async |State(app): AppState| lifecycle::quit(&app))),
             ("/-/healthy", get(async || lifecycle::healthy())),
             ("/-/ready", get(async |State(app): AppState| lifecycle::ready(&app))),
             ("/metrics", get(metrics_page)),

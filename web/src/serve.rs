@@ -71,9 +71,12 @@ async fn answer(
     encoding: Option<Encoding>,
 ) -> Response<Body> {
     if let Err(text) = check_host(&request) {
-        let mut response = plain_response(StatusCode::BAD_REQUEST, format!("400 Bad Request: {text}"));
+        let mut response = plain_response(StatusCode::BAD_REQUEST, text);
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         return response;
+    }
+    if request.uri().path() == "*" && request.method() == Method::OPTIONS {
+        return Response::new(Body::empty());
     }
     if let Some(clean) = cleaned(request.uri().path()) {
         return redirect(StatusCode::MOVED_PERMANENTLY, request.method(), &clean, request.uri().query());
@@ -113,6 +116,13 @@ async fn answer(
             }
         }
     }
+    if response.status() == StatusCode::NOT_FOUND {
+        // axum names the methods of routes that only say that there is nothing.
+        response.headers_mut().remove(ALLOW);
+    }
+    if method == Method::HEAD && is_probe {
+        response.headers_mut().remove(CONTENT_TYPE);
+    }
     if response.extensions().get::<OfApi>().is_some() {
         allow_origin(app, origin.as_ref(), response.headers_mut());
     }
@@ -125,9 +135,9 @@ fn check_host(request: &Request<Body>) -> Result<(), &'static str> {
         return Ok(());
     }
     match request.headers().get_all(HOST).iter().count() {
-        0 => Err("missing required Host header"),
+        0 => Err("400 Bad Request: missing required Host header"),
         1 => Ok(()),
-        _ => Err("too many Host headers"),
+        _ => Err("400 Bad Request"),
     }
 }
 
@@ -196,8 +206,9 @@ fn fix_allow(headers: &mut HeaderMap, has_head: bool) {
 
 fn allow_origin(app: &App, origin: Option<&HeaderValue>, headers: &mut HeaderMap) {
     headers.append(VARY, HeaderValue::from_static("Origin"));
-    let Some(origin) = origin else { return };
-    if !origin.to_str().is_ok_and(|text| app.options.cors_origin.is_match(text)) {
+    let Some(origin) = origin.filter(|origin| !origin.is_empty()) else { return };
+    // Bytes that are no UTF-8 match no letter, but `.*`, as in Go.
+    if !app.options.cors_origin.is_match(&String::from_utf8_lossy(origin.as_bytes())) {
         return;
     }
     let pairs = [
@@ -284,7 +295,7 @@ mod tests {
         assert_eq!(check(Version::HTTP_11, &["x"]), Ok(()));
         assert_eq!(check(Version::HTTP_11, &[""]), Ok(()));
         assert_eq!(check(Version::HTTP_10, &[]), Ok(()));
-        assert_eq!(check(Version::HTTP_11, &[]), Err("missing required Host header"));
-        assert_eq!(check(Version::HTTP_11, &["x", "y"]), Err("too many Host headers"));
+        assert_eq!(check(Version::HTTP_11, &[]), Err("400 Bad Request: missing required Host header"));
+        assert_eq!(check(Version::HTTP_11, &["x", "y"]), Err("400 Bad Request"));
     }
 }

@@ -22,6 +22,8 @@ use crate::{routes, serve};
 
 /// How long a client may take to send the head of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often a peer of HTTP/2 is asked whether it still lives.
+const HTTP2_PING: Duration = Duration::from_secs(60);
 /// How long a client may take nothing of its answer: as long as Prometheus lets a connection idle (`--web.read-timeout`).
 const WRITE_PATIENCE: Duration = Duration::from_secs(300);
 /// How long to wait before accepting again after the system refused (out of file descriptors).
@@ -104,14 +106,15 @@ impl Acceptor {
     async fn run(self, listener: TcpListener) -> bool {
         let graceful = GracefulShutdown::new();
         loop {
-            // The permit first: beyond the bound, connections wait in the system's backlog.
-            let Some(permit) = self.permit().await else { break };
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = self.stop.cancelled() => break,
             };
             match accepted {
                 Ok((stream, peer)) => {
+                    // Beyond the bound one connection waits here, the others in the system's backlog. (The permit before
+                    // the connection would let each further listener take a place for nobody.)
+                    let Some(permit) = self.permit().await else { break };
                     let connection = connection(Arc::clone(&self.app), self.router.clone(), stream, peer);
                     let watched = graceful.watch(connection);
                     let open = OpenConnection::new(&self.app.metrics.connections, permit);
@@ -183,6 +186,11 @@ fn connection(
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).keep_alive(true);
-    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(100);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(100)
+        .keep_alive_interval(HTTP2_PING)
+        .keep_alive_timeout(HEADER_TIMEOUT);
     builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned()
 }

@@ -20,12 +20,12 @@ pub(crate) async fn series(app: Arc<App>, parts: Parts, params: Params) -> ApiRe
     if let Some(error) = params.malformed() {
         return Err(ApiError::bad_data(format!("error parsing form values: {error}")));
     }
-    let range = params.time_range()?;
-    let limit = params.limit("limit")?;
-    let selectors = selectors(&params).map_err(|error| ApiError::parameter("match[]", error))?;
-    if selectors.is_empty() {
+    if params.all("match[]").next().is_none() {
         return Err(ApiError::bad_data("no match[] parameter provided"));
     }
+    let limit = params.limit("limit")?;
+    let range = params.time_range()?;
+    let selectors = selectors(&params).map_err(|error| ApiError::parameter("match[]", error))?;
     if !selectors.iter().all(|matchers| selects_something(matchers)) {
         return Err(ApiError::parameter("match[]", "match[] must contain at least one non-empty matcher"));
     }
@@ -87,11 +87,11 @@ pub(crate) async fn label_values(app: Arc<App>, parts: Parts, name: Vec<u8>, par
 
 async fn list(app: Arc<App>, parts: Parts, params: Params, name: Option<String>) -> ApiResult {
     let limit = params.limit("limit")?;
+    let range = params.time_range()?;
     let selectors = selectors(&params).map_err(bad_selector)?;
     if !selectors.iter().all(|matchers| selects_something(matchers)) {
         return Err(ApiError::bad_data("match[] must contain at least one non-empty matcher"));
     }
-    let range = params.time_range()?;
     app.pool
         .run(move || {
             let querier = parts.storage.querier(range)?;
@@ -166,9 +166,14 @@ fn unescape(name: &str) -> String {
 }
 
 /// `/metadata`: type, unit and help of metric families of active targets.
-pub(crate) async fn metadata(_app: Arc<App>, parts: Parts, params: Params) -> ApiResult {
-    let limit = signed_limit(&params, "limit")?;
-    let limit_per_metric = signed_limit(&params, "limit_per_metric")?;
+pub(crate) async fn metadata(app: Arc<App>, parts: Parts, params: Params) -> ApiResult {
+    app.pool.run(move || metadata_page(&parts, &params)).await?
+}
+
+fn metadata_page(parts: &Parts, params: &Params) -> ApiResult {
+    let limit = signed_limit(params, "limit")?;
+    // 0 means none here, unlike for `limit`: so it is in Prometheus.
+    let limit_per_metric = signed_limit(params, "limit_per_metric")?.filter(|max| *max > 0);
     let metric = params.get("metric");
     let mut families: BTreeMap<String, Vec<Metadata>> = BTreeMap::new();
     for target in parts.scrape.metadata() {
@@ -208,7 +213,7 @@ pub(crate) fn target_matchers(params: &Params) -> Result<Vec<Matcher>, ApiError>
     match params.get("match_target") {
         None => Ok(Vec::new()),
         Some(text) => {
-            query::parse::parse_selector(text).map_err(|error| ApiError::bad_data(error.to_string()))
+            query::parse::parse_selector(text).map_err(|error| ApiError::parameter("match_target", error))
         }
     }
 }

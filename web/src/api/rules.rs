@@ -6,8 +6,8 @@ use model::Matcher;
 use query::rules::{AlertStatus, RuleGroupStatus, RuleStatus, RuleStatusKind};
 use sha2::{Digest as _, Sha256};
 
-use super::selectors;
 use super::status::rfc3339;
+use super::{bad_selector, selectors, selects_something};
 use crate::app::{App, Parts};
 use crate::envelope::{ApiError, ApiResult, Success};
 use crate::json::{self, Object};
@@ -50,7 +50,7 @@ impl<'a> Filter<'a> {
             names: params.all("rule_name[]").collect(),
             groups: params.all("rule_group[]").collect(),
             files: params.all("file[]").collect(),
-            selectors: selectors(params).map_err(ApiError::bad_data)?,
+            selectors: rule_selectors(params)?,
             with_alerts,
         })
     }
@@ -70,6 +70,14 @@ impl<'a> Filter<'a> {
             || self.selectors.iter().any(|matchers| Matcher::all_match(matchers, &rule.labels));
         is_kind && is_named && is_selected
     }
+}
+
+fn rule_selectors(params: &Params) -> Result<Vec<Vec<Matcher>>, ApiError> {
+    let selectors = selectors(params).map_err(bad_selector)?;
+    if selectors.iter().all(|matchers| selects_something(matchers)) {
+        return Ok(selectors);
+    }
+    Err(bad_selector("match[] must contain at least one non-empty matcher".to_owned()))
 }
 
 /// Which page of groups is asked for.
@@ -126,9 +134,14 @@ fn group_token(group: &RuleGroupStatus) -> String {
 }
 
 /// `/rules`
-pub(crate) async fn rules(_: Arc<App>, parts: Parts, params: Params) -> ApiResult {
-    let filter = Filter::new(&params)?;
-    let page = Page::new(&params)?;
+pub(crate) async fn rules(app: Arc<App>, parts: Parts, params: Params) -> ApiResult {
+    // Thousands of alerts take longer to write than the reactor may wait.
+    app.pool.run(move || rules_page(&parts, &params)).await?
+}
+
+fn rules_page(parts: &Parts, params: &Params) -> ApiResult {
+    let filter = Filter::new(params)?;
+    let page = Page::new(params)?;
     let mut groups = parts.rules.groups();
     groups.sort_by(|a, b| (&a.file, &a.name).cmp(&(&b.file, &b.name)));
     let (groups, next) = select(groups, &filter, &page)?;
@@ -226,7 +239,11 @@ fn write_alert(out: &mut String, alert: &AlertStatus) {
 }
 
 /// `/alerts`
-pub(crate) async fn alerts(_: Arc<App>, parts: Parts, _: Params) -> ApiResult {
+pub(crate) async fn alerts(app: Arc<App>, parts: Parts, _: Params) -> ApiResult {
+    app.pool.run(move || Ok(alerts_page(&parts))).await?
+}
+
+fn alerts_page(parts: &Parts) -> Success {
     let groups = parts.rules.groups();
     let alerts = groups.iter().flat_map(|group| &group.rules).flat_map(|rule| match &rule.kind {
         RuleStatusKind::Alerting { alerts, .. } => alerts.as_slice(),
@@ -236,10 +253,133 @@ pub(crate) async fn alerts(_: Arc<App>, parts: Parts, _: Params) -> ApiResult {
     let mut object = Object::begin(&mut data);
     json::write_list(object.key("alerts"), alerts, write_alert);
     object.end();
-    Ok(Success::new(data))
+    Success::new(data)
 }
 
 /// `/alertmanagers`: external ones; the embedded one needs no address.
 pub(crate) async fn alertmanagers(_: Arc<App>, _: Parts, _: Params) -> ApiResult {
     Ok(Success::new(r#"{"activeAlertmanagers":[],"droppedAlertmanagers":[]}"#))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use model::Labels;
+    use query::rules::Health;
+
+    use super::*;
+
+    fn rule(name: &str, kind: RuleStatusKind) -> RuleStatus {
+        RuleStatus {
+            name: name.to_owned(),
+            query: "up".to_owned(),
+            labels: Labels::from_pairs([("team", name)]),
+            health: Health::Good,
+            last_error: None,
+            evaluation_time: Duration::ZERO,
+            last_evaluation: None,
+            kind,
+        }
+    }
+
+    fn group(file: &str, name: &str, rules: Vec<RuleStatus>) -> RuleGroupStatus {
+        RuleGroupStatus {
+            name: name.to_owned(),
+            file: file.to_owned(),
+            interval: Duration::from_secs(15),
+            limit: 0,
+            evaluation_time: Duration::ZERO,
+            last_evaluation: None,
+            rules,
+        }
+    }
+
+    /// Four groups; the second has nothing.
+    fn groups() -> Vec<RuleGroupStatus> {
+        let recording = |name| rule(name, RuleStatusKind::Recording);
+        vec![
+            group("a.yml", "one", vec![recording("x"), recording("y")]),
+            group("a.yml", "two", Vec::new()),
+            group("b.yml", "one", vec![recording("x")]),
+            group("b.yml", "three", vec![recording("z")]),
+        ]
+    }
+
+    fn ask(query: &str) -> Result<(Vec<(String, usize)>, Option<String>), String> {
+        let params = Params::new(Some(query), None);
+        let answer = || {
+            let filter = Filter::new(&params)?;
+            select(groups(), &filter, &Page::new(&params)?)
+        };
+        let (groups, next) = answer().map_err(|error| error.text)?;
+        let names = groups.iter().map(|group| (format!("{}/{}", group.file, group.name), group.rules.len()));
+        Ok((names.collect(), next))
+    }
+
+    fn names(query: &str) -> Vec<String> {
+        ask(query).unwrap().0.into_iter().map(|(name, _)| name).collect()
+    }
+
+    #[test]
+    fn filters_leave_out_rules_and_groups_without_any() {
+        assert_eq!(names(""), ["a.yml/one", "b.yml/one", "b.yml/three"]);
+        assert_eq!(
+            ask("rule_name[]=x").unwrap().0,
+            [("a.yml/one".to_owned(), 1), ("b.yml/one".to_owned(), 1)]
+        );
+        assert_eq!(names("rule_name[]=x&file[]=b.yml"), ["b.yml/one"]);
+        assert_eq!(names("rule_group[]=three"), ["b.yml/three"]);
+        assert_eq!(names("match[]={team=%22z%22}&match[]={team=%22y%22}"), ["a.yml/one", "b.yml/three"]);
+        assert_eq!(names("type=record").len(), 3);
+        assert_eq!(names("type=alert").len(), 0);
+    }
+
+    #[test]
+    fn pages_follow_each_other() {
+        let mut query = "group_limit=1".to_owned();
+        let mut seen = Vec::new();
+        loop {
+            let (page, next) = ask(&query).unwrap();
+            assert_eq!(page.len(), 1);
+            seen.extend(page.into_iter().map(|(name, _)| name));
+            match next {
+                Some(token) => query = format!("group_limit=1&group_next_token={token}"),
+                None => break,
+            }
+        }
+        assert_eq!(seen, ["a.yml/one", "b.yml/one", "b.yml/three"]);
+        // SHA-256 of `b.yml;one`.
+        let token = "d0c8de1b71abeb92ba49bdfdbd475757bba62bd10fb29260952160daaa92c226";
+        assert_eq!(ask("group_limit=1").unwrap().1.as_deref(), Some(token));
+        assert_eq!(ask("group_limit=3").unwrap().1, None);
+    }
+
+    #[test]
+    fn wrong_pages_and_filters_are_refused() {
+        let cases = [
+            ("group_limit=0", "invalid parameter \"group_limit\": group_limit needs to be greater than 0"),
+            (
+                "group_limit=x",
+                "invalid parameter \"group_limit\": group_limit needs to be a valid number: strconv.ParseInt: parsing \"x\": invalid syntax",
+            ),
+            (
+                "group_next_token=x",
+                "invalid parameter \"group_next_token\": group_limit needs to be present in order to paginate over the groups",
+            ),
+            (
+                "group_limit=1&group_next_token=x",
+                "invalid parameter \"group_next_token\": invalid group_next_token 'x'. were rule groups changed?",
+            ),
+            (
+                "exclude_alerts=yes",
+                "invalid parameter \"exclude_alerts\": error converting exclude_alerts: strconv.ParseBool: parsing \"yes\": invalid syntax",
+            ),
+            ("match[]={}", "match[] must contain at least one non-empty matcher"),
+            ("type=x", "invalid parameter \"type\": not supported value \"x\""),
+        ];
+        for (query, text) in cases {
+            assert_eq!(ask(query), Err(text.to_owned()), "{query}");
+        }
+    }
 }

@@ -14,6 +14,12 @@ use crate::params::Params;
 
 /// `/targets`
 pub(crate) async fn targets(app: Arc<App>, parts: Parts, params: Params) -> ApiResult {
+    // Thousands of targets take longer to write than the reactor may wait.
+    let shared = Arc::clone(&app);
+    app.pool.run(move || Ok(targets_page(&shared, &parts, &params))).await?
+}
+
+fn targets_page(app: &App, parts: &Parts, params: &Params) -> Success {
     let state = params.get("state").unwrap_or_default().to_lowercase();
     // An unknown state shows nothing, as in Prometheus.
     let shows = |wanted: &str| state == wanted || matches!(state.as_str(), "" | "any");
@@ -23,7 +29,7 @@ pub(crate) async fn targets(app: Arc<App>, parts: Parts, params: Params) -> ApiR
     let mut data = String::new();
     let mut object = Object::begin(&mut data);
     let active = pools.iter().flat_map(|pool| &pool.active).filter(|_| shows("active"));
-    json::write_list(object.key("activeTargets"), active, |out, target| write_target(out, target, &app));
+    json::write_list(object.key("activeTargets"), active, |out, target| write_target(out, target, app));
     let dropped = pools.iter().flat_map(|pool| pool.dropped.iter().map(|labels| (&pool.name, labels)));
     json::write_list(
         object.key("droppedTargets"),
@@ -45,7 +51,7 @@ pub(crate) async fn targets(app: Arc<App>, parts: Parts, params: Params) -> ApiR
         object.raw("droppedTargetCounts", "null");
     }
     object.end();
-    Ok(Success::new(data))
+    Success::new(data)
 }
 
 fn write_target(out: &mut String, target: &TargetStatus, app: &App) {
@@ -88,9 +94,13 @@ pub(crate) async fn scrape_pools(_: Arc<App>, parts: Parts, _: Params) -> ApiRes
 }
 
 /// `/targets/metadata`
-pub(crate) async fn metadata(_: Arc<App>, parts: Parts, params: Params) -> ApiResult {
-    let limit = signed_limit(&params, "limit")?.unwrap_or(usize::MAX);
-    let matchers = target_matchers(&params)?;
+pub(crate) async fn metadata(app: Arc<App>, parts: Parts, params: Params) -> ApiResult {
+    app.pool.run(move || metadata_page(&parts, &params)).await?
+}
+
+fn metadata_page(parts: &Parts, params: &Params) -> ApiResult {
+    let limit = signed_limit(params, "limit")?.unwrap_or(usize::MAX);
+    let matchers = target_matchers(params)?;
     let metric = params.get("metric");
     let targets = parts.scrape.metadata();
     let matching = targets.iter().filter(|target| Matcher::all_match(&matchers, &target.labels));

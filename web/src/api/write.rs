@@ -10,7 +10,7 @@ use remote::protobuf::DecodeError;
 use remote::write::{PartialWrite, WriteError};
 
 use crate::app::App;
-use crate::envelope::text_response;
+use crate::envelope::{ErrorType, text_response};
 use crate::routes::read_body;
 
 /// Takes one request of remote write 1.0 or 2.0.
@@ -34,6 +34,10 @@ pub(crate) async fn write(State(app): State<Arc<App>>, request: Request<Body>) -
     .await
     {
         Ok(body) => body,
+        // A sender gives up what a 4xx refuses: a body that came too slowly is worth another try.
+        Err(error) if error.kind == ErrorType::Timeout => {
+            return text_response(StatusCode::SERVICE_UNAVAILABLE, &error.text);
+        }
         Err(error) => return text_response(StatusCode::BAD_REQUEST, &error.text),
     };
     let receiver = Arc::clone(&parts.receiver);
