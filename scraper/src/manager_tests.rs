@@ -584,6 +584,23 @@ async fn collectors_keep_state_time_out_and_fail_with_samples() {
 }
 
 #[tokio::test]
+async fn a_collector_has_no_targets_that_ask_for_tls() {
+    let world = World::new().await;
+    world
+        .apply(&[&format!(
+            "{{job_name: j, {QUICK}, collector: counting, static_configs: [{{targets: ['open:1']}}, \
+              {{targets: ['tls:1'], labels: {{__scheme__: https}}}}]}}"
+        )])
+        .await;
+    world.until("collected", || world.store.last("collections").is_some()).await;
+    let active = world.manager.status().remove(0).active;
+    let instances: Vec<_> = active.iter().map(|target| target.labels.value("instance")).collect();
+    assert_eq!(instances, ["open:1"]);
+    assert_eq!(world.metric("prometheus_target_sync_failed_total"), 1.0);
+    world.manager.stop().await;
+}
+
+#[tokio::test]
 async fn large_pages_are_read_on_the_pool() {
     let world = World::new().await;
     let body: String = (0..20_000).map(|i| format!("large{{i=\"{i}\"}} {i}\n")).collect();

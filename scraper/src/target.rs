@@ -152,6 +152,10 @@ fn build(own: &Labels, group: &Labels, config: &ScrapeConfig) -> Result<Outcome,
     if address.contains('/') {
         return Err(format!("{address:?} is not a valid hostname"));
     }
+    if config.collector.is_some() && labels.value(SCHEME) == "https" {
+        // As with `scheme` in the job: what was meant to be secret would go over the wire in the open.
+        return Err("the job's collector speaks plain TCP: __scheme__ \"https\" has no effect".to_owned());
+    }
     let (interval, timeout) = times(&labels)?;
     labels.retain(|name, _| !name.starts_with(META_PREFIX));
     if labels.value(INSTANCE).is_empty() {

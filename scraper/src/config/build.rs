@@ -234,6 +234,7 @@ impl RawScrapeConfig {
                 format!("unknown collector {kind:?}, known are: {}", known.join(", ")),
             ));
         };
+        self.refuse_http_keys(kind, path)?;
         let settings = JobSettings {
             job_name: self.job_name.clone(),
             scrape_interval,
@@ -243,6 +244,34 @@ impl RawScrapeConfig {
         };
         let options = self.collector_options.as_ref().unwrap_or(&serde_yaml::Value::Null);
         factory.build(&settings, options, &path.key("collector_options")).map(Some)
+    }
+
+    /// A job with a collector says nothing about HTTP: who writes `tls_config` would believe that the password is safe.
+    fn refuse_http_keys(&self, kind: &str, path: &ConfigPath) -> Result<(), ConfigError> {
+        let tcp = "plain TCP";
+        let other = "no HTTP";
+        let keys = [
+            ("tls_config", self.tls_config.is_some(), tcp),
+            ("scheme", self.scheme.as_deref() == Some("https"), tcp),
+            ("basic_auth", self.basic_auth.is_some(), other),
+            ("authorization", self.authorization.is_some(), other),
+            ("oauth2", self.oauth2.is_some(), other),
+            ("bearer_token", self.bearer_token.is_some(), other),
+            ("bearer_token_file", self.bearer_token_file.is_some(), other),
+            ("http_headers", self.http_headers.is_some(), other),
+            ("proxy_url", self.proxy_url.is_some(), other),
+            ("no_proxy", self.no_proxy.is_some(), other),
+            ("proxy_from_environment", self.proxy_from_environment == Some(true), other),
+            ("proxy_connect_header", self.proxy_connect_header.is_some(), other),
+            ("body_size_limit", self.body_size_limit.is_some(), other),
+        ];
+        match keys.into_iter().find(|(_, is_set, _)| *is_set) {
+            Some((key, _, speaks)) => Err(ConfigError::new(
+                &path.key(key),
+                format!("the {kind} collector speaks {speaks}: {key} has no effect here"),
+            )),
+            None => Ok(()),
+        }
     }
 
     fn build_discovery(

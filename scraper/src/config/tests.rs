@@ -145,6 +145,38 @@ fn mistakes_are_found_where_they_are() {
 }
 
 #[test]
+fn http_settings_of_a_collector_are_refused() {
+    // Without this, somebody who asks for TLS would send the password in the open.
+    let cases = [
+        ("tls_config: {insecure_skip_verify: true}", "tls_config", "plain TCP"),
+        ("scheme: https", "scheme", "plain TCP"),
+        ("basic_auth: {username: u, password: p}", "basic_auth", "no HTTP"),
+        ("authorization: {credentials: c}", "authorization", "no HTTP"),
+        ("oauth2: {client_id: c, token_url: 'http://t'}", "oauth2", "no HTTP"),
+        ("bearer_token: t", "bearer_token", "no HTTP"),
+        ("bearer_token_file: t", "bearer_token_file", "no HTTP"),
+        ("http_headers: {X-A: {values: [b]}}", "http_headers", "no HTTP"),
+        ("proxy_url: 'http://p:1'", "proxy_url", "no HTTP"),
+        ("no_proxy: p", "no_proxy", "no HTTP"),
+        ("proxy_from_environment: true", "proxy_from_environment", "no HTTP"),
+        ("proxy_connect_header: {A: [b]}", "proxy_connect_header", "no HTTP"),
+        ("body_size_limit: 1MB", "body_size_limit", "no HTTP"),
+    ];
+    for (setting, key, why) in cases {
+        let job = format!("{{job_name: a, collector: redis, {setting}}}");
+        let error = build(&job).unwrap_err();
+        assert_eq!(
+            error,
+            format!("scrape_configs[0].{key}: the redis collector speaks {why}: {key} has no effect here")
+        );
+    }
+    let harmless = "{job_name: a, collector: redis, scheme: http, proxy_from_environment: false}";
+    assert_eq!(build(harmless).unwrap_err(), "scrape_configs[0].collector_options: got null");
+    let global = build_with("{body_size_limit: 1MB}", "{job_name: a, collector: redis}").unwrap_err();
+    assert_eq!(global, "scrape_configs[0].collector_options: got null", "global settings are for all jobs");
+}
+
+#[test]
 fn job_names_are_unique() {
     let path = ConfigPath::root().key("scrape_configs");
     let (a, b) = (path.index(0), path.index(1));
