@@ -575,6 +575,10 @@ impl Alertmanager {
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return,
+                () = self.store.adopted() => {
+                    self.log.adopt();
+                    self.silences.adopt().await;
+                }
                 _ = state.tick() => {
                     let log = self.log.maintain(self.clock.now_ms()).await;
                     let silences = self.silences.maintain().await;

@@ -41,6 +41,10 @@ pub struct StateMetrics {
     pub export_bytes: IntGauge,
     /// How often the database was damaged and rebuilt.
     pub rebuilds: IntCounter,
+    /// Attempts to open the database again after the disk refused.
+    pub reopens: IntCounter,
+    /// Whether writes reach the disk.
+    pub durable: IntGauge,
 }
 
 /// All metrics of the Alertmanager.
@@ -90,6 +94,14 @@ impl Metrics {
                 .gauge("state_export_size_bytes", "Size of the last export of the durable state.")?,
             rebuilds: r
                 .counter("state_rebuilds_total", "How often the durable state was damaged and rebuilt.")?,
+            reopens: r.counter(
+                "state_reopens_total",
+                "Attempts to open the durable state again after the disk refused.",
+            )?,
+            durable: r.gauge(
+                "state_durable",
+                "Whether silences and the notification log reach the disk; 0 without a disk or while it refuses.",
+            )?,
         };
         let metrics = Self {
             state,

@@ -96,7 +96,19 @@ impl NotificationLog {
             entries.insert(key.clone(), entry);
             self.metrics.nflog_entries.set(i64::try_from(entries.len()).unwrap_or(i64::MAX));
         }
-        self.store.write(vec![Change { table: Table::NotificationLog, key, value: Some(value) }]).await
+        self.store.keep(vec![Change { table: Table::NotificationLog, key, value: Some(value) }]).await
+    }
+
+    /// Takes over what the store came to know after it was loaded.
+    pub(crate) fn adopt(&self) {
+        let mut entries = self.entries.lock();
+        for (key, value) in self.store.entries(Table::NotificationLog) {
+            let Ok(entry) = serde_json::from_str::<LogEntry>(&value) else { continue };
+            if entries.get(&key).is_none_or(|known| known.timestamp < entry.timestamp) {
+                entries.insert(key, entry);
+            }
+        }
+        self.metrics.nflog_entries.set(i64::try_from(entries.len()).unwrap_or(i64::MAX));
     }
 
     /// Forgets what has expired.
@@ -116,7 +128,7 @@ impl NotificationLog {
         };
         let count = expired.len();
         let remove = |key| Change { table: Table::NotificationLog, key, value: None };
-        self.store.write(expired.into_iter().map(remove).collect()).await?;
+        self.store.keep(expired.into_iter().map(remove).collect()).await?;
         Ok(count)
     }
 }

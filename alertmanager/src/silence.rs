@@ -312,18 +312,7 @@ impl Silences {
                 value: Some(encode(silence)?),
             });
         }
-        if let Err(error) = self.store.write(changes).await {
-            // Refused changes may lie in the database's memory and reach the disk later: take them back.
-            let before = |silence: &Silence| Change {
-                table: Table::Silences,
-                key: silence.id.clone(),
-                value: self.get(&silence.id).and_then(|old| encode(&old).ok()),
-            };
-            if let Err(again) = self.store.write(silences.iter().map(before).collect()).await {
-                tracing::error!(error = %again, "a refused silence may come back with a restart");
-            }
-            return Err(error.into());
-        }
+        self.store.write(changes).await?;
         let mut by_id = self.by_id.lock();
         for silence in silences {
             by_id.insert(silence.id.clone(), Arc::new(silence));
@@ -347,8 +336,20 @@ impl Silences {
         self.count();
         let count = forgotten.len();
         let remove = |key| Change { table: Table::Silences, key, value: None };
-        self.store.write(forgotten.into_iter().map(remove).collect()).await?;
+        self.store.keep(forgotten.into_iter().map(remove).collect()).await?;
         Ok(count)
+    }
+
+    /// Takes over what the store came to know after it was loaded.
+    pub(crate) async fn adopt(&self) {
+        let _changing = self.changing.lock().await;
+        for (id, text) in self.store.entries(Table::Silences) {
+            let Ok(silence) = decode(&id, &text) else { continue };
+            let mut by_id = self.by_id.lock();
+            if by_id.get(&id).is_none_or(|known| known.updated_at < silence.updated_at) {
+                by_id.insert(id, Arc::new(silence));
+            }
+        }
     }
 
     /// Brings the gauge of silences up to date.

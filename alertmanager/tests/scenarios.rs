@@ -776,3 +776,31 @@ async fn attempts_of_one_integration_are_bounded_and_the_others_wait() {
     }
     assert_eq!(counts, [256, 256, 88, 0]);
 }
+
+/// A state that cannot be opened does not keep the server from starting and notifying. A silence that would not be
+/// durable is refused with the reason and does not hold; once the state can be opened it is taken.
+#[tokio::test(start_paused = true)]
+async fn starts_without_a_usable_disk_and_refuses_silences_until_there_is_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let link = dir.path().join("link");
+    std::os::unix::fs::symlink(&link, &link).unwrap();
+    let yaml =
+        "route: {receiver: a, group_wait: 1s}\nreceivers: [{name: a, webhook_configs: [{url: 'http://a/'}]}]";
+    let world = World::with(yaml, Some(&link.join("state")), Options::default()).await;
+    assert_eq!(world.metric("alertmanager_state_durable", &[]), 0.0);
+    let body =
+        br#"{"matchers":[{"name":"alertname","value":"A","isRegex":false}],"startsAt":"2023-11-14T22:00:00Z",
+        "endsAt":"2033-11-14T22:00:00Z","createdBy":"t","comment":"c"}"#;
+    let refused = world.am.post_silence(body).await.unwrap_err();
+    assert_eq!(refused.status, 500);
+    assert!(format!("{refused:?}").contains("not durable"), "{refused:?}");
+    world.post(&["A"]);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(world.sent().len(), 1);
+    assert_eq!(world.states(), ["alertname=A active"]);
+    std::fs::remove_file(&link).unwrap();
+    world.am.post_silence(body).await.unwrap();
+    assert_eq!(world.metric("alertmanager_state_durable", &[]), 1.0);
+    assert_eq!(world.states(), ["alertname=A suppressed silenced:1"]);
+    world.am.stop().await;
+}

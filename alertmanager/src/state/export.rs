@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::Path;
 
-use super::{StateError, Table, Tables};
+use super::database::{GENERATION, META};
+use super::{State, StateError, Table};
 
 /// Largest export that is read back: more than any real state, less than memory.
 const EXPORT_BYTES_MAX: usize = 1 << 30;
@@ -26,9 +27,12 @@ pub(super) fn unseal(bytes: &[u8]) -> Option<String> {
     (u32::from_le_bytes(*crc) == crc32c::crc32c(value)).then(|| String::from_utf8(value.to_vec()).ok())?
 }
 
-pub(super) fn write_export(dir: &Path, tables: &Tables) -> Result<usize, StateError> {
-    let named: BTreeMap<&str, &BTreeMap<String, String>> =
-        tables.iter().map(|(table, entries)| (table.name(), entries)).collect();
+pub(super) fn write_export(dir: &Path, state: &State) -> Result<usize, StateError> {
+    let mut named: BTreeMap<&str, &BTreeMap<String, String>> =
+        state.tables.iter().map(|(table, entries)| (table.name(), entries)).collect();
+    // Beside the tables, where versions without generations overlook it.
+    let meta = BTreeMap::from([(GENERATION.to_owned(), state.generation.to_string())]);
+    named.insert(META, &meta);
     let json = serde_json::to_vec(&named).map_err(|error| StateError::Database(error.to_string()))?;
     let packed = lz4_flex::compress_prepend_size(&json);
     let mut bytes = EXPORT_MAGIC.to_vec();
@@ -50,7 +54,7 @@ pub(super) fn write_export(dir: &Path, tables: &Tables) -> Result<usize, StateEr
 }
 
 /// The export, or why it is of no use.
-pub(super) fn read_export(dir: &Path) -> Result<Option<Tables>, String> {
+pub(super) fn read_export(dir: &Path) -> Result<Option<State>, String> {
     let path = dir.join(EXPORT_FILE);
     let bytes = match std::fs::read(&path) {
         Ok(bytes) => bytes,
@@ -71,7 +75,10 @@ pub(super) fn read_export(dir: &Path) -> Result<Option<Tables>, String> {
     let json = lz4_flex::decompress(body, size).map_err(|error| damaged(&error.to_string()))?;
     let mut named: BTreeMap<String, BTreeMap<String, String>> =
         serde_json::from_slice(&json).map_err(|error| damaged(&error.to_string()))?;
-    Ok(Some(
-        Table::ALL.into_iter().map(|table| (table, named.remove(table.name()).unwrap_or_default())).collect(),
-    ))
+    let generation = match named.get(META).and_then(|meta| meta.get(GENERATION)) {
+        Some(text) => text.parse().map_err(|_| damaged("the generation is no number"))?,
+        None => 0,
+    };
+    let table = |table: Table| (table, named.remove(table.name()).unwrap_or_default());
+    Ok(Some(State { generation, tables: Table::ALL.into_iter().map(table).collect() }))
 }

@@ -1,16 +1,21 @@
 //! The durable state: notification log and silences, in sled, with an export beside it.
 //!
-//! A write returns when it is on disk. Writes that wait at the same time share one flush. Each value carries a
-//! checksum; the layout is told in `docs/formats/alertmanager-state.md`.
+//! A write returns when it is on disk. Writes that wait at the same time share one transaction and one flush. Each
+//! value carries a checksum; the layout is told in `docs/formats/alertmanager-state.md`.
 //!
 //! sled has open reports of files that it does not open again after a hard kill, and a lost silence wakes people up:
 //! so the whole state is also exported to `state.json.lz4` soon after each change, replaced atomically. When sled
 //! refuses its files, or a value fails its checksum, the files are moved aside, a new database is filled from the
-//! readable values and the export, and that is logged and counted. A locked database, a full disk or missing rights
-//! are no damage: these are errors and nothing is moved.
+//! readable values and the export, and that is logged and counted.
+//!
+//! A full or failing disk is no damage. sled keeps its first I/O error until it is opened again: so a failed write
+//! closes the database, opens it again, brings it up to the state in memory and tries once more; when that fails too
+//! it is tried again later, and meanwhile the store is not durable, which a gauge says. A store that cannot be opened
+//! at the start begins with the export in the same way. Generations tell which of database and export is newer.
 //!
 //! The state is small (thousands of entries), so a copy of it lives in memory and the export is made from that.
 
+mod database;
 mod export;
 
 use std::collections::BTreeMap;
@@ -22,19 +27,24 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use self::export::{EXPORT_FILE, read_export, seal, unseal, write_export};
+use self::database::{apply, difference, open_or_repair, usable_export};
+use self::export::write_export;
 use crate::metrics::StateMetrics;
 
 /// How long changes are collected before the export is written again.
 const EXPORT_DELAY: Duration = Duration::from_secs(2);
 /// Writes that may wait for a flush; more wait for room.
 const QUEUE_MAX: usize = 1024;
-/// sled's page cache: the state is copied in memory anyway.
-const CACHE_BYTES: u64 = 4 << 20;
-const DATABASE_DIR: &str = "state.sled";
+/// Waits between attempts to open a database whose disk failed: doubled from the first to the last.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(60);
+/// sled's threads let go of the lock a moment after the database is dropped.
+const UNLOCK_WAIT: Duration = Duration::from_millis(20);
+const UNLOCK_TRIES: u32 = 25;
 
 /// A keyed collection within the state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -90,15 +100,53 @@ pub enum StateError {
     /// The database failed in another way.
     #[error("state database: {0}")]
     Database(String),
+    /// Not written: the disk failed before and is not usable yet.
+    #[error("state is not durable at present: {0}")]
+    NotDurable(String),
     /// The store has been stopped.
     #[error("state is closed")]
     Closed,
 }
 
+impl StateError {
+    /// Whether it may pass by itself: the room on a disk, the mood of one. A wrong path or missing rights do not.
+    fn may_pass(&self) -> bool {
+        use std::io::ErrorKind::{AlreadyExists, InvalidInput, NotADirectory, PermissionDenied};
+        match self {
+            Self::Io { source, .. } => {
+                !matches!(source.kind(), AlreadyExists | InvalidInput | NotADirectory | PermissionDenied)
+            }
+            Self::Database(_) => true,
+            Self::Locked { .. } | Self::NotDurable(_) | Self::Closed => false,
+        }
+    }
+}
+
 type Tables = BTreeMap<Table, BTreeMap<String, String>>;
+/// New values by key; `None` is a removal.
+type Overlay = BTreeMap<(Table, String), Option<String>>;
+
+/// The state as of a generation. A later one has a higher number.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct State {
+    generation: u64,
+    tables: Tables,
+}
+
+impl State {
+    fn change(&mut self, change: &Change) {
+        let table = self.tables.entry(change.table).or_default();
+        match &change.value {
+            Some(value) => table.insert(change.key.clone(), value.clone()),
+            None => table.remove(&change.key),
+        };
+    }
+}
 
 struct Write {
     changes: Vec<Change>,
+    /// Holds in memory although the disk refuses, and follows to disk later.
+    keep: bool,
     done: oneshot::Sender<Result<(), StateError>>,
 }
 
@@ -110,7 +158,7 @@ pub struct StateStore {
 
 #[derive(Debug)]
 struct Inner {
-    tables: Mutex<Tables>,
+    state: Mutex<State>,
     /// `None`: in memory only.
     disk: Option<Disk>,
     metrics: StateMetrics,
@@ -120,38 +168,61 @@ struct Inner {
 struct Disk {
     writes: mpsc::Sender<Write>,
     dir: PathBuf,
+    opened_ms: i64,
+    opened_at: Instant,
+    /// The database could not be read yet: what is changed meanwhile, to be laid over what it has. As long as this
+    /// is there, no export is written: it would pass for newer than a database that nobody has read.
+    unread: Mutex<Option<Overlay>>,
+    adopted: Notify,
     dirty: AtomicBool,
     changed: Notify,
     stop: CancellationToken,
+    writes_ended: CancellationToken,
     stopped: tokio::sync::Semaphore,
 }
 
 impl StateStore {
     /// A store without a disk: for tests and for a server that is told to keep nothing.
     pub fn in_memory(metrics: StateMetrics) -> Self {
-        Self { inner: Arc::new(Inner { tables: Mutex::default(), disk: None, metrics }) }
+        Self { inner: Arc::new(Inner { state: Mutex::default(), disk: None, metrics }) }
     }
 
-    /// Opens or creates the store in `dir` and repairs it if it is damaged.
+    /// Opens or creates the store in `dir` and repairs it if it is damaged. On a disk that is full or fails, the store
+    /// begins with what the export has, is not durable, and goes on trying.
     ///
     /// # Errors
-    /// When the directory cannot be used or another process has it; damage is no error.
+    /// When the directory cannot be used or another process has it; damage and a full disk are no errors.
     pub async fn open(dir: &Path, now_ms: i64, metrics: StateMetrics) -> Result<Self, StateError> {
         let (directory, counters) = (dir.to_owned(), metrics.clone());
-        let opened = tokio::task::spawn_blocking(move || open_or_repair(&directory, now_ms, &counters));
-        let (database, tables) = opened.await.map_err(|e| StateError::Database(e.to_string()))??;
+        let opened = tokio::task::spawn_blocking(move || {
+            match open_or_repair(&directory, now_ms, &counters) {
+                Ok((database, state)) => Ok((Some(database), state)),
+                Err(error) if error.may_pass() => {
+                    error!(%error, "alertmanager state cannot be opened: it begins with the export and is not durable");
+                    Ok((None, usable_export(&directory)))
+                }
+                Err(error) => Err(error),
+            }
+        });
+        let (database, state) = opened.await.map_err(|e| StateError::Database(e.to_string()))??;
+        metrics.durable.set(i64::from(database.is_some()));
         let (writes, queue) = mpsc::channel(QUEUE_MAX);
         let disk = Disk {
             writes,
             dir: dir.to_owned(),
+            opened_ms: now_ms,
+            opened_at: Instant::now(),
+            unread: Mutex::new(database.is_none().then(BTreeMap::new)),
+            adopted: Notify::new(),
             dirty: AtomicBool::new(true),
             changed: Notify::new(),
             stop: CancellationToken::new(),
+            writes_ended: CancellationToken::new(),
             stopped: tokio::sync::Semaphore::new(0),
         };
         // The export may be missing or old: the first one is due without a change.
         disk.changed.notify_one();
-        let inner = Arc::new(Inner { tables: Mutex::new(tables), disk: Some(disk), metrics });
+        let inner = Arc::new(Inner { state: Mutex::new(state), disk: Some(disk), metrics });
         tokio::spawn(write_loop(database, queue, Arc::clone(&inner)));
         tokio::spawn(export_loop(Arc::clone(&inner)));
         Ok(Self { inner })
@@ -159,39 +230,52 @@ impl StateStore {
 
     /// All entries of a table.
     pub fn entries(&self, table: Table) -> Vec<(String, String)> {
-        let tables = self.inner.tables.lock();
-        tables.get(&table).into_iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect()
+        let state = self.inner.state.lock();
+        state.tables.get(&table).into_iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect()
     }
 
-    /// Makes `changes` durable, all or none. In memory they hold at once, also when the disk refuses: the caller is
-    /// told, and later writes try to catch up through the export.
+    /// Makes `changes` durable, all or none. What the disk refuses does not hold, now or after a restart.
     ///
     /// # Errors
     /// When the disk refuses.
     pub async fn write(&self, changes: Vec<Change>) -> Result<(), StateError> {
+        self.enqueue(changes, false).await
+    }
+
+    /// Makes `changes` durable. What the disk refuses holds in memory nevertheless, and follows to disk as soon as that
+    /// takes it: the caller is told.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub async fn keep(&self, changes: Vec<Change>) -> Result<(), StateError> {
+        self.enqueue(changes, true).await
+    }
+
+    async fn enqueue(&self, changes: Vec<Change>, keep: bool) -> Result<(), StateError> {
         if changes.is_empty() {
             return Ok(());
         }
-        {
-            let mut tables = self.inner.tables.lock();
-            for change in &changes {
-                let table = tables.entry(change.table).or_default();
-                match &change.value {
-                    Some(value) => table.insert(change.key.clone(), value.clone()),
-                    None => table.remove(&change.key),
-                };
-            }
-        }
-        let Some(disk) = &self.inner.disk else { return Ok(()) };
-        disk.dirty.store(true, Ordering::Release);
-        disk.changed.notify_one();
+        let Some(disk) = &self.inner.disk else {
+            let mut state = self.inner.state.lock();
+            changes.iter().for_each(|change| state.change(change));
+            return Ok(());
+        };
         let (done, result) = oneshot::channel();
-        disk.writes.send(Write { changes, done }).await.map_err(|_| StateError::Closed)?;
+        disk.writes.send(Write { changes, keep, done }).await.map_err(|_| StateError::Closed)?;
         let result = result.await.map_err(|_| StateError::Closed)?;
         if result.is_err() {
             self.inner.metrics.write_errors.inc();
         }
         result
+    }
+
+    /// Waits until a database that could not be read at the start has been read after all: [`StateStore::entries`] may
+    /// have more then.
+    pub async fn adopted(&self) {
+        match &self.inner.disk {
+            Some(disk) => disk.adopted.notified().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Writes the export and closes the database. Writes after this fail.
@@ -208,79 +292,203 @@ impl StateStore {
 
 // ---- the two tasks ----
 
-async fn write_loop(database: sled::Db, mut queue: mpsc::Receiver<Write>, inner: Arc<Inner>) {
+async fn write_loop(mut database: Option<sled::Db>, mut queue: mpsc::Receiver<Write>, inner: Arc<Inner>) {
     let Some(disk) = &inner.disk else { return };
+    let mut wait = RETRY_FIRST;
+    let mut retry_at = Instant::now() + wait;
+    let mut last_error = "it could not be opened".to_owned();
     loop {
         let first = tokio::select! {
             biased;
-            write = queue.recv() => write,
-            () = disk.stop.cancelled() => None,
+            write = queue.recv() => match write {
+                Some(write) => Some(write),
+                None => break,
+            },
+            () = tokio::time::sleep_until(retry_at), if database.is_none() => None,
+            () = disk.stop.cancelled() => break,
         };
-        let Some(first) = first else { break };
-        let mut writes = vec![first];
+        let mut writes = Vec::from_iter(first);
         while writes.len() < QUEUE_MAX
             && let Ok(write) = queue.try_recv()
         {
             writes.push(write);
         }
-        let handle = database.clone();
-        let applied = tokio::task::spawn_blocking(move || {
-            let result = apply(&handle, writes.iter().flat_map(|write| &write.changes));
-            (writes, result)
+        // What has to be durable is worth an attempt at any time: users make it. The rest waits for its turn.
+        let is_due =
+            database.is_some() || Instant::now() >= retry_at || writes.iter().any(|write| !write.keep);
+        let (handle, shared) = (database.take(), Arc::clone(&inner));
+        let committed = tokio::task::spawn_blocking(move || {
+            let (handle, result) = if is_due {
+                shared.commit(handle, &writes)
+            } else {
+                shared.remember(&writes);
+                (handle, None)
+            };
+            (writes, handle, result)
         });
-        match applied.await {
-            Ok((writes, result)) => {
-                if let Err(error) = &result {
-                    error!(%error, "alertmanager state could not be written");
-                }
-                let message = result.err().map(|error| error.to_string());
-                for write in writes {
-                    let result = message.clone().map_or(Ok(()), |m| Err(StateError::Database(m)));
-                    // A caller that has gone away does not want the answer.
-                    let _ = write.done.send(result);
-                }
+        let (writes, result) = match committed.await {
+            Ok((writes, handle, result)) => {
+                database = handle;
+                (writes, result)
             }
-            Err(error) => error!(%error, "writing the alertmanager state panicked"),
+            Err(error) => {
+                error!(%error, "writing the alertmanager state panicked");
+                (Vec::new(), Some(Err(StateError::Database("writing panicked".to_owned()))))
+            }
+        };
+        let message = match result {
+            Some(Ok(())) => {
+                wait = RETRY_FIRST;
+                None
+            }
+            Some(Err(error)) => {
+                last_error = error.to_string();
+                error!(error = %last_error, retry_in = ?wait, "alertmanager state could not be written");
+                retry_at = Instant::now() + wait;
+                wait = (wait * 2).min(RETRY_MAX);
+                Some(last_error.clone())
+            }
+            None => Some(last_error.clone()),
+        };
+        inner.metrics.durable.set(i64::from(database.is_some()));
+        disk.dirty.store(true, Ordering::Release);
+        disk.changed.notify_one();
+        for write in writes {
+            let result = message.clone().map_or(Ok(()), |m| Err(StateError::NotDurable(m)));
+            // A caller that has gone away does not want the answer.
+            let _ = write.done.send(result);
         }
     }
     queue.close();
+    let last = Arc::clone(&inner);
     let closed = tokio::task::spawn_blocking(move || {
-        let flushed = database.flush();
-        drop(database);
-        flushed
+        // Behind the memory: the last chance to catch up.
+        let handle = if database.is_none() { last.commit(None, &[]).0 } else { database };
+        match handle {
+            Some(handle) => handle.flush().map(|_| ()).map_err(|error| error.to_string()),
+            None => Err("the disk refuses".to_owned()),
+        }
     });
     if let Ok(Err(error)) = closed.await {
         warn!(%error, "alertmanager state was not flushed when closed");
     }
+    disk.writes_ended.cancel();
     disk.stopped.add_permits(1);
 }
 
-fn apply<'a>(database: &sled::Db, changes: impl Iterator<Item = &'a Change>) -> Result<(), StateError> {
-    let failed = |error: sled::Error| StateError::Database(error.to_string());
-    for change in changes {
-        let tree = database.open_tree(change.table.name()).map_err(failed)?;
-        match &change.value {
-            Some(value) => tree.insert(change.key.as_bytes(), seal(value)).map_err(failed)?,
-            None => tree.remove(change.key.as_bytes()).map_err(failed)?,
-        };
+type Committed = (Option<sled::Db>, Option<Result<(), StateError>>);
+
+impl Inner {
+    /// Writes to the database, opened again if need be, and then to memory. Blocks.
+    fn commit(&self, database: Option<sled::Db>, writes: &[Write]) -> Committed {
+        let changes = || writes.iter().flat_map(|write| &write.changes);
+        let generation = self.state.lock().generation + 1;
+        if let Some(database) = database {
+            match guarded(|| apply(&database, changes(), generation)) {
+                Ok(()) => {
+                    let mut state = self.state.lock();
+                    state.generation = generation;
+                    changes().for_each(|change| state.change(change));
+                    return (Some(database), Some(Ok(())));
+                }
+                Err(error) => {
+                    warn!(%error, "alertmanager state could not be written: the database is opened again");
+                }
+            }
+            drop(database);
+        }
+        match guarded(|| self.reopen(writes)) {
+            Ok(database) => (Some(database), Some(Ok(()))),
+            Err(error) => {
+                self.remember(writes);
+                (None, Some(Err(error)))
+            }
+        }
     }
-    database.flush().map(|_| ()).map_err(failed)
+
+    /// Opens the database and brings it up to memory and `writes`.
+    fn reopen(&self, writes: &[Write]) -> Result<sled::Db, StateError> {
+        let Some(disk) = &self.disk else { return Err(StateError::Closed) };
+        self.metrics.reopens.inc();
+        let elapsed_ms = i64::try_from(disk.opened_at.elapsed().as_millis()).unwrap_or(i64::MAX);
+        let now_ms = disk.opened_ms.saturating_add(elapsed_ms);
+        let mut tries = 0;
+        let (database, found) = loop {
+            match open_or_repair(&disk.dir, now_ms, &self.metrics) {
+                Err(StateError::Locked { .. }) if tries < UNLOCK_TRIES => {
+                    tries += 1;
+                    #[expect(
+                        clippy::disallowed_methods,
+                        reason = "a blocking thread, and a lock without a signal"
+                    )]
+                    std::thread::sleep(UNLOCK_WAIT);
+                }
+                opened => break opened?,
+            }
+        };
+        let mut wanted = self.state.lock().clone();
+        let mut unread = disk.unread.lock();
+        if let Some(overlay) = &*unread {
+            wanted.tables.clone_from(&found.tables);
+            for ((table, key), value) in overlay {
+                wanted.change(&Change { table: *table, key: key.clone(), value: value.clone() });
+            }
+        }
+        wanted.generation = wanted.generation.max(found.generation) + 1;
+        for change in writes.iter().flat_map(|write| &write.changes) {
+            wanted.change(change);
+        }
+        let missing = difference(&found.tables, &wanted.tables);
+        apply(&database, missing.iter(), wanted.generation)?;
+        info!(
+            caught_up = missing.len(),
+            generation = wanted.generation,
+            "alertmanager state is durable again"
+        );
+        *self.state.lock() = wanted;
+        self.metrics.durable.set(1);
+        if unread.take().is_some() {
+            disk.adopted.notify_one();
+        }
+        Ok(database)
+    }
+
+    /// Takes over what holds although the disk refused. The generation passes over the refused one: parts of that
+    /// may have come to the disk, and the export is to win over them.
+    fn remember(&self, writes: &[Write]) {
+        let mut overlay = self.disk.as_ref().map(|disk| disk.unread.lock());
+        let mut state = self.state.lock();
+        state.generation += 2;
+        for change in writes.iter().filter(|write| write.keep).flat_map(|write| &write.changes) {
+            state.change(change);
+            if let Some(overlay) = overlay.as_mut().and_then(|overlay| overlay.as_mut()) {
+                overlay.insert((change.table, change.key.clone()), change.value.clone());
+            }
+        }
+    }
+}
+
+/// sled reports some trouble as a panic.
+fn guarded<T>(what: impl FnOnce() -> Result<T, StateError>) -> Result<T, StateError> {
+    std::panic::catch_unwind(AssertUnwindSafe(what))
+        .unwrap_or_else(|_| Err(StateError::Database("sled panicked".to_owned())))
 }
 
 async fn export_loop(inner: Arc<Inner>) {
     let Some(disk) = &inner.disk else { return };
     loop {
         let stopping = tokio::select! {
-            () = disk.stop.cancelled() => true,
+            // The last export has the last writes.
+            () = disk.writes_ended.cancelled() => true,
             () = async {
                 disk.changed.notified().await;
                 tokio::time::sleep(EXPORT_DELAY).await;
             } => false,
         };
-        if disk.dirty.swap(false, Ordering::AcqRel) {
-            let tables = inner.tables.lock().clone();
+        if disk.unread.lock().is_none() && disk.dirty.swap(false, Ordering::AcqRel) {
+            let state = inner.state.lock().clone();
             let dir = disk.dir.clone();
-            let written = tokio::task::spawn_blocking(move || write_export(&dir, &tables)).await;
+            let written = tokio::task::spawn_blocking(move || write_export(&dir, &state)).await;
             match written {
                 Ok(Ok(bytes)) => inner.metrics.export_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX)),
                 Ok(Err(error)) => {
@@ -296,130 +504,6 @@ async fn export_loop(inner: Arc<Inner>) {
         }
     }
     disk.stopped.add_permits(1);
-}
-
-// ---- opening ----
-
-enum Opened {
-    Good(sled::Db, Tables),
-    /// What is wrong, and what could be read nevertheless.
-    Damaged(String, Tables),
-}
-
-fn open_or_repair(dir: &Path, now_ms: i64, metrics: &StateMetrics) -> Result<(sled::Db, Tables), StateError> {
-    std::fs::create_dir_all(dir).map_err(|source| StateError::Io {
-        what: "could not create",
-        path: dir.to_owned(),
-        source,
-    })?;
-    let database_dir = dir.join(DATABASE_DIR);
-    let is_new = !database_dir.exists();
-    let (damage, mut tables) = match open_database(&database_dir)? {
-        Opened::Good(database, tables) if !is_new || !dir.join(EXPORT_FILE).exists() => {
-            return Ok((database, tables));
-        }
-        // Somebody removed the database and left the export: that is a wish to start from the export.
-        Opened::Good(database, tables) => {
-            drop(database);
-            ("the database is missing".to_owned(), tables)
-        }
-        Opened::Damaged(what, tables) => (what, tables),
-    };
-    metrics.rebuilds.inc();
-    let readable: usize = tables.values().map(BTreeMap::len).sum();
-    let exported = match read_export(dir) {
-        Ok(exported) => exported.unwrap_or_default(),
-        Err(error) => {
-            error!(%error, "the export of the alertmanager state is of no use");
-            Tables::default()
-        }
-    };
-    let from_export: usize = exported.values().map(BTreeMap::len).sum();
-    for (table, entries) in exported {
-        let kept = tables.entry(table).or_default();
-        for (key, value) in entries {
-            // What the database still had is newer than the export.
-            kept.entry(key).or_insert(value);
-        }
-    }
-    if database_dir.exists() && !is_new {
-        let aside = dir.join(format!("{DATABASE_DIR}.damaged-{now_ms}"));
-        std::fs::rename(&database_dir, &aside).map_err(|source| StateError::Io {
-            what: "could not move aside",
-            path: database_dir.clone(),
-            source,
-        })?;
-        error!(%damage, moved_to = %aside.display(), readable, from_export, "alertmanager state was damaged and is rebuilt");
-    } else {
-        info!(from_export, "alertmanager state is restored from its export");
-    }
-    let Opened::Good(database, _) = open_database(&database_dir)? else {
-        return Err(StateError::Database("a new database cannot be read".to_owned()));
-    };
-    let changes: Vec<Change> = tables
-        .iter()
-        .flat_map(|(table, entries)| entries.iter().map(|(k, v)| (*table, k.clone(), v.clone())))
-        .map(|(table, key, value)| Change { table, key, value: Some(value) })
-        .collect();
-    apply(&database, changes.iter())?;
-    Ok((database, tables))
-}
-
-/// Opens sled and reads everything. sled reports damage as an error or as a panic; both are caught here.
-fn open_database(path: &Path) -> Result<Opened, StateError> {
-    let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(None);
-    let opened = std::panic::catch_unwind(AssertUnwindSafe(|| config.open()));
-    let database = match opened {
-        Ok(Ok(database)) => database,
-        Ok(Err(sled::Error::Io(source))) => {
-            // sled gives its lock's failure as an I/O error of kind "other" with this text.
-            if source.to_string().contains("could not acquire lock") {
-                return Err(StateError::Locked { path: path.to_owned() });
-            }
-            if matches!(source.kind(), std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::InvalidData) {
-                return Ok(Opened::Damaged(source.to_string(), Tables::default()));
-            }
-            return Err(StateError::Io { what: "could not open", path: path.to_owned(), source });
-        }
-        Ok(Err(error)) => return Ok(Opened::Damaged(error.to_string(), Tables::default())),
-        Err(_) => return Ok(Opened::Damaged("sled panicked while opening".to_owned(), Tables::default())),
-    };
-    let mut tables = Tables::default();
-    let mut damage = None;
-    let read = std::panic::catch_unwind(AssertUnwindSafe(|| {
-        for table in Table::ALL {
-            let entries: &mut BTreeMap<String, String> = tables.entry(table).or_default();
-            let tree = match database.open_tree(table.name()) {
-                Ok(tree) => tree,
-                Err(error) => {
-                    damage = Some(error.to_string());
-                    continue;
-                }
-            };
-            for item in &tree {
-                let Ok((key, value)) = item else {
-                    damage = Some(format!("table {} ends unreadable", table.name()));
-                    break;
-                };
-                match (String::from_utf8(key.to_vec()), unseal(&value)) {
-                    (Ok(key), Some(value)) => {
-                        entries.insert(key, value);
-                    }
-                    _ => damage = Some(format!("an entry of table {} fails its checksum", table.name())),
-                }
-            }
-        }
-    }));
-    if read.is_err() {
-        damage = Some("sled panicked while reading".to_owned());
-    }
-    match damage {
-        None => Ok(Opened::Good(database, tables)),
-        Some(what) => {
-            drop(database);
-            Ok(Opened::Damaged(what, tables))
-        }
-    }
 }
 
 #[cfg(test)]
