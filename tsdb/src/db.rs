@@ -67,6 +67,9 @@ pub struct Db {
 impl Db {
     /// Opens the store in a directory: takes its lock, loads the checkpoint, replays the log. Blocks until all is in memory.
     ///
+    /// A disk that can be read but not written does not keep it from opening: queries are answered, and commits fail until
+    /// there is space.
+    ///
     /// # Errors
     /// When another process has the directory (the message says which), a file has an unknown version, the system fails,
     /// or metrics of a store are registered already.
@@ -115,16 +118,14 @@ impl Db {
             compress: options.wal_compression,
             sync_commits: options.wal_fsync_interval.is_zero(),
         };
-        let mut wal = Wal::new(
+        let wal = Wal::new(
             Arc::clone(&fs),
             Arc::clone(&options.clock),
             Arc::clone(&metrics),
             wal_dir.clone(),
             wal_options,
-            recovered.end.last,
-            recovered.end.older_bytes,
+            recovered.end,
         );
-        wal.bytes_since_checkpoint = recovered.end.bytes;
         let committer = Committer { wal: Mutex::new(wal) };
         let upkeep = Upkeep::new(recovered.checkpoint_bytes, recovered.damaged);
         Ok(Arc::new(Self {

@@ -201,6 +201,62 @@ fn a_full_disk_refuses_and_leaves_nothing_behind() {
     assert_eq!(content(&open(&fs.after_kill())), want);
 }
 
+/// Everything that a start may have to mend is there: it is put off until there is space, and queries answer meanwhile.
+#[test]
+fn a_full_disk_can_be_opened_and_read() {
+    let options = small(false);
+    let sound = FaultyFs::new();
+    live(&sound, &options);
+    let db = open_with(&sound, options.clone()).unwrap();
+    for t in 15_000..15_020 {
+        write(&db, &[("more", t, 1.0)]).unwrap();
+    }
+    let want = content(&db);
+    drop(db);
+    let last = |fs: &FaultyFs| fs.paths().into_iter().rfind(|path| path.starts_with("/data/wal")).unwrap();
+    let torn = sound.after_kill();
+    let mut bytes = torn.read(&last(&torn)).unwrap();
+    bytes.extend_from_slice(&[40, 0, 0, 0, 1, 9]);
+    torn.write(&last(&torn), bytes);
+    torn.write(Path::new("/data/checkpoint.00000099.tmp"), vec![1, 2, 3]);
+    let damaged = sound.after_kill();
+    let first = damaged.paths().into_iter().find(|path| path.starts_with("/data/wal")).unwrap();
+    let mut bytes = damaged.read(&first).unwrap();
+    assert_ne!(first, last(&damaged), "segments follow the damaged one");
+    let end = bytes.len() - 1;
+    bytes[end] ^= 1;
+    damaged.write(&first, bytes.clone());
+    let less = content(&open_with(&damaged.after_kill(), options.clone()).unwrap());
+    assert!(!less.is_empty() && less != want);
+    for (fs, want) in [(sound, want.clone()), (torn, want), (damaged.clone(), less)] {
+        let before = fs.after_kill();
+        fs.fail_at(Some(Fault { at: fs.operations(), times: u64::MAX, kind: FaultKind::NoSpace }));
+        let db = open_with(&fs, options.clone()).unwrap();
+        for round in 0..3 {
+            assert_eq!(content(&db), want);
+            let refused = write(&db, &[("b", 20_000 + round, 2.0)]).unwrap_err();
+            assert!(matches!(refused, StorageError::Io { .. }), "{refused}");
+            // An error says that a checkpoint failed.
+            let _ = db.maintain(20_000 + round);
+        }
+        for path in before.paths() {
+            assert_eq!(before.read(&path), fs.read(&path), "{}: nothing was touched", path.display());
+        }
+        survives(&fs.after_kill(), &options, &want, "killed while there was no space");
+        fs.fail_at(None);
+        write(&db, &[("b", 20_000, 3.0)]).unwrap();
+        let want = content(&db);
+        assert_eq!(want["b"].len(), 1);
+        drop(db);
+        survives(&fs.after_kill(), &options, &want, "after there was space again");
+        for path in fs.paths() {
+            assert!(!path.to_string_lossy().contains("corrupt.1"), "{}: kept twice", path.display());
+        }
+    }
+    let aside = first.with_file_name(format!("{}.corrupt", first.file_name().unwrap().to_str().unwrap()));
+    assert_eq!(damaged.read(&aside).unwrap(), bytes, "the damaged bytes are kept as soon as there is space");
+}
+
 /// Segments 1 with three commits, closed.
 fn three_commits() -> (FaultyFs, Vec<usize>) {
     let fs = FaultyFs::new();
@@ -390,7 +446,7 @@ fn a_damaged_checkpoint_gives_way_to_what_it_covers() {
         assert!(corrupt >= 1);
         assert_eq!(content(&db), want, "only the end mark is damaged");
         assert_eq!(fs.read(newest).unwrap(), damaged);
-        assert_eq!(fs.read(Path::new("/data/checkpoint.00000002")).is_some(), true);
+        assert!(fs.read(Path::new("/data/checkpoint.00000002")).is_some());
     }
 }
 

@@ -61,15 +61,18 @@ impl FileSystem for RealFs {
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn LockFile>> {
-        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-        let mut owner = String::new();
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let mut owner = Vec::new();
         // A lock file holds one number; more is none of ours.
-        Read::by_ref(&mut file).take(64).read_to_string(&mut owner)?;
+        (&file).take(64).read_to_end(&mut owner)?;
+        let was_clean = owner.is_empty();
+        let owner = String::from_utf8_lossy(&owner);
         let owner = owner.trim();
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                let owner = if owner.is_empty() { "unknown" } else { owner };
+                let known = !owner.is_empty() && owner.bytes().all(|b| b.is_ascii_digit());
+                let owner = if known { owner } else { "unknown" };
                 return Err(io::Error::new(
                     io::ErrorKind::WouldBlock,
                     format!("held by another process (pid {owner})"),
@@ -77,9 +80,12 @@ impl FileSystem for RealFs {
             }
             Err(TryLockError::Error(error)) => return Err(error),
         }
-        let was_clean = owner.is_empty();
         let lock = RealLock { file, was_clean };
-        lock.write(&format!("{}\n", std::process::id()))?;
+        if let Err(error) = lock.name_owner() {
+            // It is held all the same. A hole of one byte needs no space and tells that there was no clean stop.
+            let _ = lock.file.set_len(0).and_then(|()| lock.file.set_len(1));
+            tracing::warn!(path = %path.display(), %error, "process id could not be written into the lock file");
+        }
         Ok(Box::new(lock))
     }
 }
@@ -119,11 +125,13 @@ struct RealLock {
 }
 
 impl RealLock {
-    fn write(&self, text: &str) -> io::Result<()> {
-        self.file.set_len(0)?;
+    fn name_owner(&self) -> io::Result<()> {
+        let text = format!("{}\n", std::process::id());
         let mut file = &self.file;
         file.seek(SeekFrom::Start(0))?;
+        // Over what is there: its space may be all that is left.
         file.write_all(text.as_bytes())?;
+        self.file.set_len(text.len() as u64)?;
         self.file.sync_all()
     }
 }
@@ -134,7 +142,8 @@ impl LockFile for RealLock {
     }
 
     fn mark_clean(&self) -> io::Result<()> {
-        self.write("")
+        self.file.set_len(0)?;
+        self.file.sync_all()
     }
 }
 
@@ -157,5 +166,19 @@ mod tests {
         lock.mark_clean().unwrap();
         drop(lock);
         assert!(RealFs.lock(&path).unwrap().was_clean());
+    }
+
+    /// `/dev/full` takes locks and no bytes.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_full_disk_does_not_keep_from_the_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        std::os::unix::fs::symlink("/dev/full", &path).unwrap();
+        let lock = RealFs.lock(&path).unwrap();
+        let refused = RealFs.lock(&path).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::WouldBlock, "it is held");
+        assert!(refused.to_string().contains("unknown"), "{refused}");
+        drop(lock);
     }
 }

@@ -9,6 +9,7 @@ pub(crate) mod frame;
 pub(crate) mod record;
 pub(crate) mod replay;
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,6 +19,7 @@ use model::storage::StorageError;
 use crate::fs::{FileSystem, Syncer, WriteFile};
 use crate::metrics::Metrics;
 use frame::{HEADER_LEN, Header, PAYLOAD_MAX, SEGMENT_MAGIC, put_record};
+use replay::{Repair, ReplayEnd};
 
 /// The name of a segment's file.
 pub(crate) fn segment_name(number: u64) -> String {
@@ -72,38 +74,53 @@ pub(crate) struct Wal {
     pub(crate) sync_failed: bool,
     /// Bytes written since the last checkpoint.
     pub(crate) bytes_since_checkpoint: u64,
+    /// What start-up found to mend and could not yet: nothing is written before.
+    repairs: VecDeque<Repair>,
     scratch: Vec<u8>,
 }
 
 impl Wal {
-    /// Continues after segment `last`, of which `last_len` bytes count (0 and 0: there is none).
+    /// Continues where reading ended.
     pub(crate) fn new(
         fs: Arc<dyn FileSystem>,
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
         dir: PathBuf,
         options: WalOptions,
-        last: (u64, u64),
-        older_bytes: u64,
+        end: ReplayEnd,
     ) -> Self {
-        Self {
+        let mut wal = Self {
             fs,
             clock,
             metrics,
             dir,
             options,
             file: None,
-            number: last.0,
-            offset: last.1,
-            older_bytes,
+            number: end.last.0,
+            offset: end.last.1,
+            older_bytes: end.older_bytes,
             unsynced: false,
             sealed: false,
             uncut: false,
             closed: false,
             sync_failed: false,
-            bytes_since_checkpoint: 0,
+            bytes_since_checkpoint: end.bytes,
+            repairs: end.repairs.into(),
             scratch: Vec::new(),
+        };
+        if let Err(error) = wal.mend() {
+            tracing::error!(%error, "log cannot be mended yet: queries are answered, commits fail until it can");
         }
+        wal
+    }
+
+    /// Does what start-up has left to do.
+    fn mend(&mut self) -> Result<(), StorageError> {
+        while let Some(repair) = self.repairs.front() {
+            repair.run(&*self.fs, &self.dir)?;
+            self.repairs.pop_front();
+        }
+        Ok(())
     }
 
     /// Number of the segment that the next record goes to, opened if need be.
@@ -125,6 +142,7 @@ impl Wal {
     /// # Errors
     /// When it cannot be made; the old one stays.
     pub(crate) fn rotate(&mut self) -> Result<u64, StorageError> {
+        self.mend()?;
         let number = self.number + 1;
         let path = self.dir.join(segment_name(number));
         let header = Header { magic: SEGMENT_MAGIC, number, previous_len: self.offset };
@@ -212,6 +230,8 @@ impl Wal {
 
     /// Tries again to cut off refused bytes: until then, or the next commit, a restart might take them for acknowledged.
     pub(crate) fn cut_refused(&mut self) {
+        // Told at start and by every commit.
+        let _ = self.mend();
         if self.uncut && self.fs.truncate(&self.dir.join(segment_name(self.number)), self.offset).is_ok() {
             self.uncut = false;
         }

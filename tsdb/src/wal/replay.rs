@@ -16,8 +16,59 @@ use crate::coding::DecodeError;
 use crate::fs::FileSystem;
 use crate::metrics::Metrics;
 
+/// Something to do to the files before anything is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Repair {
+    /// Copies a damaged segment.
+    Copy {
+        from: PathBuf,
+        to: PathBuf,
+    },
+    Cut {
+        path: PathBuf,
+        len: u64,
+    },
+    Remove {
+        path: PathBuf,
+    },
+    Rename {
+        from: PathBuf,
+        to: PathBuf,
+    },
+}
+
+impl Repair {
+    /// Does it. May be done again after a failure.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn run(&self, fs: &dyn FileSystem, dir: &Path) -> Result<(), StorageError> {
+        let (what, path, done) = match self {
+            Self::Copy { from, to } => ("keep damaged log segment aside", to, copy(fs, from, to)),
+            Self::Cut { path, len } => ("cut log segment", path, fs.truncate(path, *len)),
+            Self::Remove { path } => ("remove log segment", path, fs.remove(path)),
+            Self::Rename { from, to } => ("keep log segment aside", from, fs.rename(from, to)),
+        };
+        done.map_err(io_error(what, path))?;
+        fs.sync_dir(dir).map_err(io_error("sync directory", dir))
+    }
+}
+
+fn copy(fs: &dyn FileSystem, from: &Path, to: &Path) -> std::io::Result<()> {
+    let mut input = fs.open(from)?;
+    let mut output = fs.create(to)?;
+    let mut buffer = vec![0u8; 1 << 20];
+    loop {
+        let read = std::io::Read::read(&mut input, &mut buffer)?;
+        if read == 0 {
+            return output.sync();
+        }
+        output.append(&buffer[..read])?;
+    }
+}
+
 /// Where writing goes on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ReplayEnd {
     /// The newest segment (0: none) and how many of its bytes count.
     pub(crate) last: (u64, u64),
@@ -25,6 +76,8 @@ pub(crate) struct ReplayEnd {
     pub(crate) older_bytes: u64,
     /// Bytes of all that was read.
     pub(crate) bytes: u64,
+    /// What must be done first, in this order.
+    pub(crate) repairs: Vec<Repair>,
 }
 
 /// Takes the records; told of each segment.
@@ -48,7 +101,8 @@ pub(crate) struct Replay<'a> {
 }
 
 impl Replay<'_> {
-    /// Reads all segments from `first` on (`None`: whatever is there) into `target`.
+    /// Reads all segments from `first` on (`None`: whatever is there) into `target`. Changes nothing: what is to be mended
+    /// is in the answer, since a disk may be readable and full.
     ///
     /// # Errors
     /// When the system fails, a version is unknown, or a sound record has unknown content.
@@ -67,7 +121,8 @@ impl Replay<'_> {
             let path = self.dir.join(segment_name(unfinished));
             let len = self.fs.len(&path).map_err(io_error("measure log segment", &path))?;
             let what = "cut off within its header";
-            self.mend(&path, BadFrame { offset: 0, what, more_follows: false, next: None }, len, true)?;
+            let bad = BadFrame { offset: 0, what, more_follows: false, next: None };
+            self.mend(&path, bad, len, true, &mut end.repairs);
             end.last = (unfinished.saturating_sub(1), 0);
         }
         let last = numbers.last().copied().unwrap_or(0);
@@ -77,7 +132,7 @@ impl Replay<'_> {
                 let what = "a log segment is missing: those behind it cannot be used";
                 tracing::error!(missing = expected, found = number, "{what}");
                 self.metrics.wal_corruptions.inc();
-                self.set_aside(&numbers[index..])?;
+                self.set_aside(&numbers[index..], &mut end.repairs);
                 break;
             }
             target.segment(number, last);
@@ -86,7 +141,7 @@ impl Replay<'_> {
                 Some(next) => self.previous_len(next)?,
                 None => None,
             };
-            let len = self.read(number, counts, next.is_none(), target)?;
+            let len = self.read(number, counts, next.is_none(), target, &mut end.repairs)?;
             if len.kept > 0 {
                 end.older_bytes += end.last.1;
                 end.last = (number, len.kept);
@@ -95,7 +150,7 @@ impl Replay<'_> {
                 end.last = (number.saturating_sub(1), 0);
             }
             if len.damaged {
-                self.set_aside(&numbers[index + 1..])?;
+                self.set_aside(&numbers[index + 1..], &mut end.repairs);
                 break;
             }
         }
@@ -139,6 +194,7 @@ impl Replay<'_> {
         counts: Option<u64>,
         is_last: bool,
         target: &mut dyn ReplayTarget,
+        repairs: &mut Vec<Repair>,
     ) -> Result<Kept, StorageError> {
         let (path, _, len) = self.open(number)?;
         let counts = counts.map_or(len, |counts| counts.min(len));
@@ -167,21 +223,21 @@ impl Replay<'_> {
                 BadFrame { offset: 0, what: "its header is damaged", more_follows, next: None }
             }
         };
-        self.mend(&path, bad, len, is_last)
+        Ok(self.mend(&path, bad, len, is_last, repairs))
     }
 
     /// Cuts a segment behind its last sound record; keeps a copy where it is not just a torn tail.
-    fn mend(&self, path: &Path, bad: BadFrame, len: u64, is_last: bool) -> Result<Kept, StorageError> {
+    fn mend(&self, path: &Path, bad: BadFrame, len: u64, is_last: bool, repairs: &mut Vec<Repair>) -> Kept {
         let damaged = !is_last || bad.more_follows;
         let lost = len - bad.offset;
         if damaged {
             self.metrics.wal_corruptions.inc();
             let copy = free_corrupt_path(&**self.fs, path);
-            self.copy(path, &copy)?;
             tracing::error!(
                 segment = %path.display(), offset = bad.offset, what = bad.what, bytes = lost, kept_as = %copy.display(),
                 "log is damaged: everything from here on is lost to queries and kept aside"
             );
+            repairs.push(Repair::Copy { from: path.to_owned(), to: copy });
         } else {
             self.metrics.wal_torn_tails.inc();
             tracing::warn!(
@@ -190,43 +246,23 @@ impl Replay<'_> {
             );
         }
         // Without its header a segment holds nothing.
-        if bad.offset == 0 {
-            self.fs.remove(path).map_err(io_error("remove log segment", path))?;
-        } else {
-            self.fs.truncate(path, bad.offset).map_err(io_error("cut log segment", path))?;
-        }
-        self.fs.sync_dir(self.dir).map_err(io_error("sync directory", self.dir))?;
-        Ok(Kept { kept: bad.offset, damaged })
-    }
-
-    fn copy(&self, from: &Path, to: &Path) -> Result<(), StorageError> {
-        let copy = || {
-            let mut input = self.fs.open(from)?;
-            let mut output = self.fs.create(to)?;
-            let mut buffer = vec![0u8; 1 << 20];
-            loop {
-                let read = std::io::Read::read(&mut input, &mut buffer)?;
-                if read == 0 {
-                    break;
-                }
-                output.append(&buffer[..read])?;
-            }
-            output.sync()?;
-            self.fs.sync_dir(self.dir)
-        };
-        copy().map_err(io_error("keep damaged log segment aside", to))
+        let path = path.to_owned();
+        repairs.push(match bad.offset {
+            0 => Repair::Remove { path },
+            len => Repair::Cut { path, len },
+        });
+        Kept { kept: bad.offset, damaged }
     }
 
     /// Renames segments, the newest first: an interruption leaves a log that ends at the same place.
-    fn set_aside(&self, numbers: &[u64]) -> Result<(), StorageError> {
+    fn set_aside(&self, numbers: &[u64], repairs: &mut Vec<Repair>) {
         for number in numbers.iter().rev() {
             let path = self.dir.join(segment_name(*number));
             let aside = free_corrupt_path(&**self.fs, &path);
             let bytes = self.fs.len(&path).unwrap_or_default();
             tracing::error!(segment = %path.display(), bytes, kept_as = %aside.display(), "log segment behind damage is kept aside");
-            self.fs.rename(&path, &aside).map_err(io_error("keep log segment aside", &path))?;
+            repairs.push(Repair::Rename { from: path, to: aside });
         }
-        self.fs.sync_dir(self.dir).map_err(io_error("sync directory", self.dir))
     }
 }
 
