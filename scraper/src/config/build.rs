@@ -10,7 +10,8 @@ use model::{Clock, ConfigError, ConfigPath};
 
 use super::global::non_zero;
 use super::{
-    NameEscaping, NameValidation, RawScrapeConfig, ScrapeConfig, ScrapeDefaults, ScrapeLimits, ScrapeProtocol,
+    NameEscaping, NameValidation, Opaque, RawScrapeConfig, ScrapeConfig, ScrapeDefaults, ScrapeLimits,
+    ScrapeProtocol,
 };
 use crate::collector::{Collector, CollectorFactory, JobSettings};
 use crate::discovery::{DiscoveryConfig, StaticConfig};
@@ -242,7 +243,7 @@ impl RawScrapeConfig {
             base_dir: context.dir.to_owned(),
             clock: Arc::clone(&context.clock),
         };
-        let options = self.collector_options.as_ref().unwrap_or(&serde_yaml::Value::Null);
+        let options = self.collector_options.as_ref().map_or(&serde_yaml::Value::Null, Opaque::value);
         factory.build(&settings, options, &path.key("collector_options")).map(Some)
     }
 

@@ -6,6 +6,7 @@
 mod build;
 mod files;
 mod global;
+mod opaque;
 mod raw;
 
 #[cfg(test)]
@@ -27,6 +28,7 @@ pub use build::{BuildContext, check_job_names};
 pub(crate) use build::{duration_text, go_duration};
 pub use files::{RawScrapeConfigFile, scrape_config_files};
 pub use global::{RawGlobalConfig, ScrapeDefaults};
+pub use opaque::Opaque;
 pub use raw::{RawScrapeConfig, RawTargetGroup};
 
 /// How a target is asked to write names that are not legacy names.

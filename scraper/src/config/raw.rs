@@ -10,6 +10,7 @@ use net::http::{RawAuthorization, RawBasicAuth, RawHttpClientConfig, RawHttpHead
 use net::tls::RawTlsConfig;
 use serde::Deserialize;
 
+use super::Opaque;
 use crate::discovery::RawFileSdConfig;
 pub use crate::discovery::RawTargetGroup;
 
@@ -68,43 +69,43 @@ pub struct RawScrapeConfig {
     pub http_headers: Option<BTreeMap<String, RawHttpHeader>>,
 
     pub collector: Option<String>,
-    pub collector_options: Option<serde_yaml::Value>,
+    pub collector_options: Option<Opaque>,
 
     pub static_configs: Option<Vec<RawTargetGroup>>,
     pub file_sd_configs: Option<Vec<RawFileSdConfig>>,
 
     // Discovery kinds that are known but not built yet.
-    pub aws_sd_configs: Option<serde_yaml::Value>,
-    pub azure_sd_configs: Option<serde_yaml::Value>,
-    pub consul_sd_configs: Option<serde_yaml::Value>,
-    pub digitalocean_sd_configs: Option<serde_yaml::Value>,
-    pub dns_sd_configs: Option<serde_yaml::Value>,
-    pub docker_sd_configs: Option<serde_yaml::Value>,
-    pub dockerswarm_sd_configs: Option<serde_yaml::Value>,
-    pub ec2_sd_configs: Option<serde_yaml::Value>,
-    pub eureka_sd_configs: Option<serde_yaml::Value>,
-    pub gce_sd_configs: Option<serde_yaml::Value>,
-    pub hetzner_sd_configs: Option<serde_yaml::Value>,
-    pub http_sd_configs: Option<serde_yaml::Value>,
-    pub ionos_sd_configs: Option<serde_yaml::Value>,
-    pub kubernetes_sd_configs: Option<serde_yaml::Value>,
-    pub kuma_sd_configs: Option<serde_yaml::Value>,
-    pub lightsail_sd_configs: Option<serde_yaml::Value>,
-    pub linode_sd_configs: Option<serde_yaml::Value>,
-    pub marathon_sd_configs: Option<serde_yaml::Value>,
-    pub nerve_sd_configs: Option<serde_yaml::Value>,
-    pub nomad_sd_configs: Option<serde_yaml::Value>,
-    pub oci_sd_configs: Option<serde_yaml::Value>,
-    pub openstack_sd_configs: Option<serde_yaml::Value>,
-    pub outscale_sd_configs: Option<serde_yaml::Value>,
-    pub ovhcloud_sd_configs: Option<serde_yaml::Value>,
-    pub puppetdb_sd_configs: Option<serde_yaml::Value>,
-    pub scaleway_sd_configs: Option<serde_yaml::Value>,
-    pub serverset_sd_configs: Option<serde_yaml::Value>,
-    pub stackit_sd_configs: Option<serde_yaml::Value>,
-    pub triton_sd_configs: Option<serde_yaml::Value>,
-    pub uyuni_sd_configs: Option<serde_yaml::Value>,
-    pub vultr_sd_configs: Option<serde_yaml::Value>,
+    pub aws_sd_configs: Option<Opaque>,
+    pub azure_sd_configs: Option<Opaque>,
+    pub consul_sd_configs: Option<Opaque>,
+    pub digitalocean_sd_configs: Option<Opaque>,
+    pub dns_sd_configs: Option<Opaque>,
+    pub docker_sd_configs: Option<Opaque>,
+    pub dockerswarm_sd_configs: Option<Opaque>,
+    pub ec2_sd_configs: Option<Opaque>,
+    pub eureka_sd_configs: Option<Opaque>,
+    pub gce_sd_configs: Option<Opaque>,
+    pub hetzner_sd_configs: Option<Opaque>,
+    pub http_sd_configs: Option<Opaque>,
+    pub ionos_sd_configs: Option<Opaque>,
+    pub kubernetes_sd_configs: Option<Opaque>,
+    pub kuma_sd_configs: Option<Opaque>,
+    pub lightsail_sd_configs: Option<Opaque>,
+    pub linode_sd_configs: Option<Opaque>,
+    pub marathon_sd_configs: Option<Opaque>,
+    pub nerve_sd_configs: Option<Opaque>,
+    pub nomad_sd_configs: Option<Opaque>,
+    pub oci_sd_configs: Option<Opaque>,
+    pub openstack_sd_configs: Option<Opaque>,
+    pub outscale_sd_configs: Option<Opaque>,
+    pub ovhcloud_sd_configs: Option<Opaque>,
+    pub puppetdb_sd_configs: Option<Opaque>,
+    pub scaleway_sd_configs: Option<Opaque>,
+    pub serverset_sd_configs: Option<Opaque>,
+    pub stackit_sd_configs: Option<Opaque>,
+    pub triton_sd_configs: Option<Opaque>,
+    pub uyuni_sd_configs: Option<Opaque>,
+    pub vultr_sd_configs: Option<Opaque>,
 }
 
 impl RawScrapeConfig {

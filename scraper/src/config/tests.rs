@@ -177,6 +177,22 @@ fn http_settings_of_a_collector_are_refused() {
 }
 
 #[test]
+fn a_job_as_written_shows_no_passwords() {
+    let job = "{job_name: a, collector: redis, collector_options: {password: hunter2}, \
+                basic_auth: {username: u, password: hunter2}, authorization: {credentials: hunter2}, \
+                bearer_token: hunter2, http_headers: {X: {secrets: [hunter2]}}, \
+                oauth2: {client_id: c, client_secret: hunter2, token_url: u}, \
+                proxy_connect_header: {A: [hunter2]}, tls_config: {key: hunter2}, \
+                consul_sd_configs: [{password: hunter2}], http_sd_configs: [{basic_auth: {password: hunter2}}]}";
+    let raw: RawScrapeConfig = serde_yaml::from_str(job).unwrap();
+    let shown = format!("{raw:?} {raw:#?}");
+    assert!(!shown.contains("hunter2"), "{shown}");
+    assert!(shown.contains("collector_options: Some(<yaml>)"), "{shown}");
+    let other: RawScrapeConfig = serde_yaml::from_str(&job.replace("{password: hunter2},", "{},")).unwrap();
+    assert_ne!(raw, other, "a changed option is a changed job");
+}
+
+#[test]
 fn job_names_are_unique() {
     let path = ConfigPath::root().key("scrape_configs");
     let (a, b) = (path.index(0), path.index(1));
