@@ -5,6 +5,9 @@
 //! is followed by the next at once. A group ends when a flush leaves it empty: its alerts have been notified as
 //! resolved.
 //!
+//! Groups have a limit: a label with ever new values in `group_by` would otherwise make tasks without end. An alert
+//! that would open one more is counted and left out; it finds its place when it is sent again and there is room.
+//!
 //! Lock order: the map of groups, then a group's state.
 
 use std::collections::HashMap;
@@ -19,7 +22,7 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::Instrument as _;
+use tracing::{Instrument as _, error};
 
 use crate::alert::{StoredAlert, notification_order};
 use crate::matchers;
@@ -86,6 +89,8 @@ pub(crate) struct Dispatcher {
     clock: Arc<dyn Clock>,
     runtime: Handle,
     metrics: Metrics,
+    /// 0: no limit.
+    groups_max: usize,
     /// Retries end; no flush begins.
     stop: CancellationToken,
     /// Attempts under way end too.
@@ -101,6 +106,7 @@ impl Dispatcher {
         clock: Arc<dyn Clock>,
         runtime: Handle,
         metrics: Metrics,
+        groups_max: usize,
     ) -> Arc<Self> {
         Arc::new(Self {
             root,
@@ -109,6 +115,7 @@ impl Dispatcher {
             clock,
             runtime,
             metrics,
+            groups_max,
             stop: CancellationToken::new(),
             abort: CancellationToken::new(),
             stopped: AtomicBool::new(false),
@@ -127,23 +134,33 @@ impl Dispatcher {
         let now = self.clock.now_ms();
         let mut oldest_first: Vec<&Arc<StoredAlert>> = alerts.iter().collect();
         oldest_first.sort_by_key(|alert| alert.starts_at);
+        let mut left_out = 0u64;
         for alert in oldest_first {
             for route in self.root.matching(&alert.labels) {
-                self.insert(&route, alert, now);
+                left_out += u64::from(!self.insert(&route, alert, now));
             }
+        }
+        if left_out > 0 {
+            self.metrics.aggregation_group_limit_reached.inc_by(left_out);
+            // Once a batch, not once an alert.
+            error!(left_out, limit = self.groups_max, "too many aggregation groups: alerts are not notified");
         }
         self.metrics.processing_seconds.observe(started.elapsed().as_secs_f64());
     }
 
-    fn insert(self: &Arc<Self>, route: &Arc<Route>, alert: &Arc<StoredAlert>, now: Timestamp) {
+    /// Whether the alert has found or opened its group. An end that opens none is no loss.
+    fn insert(self: &Arc<Self>, route: &Arc<Route>, alert: &Arc<StoredAlert>, now: Timestamp) -> bool {
         let id = GroupId { route: route.id, labels: route.group_by.group_labels(&alert.labels) };
         let mut groups = self.groups.lock();
         if self.stopped.load(Ordering::Acquire) {
-            return;
+            return true;
         }
         if let Some(group) = groups.get(&id) {
             group.insert(alert);
-            return;
+            return true;
+        }
+        if self.groups_max > 0 && groups.len() >= self.groups_max {
+            return alert.is_resolved_at(now);
         }
         let wait_ms = i64::try_from(route.group_wait.as_millis()).unwrap_or(i64::MAX);
         let is_old = alert.starts_at.saturating_add(wait_ms) < now;
@@ -163,6 +180,7 @@ impl Dispatcher {
         let span = tracing::info_span!("aggregation_group", key = %group.key);
         let dispatcher = Arc::clone(self);
         self.tasks.spawn_on(async move { dispatcher.run(group).await }.instrument(span), &self.runtime);
+        true
     }
 
     async fn run(self: Arc<Self>, group: Arc<AggrGroup>) {

@@ -49,6 +49,8 @@ pub struct Options {
     pub alert_limits: AlertLimits,
     /// Limits on silences.
     pub silence_limits: SilenceLimits,
+    /// Most aggregation groups at the same time; alerts that would open more are counted and not notified. 0: no limit.
+    pub aggregation_groups_max: usize,
     /// How long attempts under way may go on when the configuration changes or the server stops.
     pub drain_grace: Duration,
     /// What `/status` says of the server.
@@ -64,6 +66,8 @@ impl Default for Options {
             alert_gc_interval: Duration::from_secs(30 * 60),
             alert_limits: AlertLimits::default(),
             silence_limits: SilenceLimits::default(),
+            // Each is a task and some kilobytes: hundreds of MiB, and more than any receiver wants to hear of.
+            aggregation_groups_max: 100_000,
             drain_grace: Duration::from_secs(5),
             version: VersionInfo::default(),
         }
@@ -201,6 +205,7 @@ impl Alertmanager {
             silences: &silences,
             log: &log,
             retention_ms: millis(deps.options.retention),
+            groups_max: deps.options.aggregation_groups_max,
         };
         let generation = match parts.build(config) {
             Ok(generation) => generation,
@@ -529,6 +534,7 @@ impl Alertmanager {
             silences: &self.silences,
             log: &self.log,
             retention_ms: millis(self.options.retention),
+            groups_max: self.options.aggregation_groups_max,
         }
     }
 
@@ -643,6 +649,7 @@ struct Parts<'a> {
     silences: &'a Arc<Silences>,
     log: &'a Arc<NotificationLog>,
     retention_ms: i64,
+    groups_max: usize,
 }
 
 impl Parts<'_> {
@@ -671,6 +678,7 @@ impl Parts<'_> {
             Arc::clone(self.clock),
             self.runtime.clone(),
             self.metrics.clone(),
+            self.groups_max,
         );
         Ok(Generation { config, inhibitor, dispatcher })
     }

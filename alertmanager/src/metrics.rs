@@ -56,6 +56,7 @@ pub(crate) struct Metrics {
     pub(crate) alerts_invalid: IntCounterVec,
     pub(crate) alerts_dropped: IntCounter,
     pub(crate) aggregation_groups: IntGauge,
+    pub(crate) aggregation_group_limit_reached: IntCounter,
     pub(crate) processing_seconds: Histogram,
     pub(crate) notifications: IntCounterVec,
     pub(crate) notifications_failed: IntCounterVec,
@@ -120,6 +121,10 @@ impl Metrics {
                 .counter("alerts_dropped_total", "Alerts that were not taken because a limit was reached.")?,
             aggregation_groups: r
                 .gauge("dispatcher_aggregation_groups", "Number of active aggregation groups")?,
+            aggregation_group_limit_reached: r.counter(
+                "dispatcher_aggregation_group_limit_reached_total",
+                "Number of times an alert found no aggregation group because there are too many.",
+            )?,
             processing_seconds: r.histogram(
                 "dispatcher_alert_processing_duration_seconds",
                 "Latencies for the processing of alerts.",

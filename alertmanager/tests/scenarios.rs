@@ -804,3 +804,31 @@ async fn starts_without_a_usable_disk_and_refuses_silences_until_there_is_one() 
     assert_eq!(world.states(), ["alertname=A suppressed silenced:1"]);
     world.am.stop().await;
 }
+
+/// One group more than the limit is counted and not notified; with room again the alert finds its place.
+#[tokio::test(start_paused = true)]
+async fn aggregation_groups_have_a_limit() {
+    let yaml = "route: {receiver: a, group_by: [...], group_wait: 1s, group_interval: 5s}\n\
+                receivers: [{name: a, webhook_configs: [{url: 'http://h/a'}]}]";
+    let options = Options { aggregation_groups_max: 2, ..Options::default() };
+    let world = World::with(yaml, None, options).await;
+    world.post(&["A{i=1}", "A{i=2}", "A{i=3}", "A{i=2}"]);
+    world.at(3.0).await;
+    assert_eq!(world.sent().len(), 2);
+    assert_eq!(world.am.group_views().len(), 2);
+    let reached = || world.metric("alertmanager_dispatcher_aggregation_group_limit_reached_total", &[]);
+    assert_eq!(reached(), 1.0);
+    // An end without a group has nobody to tell.
+    world.resolve(&["A{i=3}"]);
+    assert_eq!(reached(), 1.0);
+    world.resolve(&["A{i=1}"]);
+    world.at(8.0).await;
+    world.post(&["A{i=3}"]);
+    world.at(10.0).await;
+    assert_eq!(
+        world.sent(),
+        ["6.0 a resolved -A{i=1} (all alerts resolved)", "9.0 a firing A{i=3} (first notification)"]
+    );
+    assert_eq!(reached(), 1.0);
+    world.am.stop().await;
+}
