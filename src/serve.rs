@@ -200,7 +200,7 @@ async fn serve(
         rules: Arc::clone(&rules),
         alertmanager: Arc::clone(&alertmanager),
         relay,
-        loopback,
+        loopback: loopback.clone(),
         evaluation_interval_ms,
     };
     process.start(engines, config).await.map_err(|error| anyhow!(error))?;
@@ -213,6 +213,7 @@ async fn serve(
         rules: Arc::clone(&rules),
         scrape: Arc::clone(&scrape),
         alertmanager: Arc::clone(&alertmanager),
+        loopback,
     });
     tracing::info!("ready");
 

@@ -109,6 +109,8 @@ pub struct Parts {
     pub scrape: Arc<scraper::ScrapeManager>,
     /// The embedded Alertmanager.
     pub alertmanager: Arc<alertmanager::Alertmanager>,
+    /// Brokers on loopback; `None`: not looked for.
+    pub loopback: Option<Arc<scraper::loopback::Loopback>>,
 }
 
 impl fmt::Debug for Parts {

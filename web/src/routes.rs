@@ -101,6 +101,7 @@ fn api_v1() -> Vec<(&'static str, MethodRouter<Arc<App>>)> {
         ("/api/v1/targets", read(api::targets::targets)),
         ("/api/v1/targets/metadata", read(api::targets::metadata)),
         ("/api/v1/scrape_pools", read(api::targets::scrape_pools)),
+        ("/api/ext/v1/brokers", read(api::targets::brokers)),
         ("/api/v1/rules", read(api::rules::rules)),
         ("/api/v1/alerts", read(api::rules::alerts)),
         ("/api/v1/alertmanagers", read(api::rules::alertmanagers)),

@@ -83,6 +83,22 @@ fn global_url(url: &str, hostname: &str) -> String {
     url.to_owned()
 }
 
+/// `/api/ext/v1/brokers`: brokers that are looked for on loopback.
+pub(crate) async fn brokers(_: Arc<App>, parts: Parts, _: Params) -> ApiResult {
+    let brokers = parts.loopback.map(|loopback| loopback.brokers()).unwrap_or_default();
+    let mut data = String::new();
+    json::write_list(&mut data, &brokers, |out, broker| {
+        let mut object = Object::begin(out);
+        object
+            .text("kind", broker.kind.as_str())
+            .text("address", &broker.address.to_string())
+            .text("state", broker.state.as_str())
+            .raw("supported", broker.supported);
+        object.end();
+    });
+    Ok(Success::new(data))
+}
+
 /// `/scrape_pools`
 pub(crate) async fn scrape_pools(_: Arc<App>, parts: Parts, _: Params) -> ApiResult {
     let mut data = String::new();

@@ -68,17 +68,22 @@ export interface CallOptions {
   signal: AbortSignal;
   /** Send as a POST form: expressions may be longer than a URL may be. */
   post?: boolean;
+  /** One of our own additions, below `/api/ext/v1/`. */
+  ext?: boolean;
 }
 
 type Params = Record<string, string | number | undefined> | [string, string][];
 
-/** Calls `${base}/api/v1/${path}` and opens the envelope. Rejects with ApiError, OfflineError or an AbortError. */
+/**
+ * Calls `${base}/api/v1/${path}` (or `/api/ext/v1/`, our own additions) and opens the envelope. Rejects with ApiError,
+ * OfflineError or an AbortError.
+ */
 export async function call<T>(path: string, params: Params, options: CallOptions): Promise<Answer<T>> {
   const form = new URLSearchParams();
   const pairs = Array.isArray(params) ? params : Object.entries(params);
   for (const [k, v] of pairs) if (v !== undefined) form.append(k, String(v));
   const text = form.toString();
-  const url = `${base}/api/v1/${path}${!options.post && text !== '' ? `?${text}` : ''}`;
+  const url = `${base}/api/${options.ext ? 'ext/' : ''}v1/${path}${!options.post && text !== '' ? `?${text}` : ''}`;
   let response: Response;
   let body: string;
   try {

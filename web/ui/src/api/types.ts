@@ -81,6 +81,14 @@ export interface Targets {
   droppedTargetCounts?: Record<string, number>;
 }
 
+/** A broker that is looked for on the server's loopback. */
+export interface LoopbackBroker {
+  kind: string;
+  address: string;
+  state: 'unknown' | 'found' | 'absent' | 'unrecognised';
+  supported: boolean;
+}
+
 export interface NamedCount {
   name: string;
   value: number;

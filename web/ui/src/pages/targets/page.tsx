@@ -3,7 +3,7 @@ import './targets.css';
 import { useMemo, useState } from 'preact/hooks';
 import { call } from '../../api/client';
 import { useResource } from '../../api/resource';
-import type { Target, Targets } from '../../api/types';
+import type { LoopbackBroker, Target, Targets } from '../../api/types';
 import { human } from '../../format/duration';
 import { rfc3339 } from '../../format/time';
 import { Badge, Labels } from '../../parts/badge';
@@ -79,7 +79,56 @@ export function TargetsPage() {
       ) : (
         pools.map((p) => <PoolView key={p.name} pool={p} />)
       )}
+      <LoopbackView />
     </div>
+  );
+}
+
+/** Brokers on the server's own machine: what was found, what is monitored, what was looked for in vain. */
+function LoopbackView() {
+  const result = useResource('brokers', async (signal) => (await call<LoopbackBroker[]>('brokers', {}, { signal, ext: true })).data, 30);
+  const brokers = result.data ?? [];
+  if (brokers.length === 0) return null;
+  const there = brokers.filter((b) => b.state === 'found' || b.state === 'unrecognised');
+  const absent = brokers.filter((b) => b.state === 'absent');
+  return (
+    <section class="card" aria-label="Brokers on this machine">
+      <div class="card-head">
+        <h2>Brokers on this machine</h2>
+        <span class="muted">looked for on loopback every half minute</span>
+      </div>
+      {there.length > 0 ? (
+        <table class="plain stacking">
+          <thead>
+            <tr>
+              <th scope="col">State</th>
+              <th scope="col">Broker</th>
+              <th scope="col">Address</th>
+            </tr>
+          </thead>
+          <tbody>
+            {there.map((b) => (
+              <tr key={`${b.kind} ${b.address}`}>
+                <td>
+                  {b.state === 'unrecognised' ? (
+                    <Badge tone="warn">something else answers there</Badge>
+                  ) : b.supported ? (
+                    <Badge tone="ok">monitored</Badge>
+                  ) : (
+                    <Badge tone="quiet">found, not supported yet</Badge>
+                  )}
+                </td>
+                <td>{b.kind}</td>
+                <td>{b.address}</td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      ) : null}
+      {absent.length > 0 ? (
+        <div class="note muted">Nothing at the usual place of: {absent.map((b) => `${b.kind} (${b.address})`).join(', ')}</div>
+      ) : null}
+    </section>
   );
 }
 
