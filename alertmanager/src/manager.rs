@@ -196,18 +196,18 @@ impl Alertmanager {
             })
         });
         let parts = Parts {
-            clock: &clock,
-            random: &deps.random,
-            metrics: &metrics,
-            cluster: &deps.cluster.unwrap_or_else(|| Arc::new(Alone)),
-            integrations: &integrations,
-            runtime: &Handle::current(),
-            silences: &silences,
-            log: &log,
+            clock: Arc::clone(&clock),
+            random: Arc::clone(&deps.random),
+            metrics: metrics.clone(),
+            cluster: deps.cluster.unwrap_or_else(|| Arc::new(Alone)),
+            integrations,
+            runtime: Handle::current(),
+            silences: Arc::clone(&silences),
+            log: Arc::clone(&log),
             retention_ms: millis(deps.options.retention),
             groups_max: deps.options.aggregation_groups_max,
         };
-        let generation = match parts.build(config) {
+        let generation = match parts.clone().build(config).await {
             Ok(generation) => generation,
             Err(error) => {
                 store.close().await;
@@ -215,10 +215,10 @@ impl Alertmanager {
             }
         };
         let alertmanager = Arc::new(Self {
-            random: Arc::clone(parts.random),
-            cluster: Arc::clone(parts.cluster),
-            integrations: Arc::clone(parts.integrations),
-            runtime: parts.runtime.clone(),
+            random: parts.random,
+            cluster: parts.cluster,
+            integrations: parts.integrations,
+            runtime: parts.runtime,
             started_at: clock.now_ms(),
             provider: Provider::new(deps.options.alert_limits),
             generation: RwLock::new(Arc::new(generation)),
@@ -248,7 +248,7 @@ impl Alertmanager {
     /// When a part cannot be built: the old configuration goes on.
     pub async fn reload(&self, config: AlertmanagerConfig) -> Result<(), StartError> {
         let _reloading = self.reloading.lock().await;
-        let built = self.parts().build(config);
+        let built = self.parts().build(config).await;
         let new = match built {
             Ok(new) => Arc::new(new),
             Err(error) => {
@@ -523,16 +523,16 @@ impl Alertmanager {
         self.metrics.reload_successful.set(0);
     }
 
-    fn parts(&self) -> Parts<'_> {
+    fn parts(&self) -> Parts {
         Parts {
-            clock: &self.clock,
-            random: &self.random,
-            metrics: &self.metrics,
-            cluster: &self.cluster,
-            integrations: &self.integrations,
-            runtime: &self.runtime,
-            silences: &self.silences,
-            log: &self.log,
+            clock: Arc::clone(&self.clock),
+            random: Arc::clone(&self.random),
+            metrics: self.metrics.clone(),
+            cluster: Arc::clone(&self.cluster),
+            integrations: Arc::clone(&self.integrations),
+            runtime: self.runtime.clone(),
+            silences: Arc::clone(&self.silences),
+            log: Arc::clone(&self.log),
             retention_ms: millis(self.options.retention),
             groups_max: self.options.aggregation_groups_max,
         }
@@ -639,21 +639,28 @@ impl Generation {
 }
 
 /// What a generation is built from.
-struct Parts<'a> {
-    clock: &'a Arc<dyn Clock>,
-    random: &'a Arc<dyn Random>,
-    metrics: &'a Metrics,
-    cluster: &'a Arc<dyn Cluster>,
-    integrations: &'a Arc<dyn IntegrationFactory>,
-    runtime: &'a Handle,
-    silences: &'a Arc<Silences>,
-    log: &'a Arc<NotificationLog>,
+#[derive(Clone)]
+struct Parts {
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+    metrics: Metrics,
+    cluster: Arc<dyn Cluster>,
+    integrations: Arc<dyn IntegrationFactory>,
+    runtime: Handle,
+    silences: Arc<Silences>,
+    log: Arc<NotificationLog>,
     retention_ms: i64,
     groups_max: usize,
 }
 
-impl Parts<'_> {
-    fn build(&self, config: AlertmanagerConfig) -> Result<Generation, StartError> {
+impl Parts {
+    /// Away from the reactor: templates and certificates are read from files.
+    async fn build(self, config: AlertmanagerConfig) -> Result<Generation, StartError> {
+        let built = tokio::task::spawn_blocking(move || self.build_blocking(config)).await;
+        built.unwrap_or_else(|error| Err(StartError::Templates(format!("building panicked: {error}"))))
+    }
+
+    fn build_blocking(&self, config: AlertmanagerConfig) -> Result<Generation, StartError> {
         let templates = Arc::new(Templates::new(&config.templates).map_err(StartError::Templates)?);
         let mut receivers = HashMap::new();
         for receiver in &config.receivers {
@@ -662,20 +669,20 @@ impl Parts<'_> {
         let inhibitor = Arc::new(Inhibitor::new(&config.inhibit_rules));
         let pipeline = Arc::new(Pipeline {
             inhibitor: Arc::clone(&inhibitor),
-            silences: Arc::clone(self.silences),
+            silences: Arc::clone(&self.silences),
             intervals: config.time_intervals.clone(),
             receivers,
-            log: Arc::clone(self.log),
-            cluster: Arc::clone(self.cluster),
-            clock: Arc::clone(self.clock),
-            random: Arc::clone(self.random),
+            log: Arc::clone(&self.log),
+            cluster: Arc::clone(&self.cluster),
+            clock: Arc::clone(&self.clock),
+            random: Arc::clone(&self.random),
             metrics: self.metrics.clone(),
             retention_ms: self.retention_ms,
         });
         let dispatcher = Dispatcher::new(
             Arc::clone(&config.route),
             pipeline,
-            Arc::clone(self.clock),
+            Arc::clone(&self.clock),
             self.runtime.clone(),
             self.metrics.clone(),
             self.groups_max,

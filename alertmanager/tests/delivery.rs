@@ -421,3 +421,97 @@ async fn until(done: impl Fn() -> bool) {
 fn errors_are_plain_texts() {
     assert_eq!(NotifyError::retryable("x").to_string(), "x");
 }
+
+// ---- the reactor stays free ----
+
+/// Blocks its thread until another task of the same, single-threaded, reactor has run.
+#[derive(Debug)]
+struct Gate {
+    opened: parking_lot::Mutex<std::sync::mpsc::Receiver<()>>,
+    was_stuck: std::sync::atomic::AtomicBool,
+}
+
+impl Gate {
+    fn new() -> (std::sync::mpsc::SyncSender<()>, Arc<Self>) {
+        let (open, opened) = std::sync::mpsc::sync_channel(1);
+        (open, Arc::new(Self { opened: parking_lot::Mutex::new(opened), was_stuck: false.into() }))
+    }
+
+    fn pass(&self) {
+        use std::sync::mpsc::RecvTimeoutError::Timeout;
+        if self.opened.lock().recv_timeout(Duration::from_secs(2)) == Err(Timeout) {
+            self.was_stuck.store(true, std::sync::atomic::Ordering::Release);
+        }
+    }
+
+    fn was_stuck(&self) -> bool {
+        self.was_stuck.load(std::sync::atomic::Ordering::Acquire)
+    }
+}
+
+impl alertmanager::random::Random for Gate {
+    fn next_u64(&self) -> u64 {
+        self.pass();
+        7
+    }
+}
+
+impl alertmanager::notify::IntegrationFactory for Gate {
+    fn build(
+        &self,
+        _: &alertmanager::config::IntegrationConfig,
+        _: &Arc<Templates>,
+    ) -> Result<Box<dyn Integration>, String> {
+        self.pass();
+        Err("built".to_owned())
+    }
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn rendering_does_not_block_the_reactor() {
+    let yaml = "route: {receiver: r}\nreceivers:\n- {name: r, email_configs: [{to: a@x.example, from: b@x.example, \
+                smarthost: 'localhost:1', require_tls: false}]}\n";
+    let config = config(yaml);
+    let (open, gate) = Gate::new();
+    let random = Arc::clone(&gate) as Arc<dyn alertmanager::random::Random>;
+    let factory = StandardIntegrations { external_url: Arc::from(""), random };
+    let templates = Arc::new(Templates::new(&config.templates).unwrap());
+    let mail = factory.build(&config.receivers[0].integrations[0], &templates).unwrap();
+    let message = two();
+    // Nobody listens: that it is tried says that it was rendered.
+    let (sent, ()) = tokio::join!(mail.notify(&message), async move { drop(open) });
+    assert!(sent.unwrap_err().retry && !gate.was_stuck());
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn building_a_configuration_does_not_block_the_reactor() {
+    let (open, gate) = Gate::new();
+    let deps = Deps {
+        clock: Arc::new(PausedClock::new()),
+        random: Arc::new(SeededRandom::new(1)),
+        registry: prometheus::Registry::new(),
+        state_dir: None,
+        external_url: String::new(),
+        cluster: None,
+        integrations: Some(Arc::clone(&gate) as Arc<dyn alertmanager::notify::IntegrationFactory>),
+        options: Options::default(),
+    };
+    let yaml = "route: {receiver: r}\nreceivers: [{name: r, webhook_configs: [{url: 'http://h/'}]}]";
+    let (started, ()) = tokio::join!(Alertmanager::start(config(yaml), deps), async move { drop(open) });
+    assert!(started.unwrap_err().to_string().contains("built") && !gate.was_stuck());
+}
+
+/// A file that is no secret is refused, and a pipe does not hold a thread for ever.
+#[tokio::test]
+async fn files_of_secrets_have_a_bound() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("url");
+    let webhook = &integrations(&format!("webhook_configs: [{{url_file: '{}'}}]", file.display()), "")[0];
+    std::fs::write(&file, vec![b'a'; 65 << 10]).unwrap();
+    let error = webhook.notify(&two()).await.unwrap_err();
+    assert!(error.message.contains("larger than 65536 bytes"), "{error}");
+    std::fs::remove_file(&file).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(&file).unwrap();
+    let error = webhook.notify(&two()).await.unwrap_err();
+    assert!(error.message.contains("not a plain file"), "{error}");
+}

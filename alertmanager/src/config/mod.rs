@@ -10,7 +10,7 @@ mod raw;
 mod receivers;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -125,18 +125,36 @@ pub enum SecretText {
 }
 
 impl SecretText {
-    /// The text now.
+    /// The text now. Blocks: not to be called on the reactor.
     ///
     /// # Errors
-    /// When the file cannot be read; the message names it.
+    /// When the file cannot be read, is no plain file (reading a pipe could take for ever), or is larger than
+    /// any secret; the message names it.
     pub fn read(&self) -> Result<Secret, String> {
         match self {
             Self::Inline(secret) => Ok(secret.clone()),
-            Self::File(path) => std::fs::read_to_string(path)
+            Self::File(path) => read_secret_file(path)
                 .map(|text| Secret::new(text.trim()))
                 .map_err(|error| format!("could not read {}: {error}", path.display())),
         }
     }
+}
+
+/// Larger files hold no secret; certificates and tokens are some kilobytes.
+const SECRET_BYTES_MAX: u64 = 64 << 10;
+
+fn read_secret_file(path: &Path) -> std::io::Result<String> {
+    use std::io::{Error, Read as _};
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(Error::other("not a plain file"));
+    }
+    let mut text = String::new();
+    let file = std::fs::File::open(path)?;
+    file.take(SECRET_BYTES_MAX + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > SECRET_BYTES_MAX {
+        return Err(Error::other(format!("larger than {SECRET_BYTES_MAX} bytes")));
+    }
+    Ok(text)
 }
 
 /// `webhook_configs[]`, valid.

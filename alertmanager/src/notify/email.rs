@@ -12,7 +12,7 @@ use model::Timestamp;
 use model::template::{Env, Value};
 
 use super::smtp::{self, SmtpLogin, SmtpServer};
-use super::{Integration, Notification, NotifyError};
+use super::{Integration, Notification, NotifyError, away};
 use crate::config::{EmailConfig, ThreadByDate};
 use crate::random::Random;
 use crate::template::Templates;
@@ -24,10 +24,10 @@ const RECIPIENTS_MAX: usize = 1000;
 /// A conversation that takes longer is given up and tried again: mail servers let clients wait on purpose, but not so.
 const CONVERSATION_MAX: Duration = Duration::from_secs(120);
 
-/// A mail integration of a receiver.
-#[derive(Debug)]
+/// A mail integration of a receiver. Clones share everything.
+#[derive(Clone, Debug)]
 pub struct Email {
-    config: EmailConfig,
+    config: Arc<EmailConfig>,
     templates: Arc<Templates>,
     external_url: Arc<str>,
     random: Arc<dyn Random>,
@@ -50,7 +50,7 @@ impl Email {
         external_url: Arc<str>,
         random: Arc<dyn Random>,
     ) -> Self {
-        Self { config, templates, external_url, random }
+        Self { config: Arc::new(config), templates, external_url, random }
     }
 
     /// The mail for a notification.
@@ -113,19 +113,25 @@ impl Email {
         format!("<{now}.{}@{}>", self.random.next_u64(), host.as_deref().unwrap_or("localhost"))
     }
 
-    async fn send(&self, notification: &Notification) -> Result<(), NotifyError> {
-        let mail = self.render(notification)?;
+    /// Blocks if a secret is in a file.
+    fn login(&self) -> Result<SmtpLogin, NotifyError> {
         let config = &self.config;
         let read = |secret: &Option<crate::config::SecretText>| match secret {
             None => Ok(None),
             Some(secret) => secret.read().map(Some).map_err(NotifyError::permanent),
         };
-        let login = SmtpLogin {
+        Ok(SmtpLogin {
             username: config.auth_username.clone(),
             password: read(&config.auth_password)?,
             secret: read(&config.auth_secret)?,
             identity: config.auth_identity.clone(),
-        };
+        })
+    }
+
+    async fn send(&self, notification: &Notification) -> Result<(), NotifyError> {
+        let (this, rendered) = (self.clone(), notification.clone());
+        let (mail, login) = away(move || Ok((this.render(&rendered)?, this.login()?))).await?;
+        let config = &self.config;
         let server = SmtpServer {
             host: &config.host,
             port: config.port,

@@ -158,6 +158,15 @@ pub trait IntegrationFactory: Send + Sync + Debug {
     ) -> Result<Box<dyn Integration>, String>;
 }
 
+/// Runs `render` away from the reactor: templates of large groups and the files of secrets take their time.
+async fn away<T: Send + 'static>(
+    render: impl FnOnce() -> Result<T, NotifyError> + Send + 'static,
+) -> Result<T, NotifyError> {
+    let rendered = tokio::task::spawn_blocking(render).await;
+    // What a panic says may quote what is rendered.
+    rendered.unwrap_or_else(|_| Err(NotifyError::permanent("rendering panicked")))
+}
+
 /// The real integrations.
 #[derive(Debug)]
 pub struct StandardIntegrations {

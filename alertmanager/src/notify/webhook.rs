@@ -17,7 +17,7 @@ use serde::Serialize;
 use serde_yaml::Value;
 use tokio::time::Instant;
 
-use super::{FailureReason, Integration, Notification, NotifyError, USER_AGENT};
+use super::{FailureReason, Integration, Notification, NotifyError, USER_AGENT, away};
 use crate::config::WebhookConfig;
 use crate::template::Templates;
 use crate::template::data::{Data, Kv};
@@ -31,10 +31,10 @@ const ANSWER_CHARS_SHOWN: usize = 400;
 /// Deeper payloads are a mistake.
 const PAYLOAD_DEPTH_MAX: usize = 32;
 
-/// A webhook of a receiver.
-#[derive(Debug)]
+/// A webhook of a receiver. Clones share everything.
+#[derive(Clone, Debug)]
 pub struct Webhook {
-    config: WebhookConfig,
+    config: Arc<WebhookConfig>,
     client: HttpClient,
     templates: Arc<Templates>,
     external_url: Arc<str>,
@@ -119,10 +119,10 @@ impl Webhook {
     ) -> Result<Self, String> {
         let client =
             HttpClient::new(&config.http, ClientOptions::new(USER_AGENT)).map_err(|e| e.to_string())?;
-        Ok(Self { config, client, templates, external_url })
+        Ok(Self { config: Arc::new(config), client, templates, external_url })
     }
 
-    /// The URL and the body of a notification: what [`Integration::notify`] sends.
+    /// The URL and the body of a notification: what [`Integration::notify`] sends. Blocks if the URL is in a file.
     ///
     /// # Errors
     /// When a template fails or the URL file cannot be read.
@@ -165,7 +165,8 @@ impl Webhook {
     }
 
     async fn send(&self, notification: &Notification) -> Result<(), NotifyError> {
-        let (url, body) = self.render(notification)?;
+        let (this, rendered) = (self.clone(), notification.clone());
+        let (url, body) = away(move || this.render(&rendered)).await?;
         let request = Request::post(url.as_str())
             .header(header::CONTENT_TYPE, "application/json")
             .body(Bytes::from(body))
