@@ -22,8 +22,6 @@ use crate::{routes, serve};
 
 /// How long a client may take to send the head of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
-/// How often a peer of HTTP/2 is asked whether it still lives.
-const HTTP2_PING: Duration = Duration::from_secs(60);
 /// How long a client may take nothing of its answer: as long as Prometheus lets a connection idle (`--web.read-timeout`).
 const WRITE_PATIENCE: Duration = Duration::from_secs(300);
 /// How long to wait before accepting again after the system refused (out of file descriptors).
@@ -184,13 +182,48 @@ fn connection(
         let (app, router) = (Arc::clone(&app), router.clone());
         async move { Ok::<_, std::convert::Infallible>(serve::serve(app, router, request.map(Body::new)).await) }
     });
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder().serve_connection(TokioIo::new(stream), service).into_owned()
+}
+
+/// HTTP/1 only, as Go's server speaks without TLS. (Finding out which version a client speaks has no time-out in hyper:
+/// clients that never say anything would hold their places for ever. `serve_connection_with_upgrades` does that always.)
+fn builder() -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new()).http1_only();
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).keep_alive(true);
     builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(100)
-        .keep_alive_interval(HTTP2_PING)
-        .keep_alive_timeout(HEADER_TIMEOUT);
-    builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Response;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// Seconds until the server closes a connection on which a client says `words` and no more.
+    async fn closed_after(words: &[u8]) -> u64 {
+        let (mut client, server) = tokio::io::duplex(1 << 16);
+        client.write_all(words).await.unwrap();
+        let service = service_fn(async |_| Ok::<_, std::convert::Infallible>(Response::new(Body::empty())));
+        let begun = Instant::now();
+        let builder = builder();
+        let connection = builder.serve_connection(TokioIo::new(server), service);
+        let patience = HEADER_TIMEOUT * 10;
+        // Whether it ends well or with an error is one; that it ends is what counts.
+        let _ = tokio::time::timeout(patience, connection).await;
+        client.read_to_end(&mut Vec::new()).await.unwrap();
+        begun.elapsed().as_secs()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn clients_that_fall_silent_are_closed() {
+        let texts: [&[u8]; 3] = [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"];
+        for words in texts {
+            let text = String::from_utf8_lossy(words);
+            assert_eq!(closed_after(words).await, HEADER_TIMEOUT.as_secs(), "{text}");
+        }
+        // The preface of HTTP/2 is refused at once.
+        assert_eq!(closed_after(b"PRI * HTTP/2").await, 0);
+    }
 }

@@ -306,7 +306,10 @@ mod tests {
         ]
     }
 
-    fn ask(query: &str) -> Result<(Vec<(String, usize)>, Option<String>), String> {
+    /// Groups with their number of rules, and the next page's token.
+    type Answer = (Vec<(String, usize)>, Option<String>);
+
+    fn ask(query: &str) -> Result<Answer, String> {
         let params = Params::new(Some(query), None);
         let answer = || {
             let filter = Filter::new(&params)?;
