@@ -427,8 +427,9 @@ impl Inner {
             }
         };
         let mut wanted = self.state.lock().clone();
-        let mut unread = disk.unread.lock();
-        if let Some(overlay) = &*unread {
+        // Not locked over what blocks: the export looks at it too. Only this task changes it.
+        let unread = disk.unread.lock().clone();
+        if let Some(overlay) = &unread {
             wanted.tables.clone_from(&found.tables);
             for ((table, key), value) in overlay {
                 wanted.change(&Change { table: *table, key: key.clone(), value: value.clone() });
@@ -447,7 +448,8 @@ impl Inner {
         );
         *self.state.lock() = wanted;
         self.metrics.durable.set(1);
-        if unread.take().is_some() {
+        *disk.unread.lock() = None;
+        if unread.is_some() {
             disk.adopted.notify_one();
         }
         Ok(database)
