@@ -164,7 +164,11 @@ fn build(own: &Labels, group: &Labels, config: &ScrapeConfig) -> Result<Outcome,
     let labels = labels.build();
     Ok(Outcome::Keep(Box::new(Target {
         public_labels: labels.filtered(|name| !name.starts_with(RESERVED_PREFIX)),
-        url: url(&labels, &config.params),
+        // A broker has no page: what is shown is where it is reached and how.
+        url: match config.collector_kind() {
+            Some(kind) => format!("{kind}://{}", labels.value("__address__")),
+            None => url(&labels, &config.params),
+        },
         labels,
         interval,
         timeout,

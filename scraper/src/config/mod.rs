@@ -200,6 +200,11 @@ impl ScrapeConfig {
         self.source == other.source && self.same_discovery(other)
     }
 
+    /// Which collector reads the job's targets; `None`: they are pages.
+    pub(crate) fn collector_kind(&self) -> Option<&str> {
+        self.source.0.collector.as_deref()
+    }
+
     /// Whether both jobs look for targets in the same way.
     pub(crate) fn same_discovery(&self, other: &Self) -> bool {
         self.discovery.len() == other.discovery.len()
