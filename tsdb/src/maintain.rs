@@ -14,7 +14,7 @@ use crate::chunk::CHUNK_SPAN_MAX_MS;
 use crate::db::{Db, millis};
 use crate::head::series::Series;
 use crate::wal::replay::free_corrupt_path;
-use crate::wal::timed;
+use crate::wal::{segment_number, timed};
 
 /// How often old chunks and empty series are looked for: a walk over all series.
 const SWEEP_INTERVAL_MS: i64 = 60 * 1000;
@@ -113,12 +113,16 @@ impl Db {
     fn write_checkpoint(&self, upkeep: &mut Upkeep) -> Result<(), StorageError> {
         self.metrics.checkpoints.inc();
         let head = &self.shared.head;
-        let (number, view, before) = {
+        let (number, view, before, sync_failed) = {
             let mut wal = self.shared.committer.wal.lock();
             let number = wal.rotate();
             // A view within the lock: all commits of older segments and none of the new one.
-            (number, head.views.open(), wal.bytes_since_checkpoint)
+            // A failure from here on may be one of the new segment, which this checkpoint does not cover.
+            let sync_failed = std::mem::take(&mut wal.sync_failed);
+            (number, head.views.open(), wal.bytes_since_checkpoint, sync_failed)
         };
+        // The closed segment, and the new one's name: commits go on meanwhile.
+        self.sync();
         let written = number.and_then(|number| {
             let len = checkpoint::write(&*self.fs, &self.options.dir, number, head, &view)?;
             Ok((number, len))
@@ -127,6 +131,7 @@ impl Db {
             Ok(written) => written,
             Err(error) => {
                 self.metrics.checkpoints_failed.inc();
+                self.shared.committer.wal.lock().sync_failed |= sync_failed;
                 upkeep.retry_at_bytes = before.saturating_add(self.options.checkpoint_bytes / 4).max(1);
                 return Err(error);
             }
@@ -134,15 +139,25 @@ impl Db {
         drop(view);
         let mut wal = self.shared.committer.wal.lock();
         wal.bytes_since_checkpoint = wal.bytes_since_checkpoint.saturating_sub(before);
-        wal.sync_failed = false;
-        let names = self.fs.list(&self.wal_dir).unwrap_or_default();
-        wal.remove_before(number, &names);
         drop(wal);
+        self.remove_segments_before(number);
         self.remove_checkpoints_before(number, &std::mem::take(&mut upkeep.damaged));
         upkeep.checkpoint_bytes = len;
         upkeep.retry_at_bytes = 0;
         tracing::info!(number, bytes = len, "checkpoint written");
         Ok(())
+    }
+
+    /// Removes the segments that a checkpoint covers.
+    fn remove_segments_before(&self, number: u64) {
+        let names = self.fs.list(&self.wal_dir).unwrap_or_default();
+        for name in names.iter().filter(|name| segment_number(name).is_some_and(|other| other < number)) {
+            if let Err(error) = self.fs.remove(&self.wal_dir.join(name)) {
+                tracing::warn!(segment = name, %error, "covered log segment could not be removed");
+                self.metrics.wal_truncations_failed.inc();
+            }
+        }
+        self.shared.committer.wal.lock().removed_before(number);
     }
 
     /// Removes older checkpoints; damaged ones are kept aside instead.

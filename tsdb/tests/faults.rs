@@ -161,6 +161,76 @@ fn a_failed_checkpoint_takes_no_later_commit_back() {
     }
 }
 
+/// Without syncs in commits, a loss of power leaves the first so many commits, and all that a sync was over for.
+#[test]
+fn what_power_takes_is_the_end_only() {
+    let options = small(false);
+    let fs = FaultyFs::new();
+    let mut db = open_with(&fs, options.clone()).unwrap();
+    let mut synced = 0;
+    for t in 0..60i64 {
+        write(&db, &[("all", t, 1.0), (&format!("new{t}"), t, 1.0)]).unwrap();
+        match t {
+            20 | 40 => {
+                db.checkpoint().unwrap();
+                synced = t;
+            }
+            30 => {
+                // Killed, and another process goes on.
+                drop(db);
+                db = open_with(&fs, options.clone()).unwrap();
+                synced = t;
+            }
+            _ if t % 9 == 0 => {
+                db.maintain(t * 10_000).unwrap();
+                synced = t;
+            }
+            _ => {}
+        }
+        for seed in 0..12 {
+            let left = fs.lose_power_unevenly(seed + t.cast_unsigned() * 100);
+            let left = content(&open_with(&left, options.clone()).unwrap());
+            let times: Vec<i64> = left.get("all").map_or(Vec::new(), |all| all.keys().copied().collect());
+            let context = format!("power lost at {t}, synced at {synced}, seed {seed}: {times:?}");
+            assert!(times.iter().copied().eq(0..times.len() as i64), "{context}");
+            assert!(times.len() as i64 > synced, "{context}");
+            assert_eq!(left.len(), times.len() + 1, "{context}");
+        }
+    }
+}
+
+/// A disk that takes its time over syncs does not hold up commits while segments change and checkpoints are written.
+#[test]
+fn commits_do_not_wait_for_the_syncs_of_others() {
+    let fs = FaultyFs::new();
+    let db = open_with(&fs, small(false)).unwrap();
+    write(&db, &[("a", 1000, 1.0)]).unwrap();
+    let before = fs.paths().len();
+    std::thread::scope(|scope| {
+        let held = fs.hold_syncs();
+        let checkpoint = scope.spawn(|| db.checkpoint());
+        while fs.paths().len() == before {
+            std::thread::yield_now();
+        }
+        let (done, wait) = std::sync::mpsc::sync_channel(1);
+        let db = &db;
+        scope.spawn(move || {
+            for t in 2000..2010 {
+                write(db, &[("a", t, 1.0)]).unwrap();
+            }
+            done.send(()).unwrap();
+        });
+        let waited = wait.recv_timeout(Duration::from_secs(10));
+        drop(held);
+        waited.expect("commits wait for a sync");
+        checkpoint.join().unwrap().unwrap();
+    });
+    assert!(fs.paths().len() > before);
+    let want = content(&db);
+    assert_eq!(want["a"].len(), 11);
+    assert_eq!(content(&open_with(&fs.after_kill(), small(false)).unwrap()), want);
+}
+
 #[test]
 fn opening_may_fail_anywhere_and_works_the_next_time() {
     let options = small(false);

@@ -37,6 +37,8 @@ pub struct Fault {
 #[derive(Clone, Debug, Default)]
 pub struct FaultyFs {
     state: Arc<Mutex<State>>,
+    /// Held by whoever wants syncs to wait.
+    syncs: Arc<Mutex<()>>,
 }
 
 #[derive(Debug, Default)]
@@ -82,7 +84,47 @@ impl FaultyFs {
             operations: 0,
             fault: None,
         };
-        Self { state: Arc::new(Mutex::new(copy)) }
+        Self { state: Arc::new(Mutex::new(copy)), syncs: Arc::default() }
+    }
+
+    /// Makes every sync wait until the guard is dropped.
+    pub fn hold_syncs(&self) -> impl Drop + '_ {
+        self.syncs.lock()
+    }
+
+    /// As [`FaultyFs::lose_power`], but the disk had got to some files and names and not to others, as `seed` says.
+    pub fn lose_power_unevenly(&self, seed: u64) -> Self {
+        let copy = self.after_kill();
+        {
+            let mut state = copy.state.lock();
+            let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let mut pick = |of: u64| {
+                random = random.wrapping_mul(0xd129_0243_1ff3_3f4d).wrapping_add(0x9e37_79b9_7f4a_7c15);
+                (random >> 33) % of
+            };
+            let durable = state.durable_names.clone();
+            state.names.retain(|path, _| durable.contains_key(path) || pick(2) == 0);
+            for (path, id) in durable {
+                // Removed, or replaced by another file, and that not synced.
+                if pick(2) == 0 {
+                    state.names.insert(path, id);
+                } else {
+                    state.names.entry(path).or_insert(id);
+                }
+            }
+            for file in &mut state.files {
+                if file.bytes.starts_with(&file.synced) {
+                    let tail = (file.bytes.len() - file.synced.len()) as u64;
+                    let kept = file.synced.len() as u64 + tail * pick(3) / 2;
+                    file.bytes.truncate(usize::try_from(kept).unwrap_or(usize::MAX));
+                } else if pick(2) == 0 {
+                    file.bytes.clone_from(&file.synced);
+                }
+                file.synced.clone_from(&file.bytes);
+            }
+            state.durable_names = state.names.clone();
+        }
+        copy
     }
 
     /// An independent copy as a disk would show it after a loss of power. Of every unsynced tail,
@@ -182,7 +224,7 @@ impl FileSystem for FaultyFs {
         state.check()?;
         let id = state.file(path);
         state.files[id].bytes.clear();
-        Ok(Box::new(FaultyFile { state: Arc::clone(&self.state), id }))
+        Ok(Box::new(FaultyFile { state: Arc::clone(&self.state), syncs: Arc::clone(&self.syncs), id }))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn Read + Send>> {
@@ -226,6 +268,7 @@ impl FileSystem for FaultyFs {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        drop(self.syncs.lock());
         let mut state = self.state.lock();
         let fault = state.check();
         // A failing sync may have done a part: new names are there, and removed ones still are.
@@ -254,6 +297,7 @@ impl FileSystem for FaultyFs {
 #[derive(Debug)]
 struct FaultyFile {
     state: Arc<Mutex<State>>,
+    syncs: Arc<Mutex<()>>,
     id: usize,
 }
 
@@ -272,8 +316,9 @@ impl WriteFile for FaultyFile {
     }
 
     fn syncer(&self) -> io::Result<Syncer> {
-        let (state, id) = (Arc::clone(&self.state), self.id);
+        let (state, syncs, id) = (Arc::clone(&self.state), Arc::clone(&self.syncs), self.id);
         Ok(Box::new(move || {
+            drop(syncs.lock());
             let mut state = state.lock();
             state.check()?;
             let file = &mut state.files[id];

@@ -37,6 +37,9 @@ pub(crate) fn io_error(what: &'static str, path: &Path) -> impl FnOnce(std::io::
     move |source| StorageError::Io { what, path, source }
 }
 
+/// Most segments that a process may have left unsynced: two in a sync that is going on, one that waits, and the newest.
+const UNSYNCED_MAX: u64 = 4;
+
 /// How to write.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WalOptions {
@@ -44,6 +47,15 @@ pub(crate) struct WalOptions {
     pub(crate) compress: bool,
     /// Whether a commit waits for the disk.
     pub(crate) sync_commits: bool,
+}
+
+/// A sync that is due.
+struct Late(Syncer);
+
+impl std::fmt::Debug for Late {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Late").finish_non_exhaustive()
+    }
 }
 
 /// The writer. One at a time, under the commit lock.
@@ -60,9 +72,14 @@ pub(crate) struct Wal {
     number: u64,
     /// Bytes of the newest segment that count.
     offset: u64,
-    /// Bytes of all older segments.
-    older_bytes: u64,
+    /// Older segments and their bytes; what start-up found is one entry.
+    older: Vec<(u64, u64)>,
+    /// The newest segment has bytes that are not synced.
     unsynced: bool,
+    /// The newest segment's name is not synced.
+    unsynced_name: bool,
+    /// The sync that the segment before is still due; at most one.
+    late: Option<Late>,
     /// Nothing may follow in the newest segment: it ends in refused bytes, or the next one may be there already, and its
     /// header says where this one ends.
     sealed: bool,
@@ -89,6 +106,8 @@ impl Wal {
         options: WalOptions,
         end: ReplayEnd,
     ) -> Self {
+        // What an earlier process wrote and did not sync comes before what this one will.
+        let unsynced = end.last.0.saturating_sub(UNSYNCED_MAX - 1)..=end.last.0;
         let mut wal = Self {
             fs,
             clock,
@@ -98,8 +117,10 @@ impl Wal {
             file: None,
             number: end.last.0,
             offset: end.last.1,
-            older_bytes: end.older_bytes,
+            older: vec![(end.last.0.saturating_sub(1), end.older_bytes)],
             unsynced: false,
+            unsynced_name: false,
+            late: None,
             sealed: false,
             uncut: false,
             closed: false,
@@ -110,6 +131,13 @@ impl Wal {
         };
         if let Err(error) = wal.mend() {
             tracing::error!(%error, "log cannot be mended yet: queries are answered, commits fail until it can");
+        }
+        for number in unsynced.filter(|number| *number > 0) {
+            let path = wal.dir.join(segment_name(number));
+            let Ok(len) = wal.fs.len(&path) else { continue };
+            // Which syncs it, and cuts nothing.
+            let result = wal.fs.truncate(&path, len).and_then(|()| wal.fs.sync_dir(&wal.dir));
+            wal.synced(result);
         }
         wal
     }
@@ -149,8 +177,11 @@ impl Wal {
         let create = || {
             let mut file = self.fs.create(&path)?;
             file.append(&header.encode())?;
-            file.sync()?;
-            self.fs.sync_dir(&self.dir)?;
+            // Else the next sync does both, and the old segment, without the commit lock.
+            if self.options.sync_commits {
+                file.sync()?;
+                self.fs.sync_dir(&self.dir)?;
+            }
             Ok(file)
         };
         let file = match create() {
@@ -165,12 +196,26 @@ impl Wal {
                 return Err(io_error("make log segment", &path)(error));
             }
         };
-        self.sync();
+        if let Some(Late(late)) = self.late.take() {
+            // Rotated twice between two syncs: it cannot wait any longer.
+            let result = timed(&*self.clock, &self.metrics, late);
+            self.synced(result);
+        }
+        if self.unsynced
+            && let Some(old) = &self.file
+        {
+            match old.syncer() {
+                Ok(late) => self.late = Some(Late(late)),
+                Err(error) => self.synced(Err(error)),
+            }
+        }
+        self.unsynced = !self.options.sync_commits;
+        self.unsynced_name = self.unsynced;
         self.file = Some(file);
         // The header of the new segment says where the old one ends.
         self.uncut = false;
         self.sealed = false;
-        self.older_bytes += self.offset;
+        self.older.push((self.number, self.offset));
         self.number = number;
         self.offset = HEADER_LEN as u64;
         self.report();
@@ -218,12 +263,8 @@ impl Wal {
 
     /// Syncs what was written. A failure is logged and counted, and asks for a checkpoint.
     pub(crate) fn sync(&mut self) {
-        if !self.unsynced {
-            return;
-        }
-        self.unsynced = false;
-        if let Some(file) = self.file.as_mut() {
-            let result = timed_sync(file.as_mut(), &*self.clock, &self.metrics);
+        if let Some(syncer) = self.begin_sync() {
+            let result = timed(&*self.clock, &self.metrics, syncer);
             self.synced(result);
         }
     }
@@ -239,20 +280,20 @@ impl Wal {
 
     /// A sync to be done without the commit lock; [`Wal::synced`] is told how it went.
     pub(crate) fn begin_sync(&mut self) -> Option<Syncer> {
-        if !self.unsynced {
+        let late = self.late.take();
+        if !self.unsynced && !self.unsynced_name && late.is_none() {
             return None;
         }
-        let syncer = self.file.as_ref()?.syncer();
-        match syncer {
-            Ok(syncer) => {
-                self.unsynced = false;
-                Some(syncer)
-            }
-            Err(error) => {
-                self.synced(Err(error));
-                None
-            }
-        }
+        self.unsynced = false;
+        let name = std::mem::take(&mut self.unsynced_name).then(|| (Arc::clone(&self.fs), self.dir.clone()));
+        let newest = self.file.as_ref().map(|file| file.syncer());
+        Some(Box::new(move || {
+            // The old segment first; all of them even if one fails.
+            let late = late.map_or(Ok(()), |Late(late)| late());
+            let newest = newest.map_or(Ok(()), |newest| newest.and_then(|newest| newest()));
+            let name = name.map_or(Ok(()), |(fs, dir)| fs.sync_dir(&dir));
+            late.and(newest).and(name)
+        }))
     }
 
     /// Takes note of a sync's result.
@@ -264,30 +305,16 @@ impl Wal {
         self.sync_failed = true;
     }
 
-    /// Removes segments before `number`, which a checkpoint covers.
-    pub(crate) fn remove_before(&mut self, number: u64, names: &[String]) {
-        for name in names {
-            if segment_number(name).is_some_and(|other| other < number)
-                && let Err(error) = self.fs.remove(&self.dir.join(name))
-            {
-                tracing::warn!(segment = name, %error, "covered log segment could not be removed");
-                self.metrics.wal_truncations_failed.inc();
-            }
-        }
-        self.older_bytes = self
-            .fs
-            .list(&self.dir)
-            .unwrap_or_default()
-            .iter()
-            .filter(|name| segment_number(name).is_some_and(|other| other < self.number))
-            .filter_map(|name| self.fs.len(&self.dir.join(name)).ok())
-            .sum();
+    /// Takes note that segments before `number` are gone: a checkpoint covers them.
+    pub(crate) fn removed_before(&mut self, number: u64) {
+        self.older.retain(|(older, _)| *older >= number);
         self.report();
     }
 
     fn report(&self) {
+        let older: u64 = self.older.iter().map(|(_, bytes)| bytes).sum();
         self.metrics.wal_segment_current.set(self.number.cast_signed());
-        self.metrics.wal_storage_bytes.set((self.older_bytes + self.offset).cast_signed());
+        self.metrics.wal_storage_bytes.set((older + self.offset).cast_signed());
     }
 }
 

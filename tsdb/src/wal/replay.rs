@@ -197,6 +197,7 @@ impl Replay<'_> {
         repairs: &mut Vec<Repair>,
     ) -> Result<Kept, StorageError> {
         let (path, _, len) = self.open(number)?;
+        let short = counts.is_some_and(|counts| counts > len);
         let counts = counts.map_or(len, |counts| counts.min(len));
         let input = self.fs.open(&path).map_err(io_error("open log segment", &path))?;
         let mut frames = FrameReader::new(input, counts);
@@ -209,6 +210,14 @@ impl Replay<'_> {
                             offset,
                             what: what.to_string(),
                         })?;
+                    }
+                    Frame::End if short => {
+                        self.metrics.wal_corruptions.inc();
+                        tracing::error!(
+                            segment = %path.display(), bytes = len,
+                            "log segment is shorter than the next one says: its end was lost with power, and what follows rests on it"
+                        );
+                        return Ok(Kept { kept: counts, damaged: true });
                     }
                     Frame::End => return Ok(Kept { kept: counts, damaged: false }),
                     Frame::Bad(bad) => break bad,
