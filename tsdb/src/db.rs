@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use model::Clock;
 use model::exemplar::Exemplar;
@@ -60,6 +61,8 @@ pub struct Db {
     pub(crate) wal_dir: PathBuf,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) upkeep: Mutex<Upkeep>,
+    /// What `options` said at first.
+    retention: Mutex<Duration>,
     progress: Arc<Progress>,
     lock: Mutex<Option<Box<dyn LockFile>>>,
 }
@@ -135,6 +138,7 @@ impl Db {
             wal_dir,
             metrics,
             upkeep: Mutex::new(upkeep),
+            retention: Mutex::new(options.retention),
             progress,
             lock: Mutex::new(lock),
             options,
@@ -166,6 +170,17 @@ impl Db {
             Some(lock) => lock.mark_clean().map_err(io_error("mark a clean stop", &self.options.dir)),
             None => Ok(()),
         }
+    }
+
+    /// Changes how long samples are kept ([`DbOptions::retention`]; zero: for ever), from the next upkeep on. What is hidden
+    /// by its age already does not come back when it grows.
+    pub fn set_retention(&self, retention: Duration) {
+        *self.retention.lock() = retention;
+        self.metrics.retention_seconds.set(retention.as_secs_f64());
+    }
+
+    pub(crate) fn retention(&self) -> Duration {
+        *self.retention.lock()
     }
 
     /// What is known about a metric.
@@ -259,7 +274,7 @@ impl StorageAdmin for Db {
     }
 
     fn retention_text(&self) -> String {
-        duration_text(self.options.retention.as_millis())
+        duration_text(self.retention().as_millis())
     }
 }
 
@@ -291,7 +306,7 @@ fn duration_text(mut millis: u128) -> String {
 }
 
 /// Millis of a duration, saturating.
-pub(crate) fn millis(duration: std::time::Duration) -> Timestamp {
+pub(crate) fn millis(duration: Duration) -> Timestamp {
     Timestamp::try_from(duration.as_millis()).unwrap_or(Timestamp::MAX)
 }
 

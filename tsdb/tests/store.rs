@@ -271,6 +271,31 @@ fn retention_hides_and_drops_but_not_under_a_reader_nor_by_a_jumping_clock() {
 }
 
 #[test]
+fn retention_can_be_changed_while_it_runs() {
+    let registry = prometheus::Registry::new();
+    let db = tsdb::Db::open(options(), &registry, std::sync::Arc::new(FaultyFs::new())).unwrap();
+    let limit = || {
+        let families = registry.gather();
+        let name = "prometheus_tsdb_retention_limit_seconds";
+        families.iter().find(|family| family.name() == name).unwrap().get_metric()[0].get_gauge().get_value()
+    };
+    for hour in 0..10 {
+        write(&db, &[("x", hour * 3_600_000, 1.0)]).unwrap();
+    }
+    db.maintain(9 * 3_600_000).unwrap();
+    assert_eq!((read(&db, "x").float_times.len(), limit()), (10, 0.0));
+    db.set_retention(Duration::from_hours(3));
+    db.maintain(9 * 3_600_000 + 61_000).unwrap();
+    assert_eq!((read(&db, "x").float_times.len(), limit()), (4, 10_800.0));
+    assert_eq!(db.retention_text(), "3h");
+    // Longer again: nothing more goes, and nothing comes back.
+    db.set_retention(Duration::from_hours(24));
+    write(&db, &[("x", 10 * 3_600_000, 1.0)]).unwrap();
+    db.maintain(10 * 3_600_000).unwrap();
+    assert_eq!(read(&db, "x").float_times.len(), 5);
+}
+
+#[test]
 fn churn_leaves_nothing_behind() {
     let mut options = options();
     options.retention = Duration::from_secs(3600);
