@@ -16,7 +16,7 @@ use crate::logging::{LogFormat, LogLevel};
 
 /// Prometheus' flags that are known but have no effect here (yet), and whether they take a value. Unit files in the wild
 /// set them, so they are accepted; using one logs a warning by name.
-const WITHOUT_EFFECT: [(&str, bool); 41] = [
+const WITHOUT_EFFECT: [(&str, bool); 43] = [
     ("alertmanager.drain-notification-queue-on-shutdown", false),
     ("alertmanager.notification-batch-size", true),
     ("alertmanager.notification-queue-capacity", true),
@@ -49,10 +49,12 @@ const WITHOUT_EFFECT: [(&str, bool); 41] = [
     ("storage.tsdb.max-block-chunk-segment-size", true),
     ("storage.tsdb.max-block-duration", true),
     ("storage.tsdb.min-block-duration", true),
+    ("storage.tsdb.retention.size", true),
     ("storage.tsdb.wal-compression", false),
     ("storage.tsdb.wal-compression-type", true),
     ("web.console.libraries", true),
     ("web.console.templates", true),
+    ("web.enable-admin-api", false),
     ("web.enable-otlp-receiver", false),
     ("web.max-notifications-subscribers", true),
     ("web.remote-write-receiver.accepted-protobuf-messages", true),
@@ -61,11 +63,9 @@ const WITHOUT_EFFECT: [(&str, bool); 41] = [
 ];
 
 /// Flags whose absence would be dangerous to overlook: using one ends the program.
-const REFUSED: [(&str, &str); 4] = [
+const REFUSED: [(&str, &str); 2] = [
     ("agent", "there is no agent mode yet: rules would run and data would be stored"),
-    ("storage.tsdb.retention.size", "there is no retention by size yet: the data would grow past it"),
     ("web.config.file", "there is no TLS and no login yet: the server would be open"),
-    ("web.enable-admin-api", "there is no admin API yet"),
 ];
 
 /// Whether something is on, off, or decided by the circumstances.
@@ -268,7 +268,7 @@ pub(crate) fn parse() -> Parsed {
 
 /// The command with the flags that have no effect.
 fn command() -> Command {
-    let refused = REFUSED.iter().map(|(name, _)| (*name, !matches!(*name, "agent" | "web.enable-admin-api")));
+    let refused = REFUSED.iter().map(|(name, _)| (*name, *name != "agent"));
     WITHOUT_EFFECT.iter().copied().chain(refused).fold(Cli::command(), |command, (name, takes_value)| {
         let action = if takes_value { ArgAction::Append } else { ArgAction::SetTrue };
         command.arg(Arg::new(name).long(name).action(action).hide(true))

@@ -18,6 +18,7 @@ use scraper::ScrapeManager;
 use scraper::config::{BuildContext, RawScrapeConfig, ScrapeConfig, ScrapeDefaults};
 use scraper::loopback::{BrokerKind, Loopback};
 use tokio_util::sync::CancellationToken;
+use tsdb::Db;
 use web::{Control, ReloadStatus};
 
 use crate::alert_relay::{AlertRelay, RelaySettings};
@@ -31,6 +32,10 @@ pub(crate) struct Engines {
     pub relay: Arc<AlertRelay>,
     /// Brokers of this machine; `None`: not looked for.
     pub loopback: Option<Arc<Loopback>>,
+    /// Takes another retention.
+    pub db: Arc<Db>,
+    /// Retention where the configuration says nothing.
+    pub default_retention: Duration,
     /// Default step of subqueries, in milliseconds.
     pub evaluation_interval_ms: Arc<AtomicI64>,
 }
@@ -54,17 +59,12 @@ pub(crate) struct Process {
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct StoreSettings {
     out_of_order_window: Duration,
-    retention: Option<Duration>,
     exemplars_max: usize,
 }
 
 impl StoreSettings {
     fn of(config: &Config) -> Self {
-        Self {
-            out_of_order_window: config.out_of_order_window,
-            retention: config.retention,
-            exemplars_max: config.exemplars_max,
-        }
+        Self { out_of_order_window: config.out_of_order_window, exemplars_max: config.exemplars_max }
     }
 
     /// Keys whose values differ.
@@ -72,7 +72,6 @@ impl StoreSettings {
         let new = Self::of(config);
         [
             ("storage.tsdb.out_of_order_time_window", self.out_of_order_window != new.out_of_order_window),
-            ("storage.tsdb.retention.time", self.retention != new.retention),
             ("storage.exemplars.max_exemplars", self.exemplars_max != new.exemplars_max),
         ]
         .into_iter()
@@ -239,6 +238,7 @@ impl Process {
 async fn swap(engines: &Engines, jobs: scraper::PreparedJobs, config: Config) {
     let interval = i64::try_from(config.evaluation_interval.as_millis()).unwrap_or(i64::MAX);
     engines.evaluation_interval_ms.store(interval, Ordering::Relaxed);
+    engines.db.set_retention(config.retention.unwrap_or(engines.default_retention));
     engines.relay.set(RelaySettings {
         external_labels: config.external_labels.clone(),
         relabel_configs: Arc::clone(&config.alert_relabel_configs),

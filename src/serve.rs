@@ -39,6 +39,8 @@ use crate::rule_engine::RuleEngine;
 const STOP_GRACE: Duration = Duration::from_secs(10);
 /// How often the store looks after itself.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
+/// How long samples are kept when nothing is said (as Prometheus).
+const RETENTION: Duration = Duration::from_secs(15 * 24 * 3600);
 /// Version of Prometheus that the HTTP API follows.
 const COMPATIBLE_VERSION: &str = "3.14.0";
 /// Most bytes of a remote-write body, compressed.
@@ -201,6 +203,8 @@ async fn serve(
         alertmanager: Arc::clone(&alertmanager),
         relay,
         loopback: loopback.clone(),
+        db: Arc::clone(&db),
+        default_retention: default_retention(args),
         evaluation_interval_ms,
     };
     process.start(engines, config).await.map_err(|error| anyhow!(error))?;
@@ -288,6 +292,9 @@ fn web_options(parsed: &Parsed) -> anyhow::Result<WebOptions> {
         None => url::Url::parse(&external_url).map(|url| url.path().to_owned()).unwrap_or_default(),
     };
     let prefix = prefix.trim_matches('/');
+    let mut flags = parsed.flags.clone();
+    flags.insert("web.route-prefix".to_owned(), format!("/{prefix}"));
+    flags.insert("web.external-url".to_owned(), args.external_url.clone().unwrap_or_default());
     Ok(WebOptions {
         listen: args.listen.clone(),
         external_url,
@@ -308,7 +315,7 @@ fn web_options(parsed: &Parsed) -> anyhow::Result<WebOptions> {
             revision: revision().to_owned(),
             rustc: concat!("rustc ", env!("CARGO_PKG_RUST_VERSION")).to_owned(),
         },
-        flags: parsed.flags.clone(),
+        flags,
         working_directory: std::env::current_dir().map(|dir| dir.display().to_string()).unwrap_or_default(),
         hostname,
     })
@@ -328,9 +335,7 @@ async fn open_store(
         i64::try_from(config.out_of_order_window.as_millis()).unwrap_or(i64::MAX);
     options.exemplars_max = config.exemplars_max;
     // The configuration file beats the flag, as in Prometheus.
-    if let Some(retention) = config.retention.or(args.retention_time) {
-        options.retention = retention;
-    }
+    options.retention = config.retention.unwrap_or_else(|| default_retention(args));
     if let Some(bytes) = args.wal_segment_size {
         options.wal_segment_bytes = bytes;
     }
@@ -345,6 +350,11 @@ async fn open_store(
     .await
     .context("opening the store panicked")?
     .with_context(|| format!("cannot open the store in {path}"))
+}
+
+/// How long samples are kept when the configuration says nothing.
+fn default_retention(args: &ServeArgs) -> Duration {
+    args.retention_time.unwrap_or(RETENTION)
 }
 
 fn engine(args: &ServeArgs, features: Features, interval_ms: &Arc<AtomicI64>, registry: &Registry) -> Engine {
