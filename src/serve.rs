@@ -39,6 +39,8 @@ use crate::rule_engine::RuleEngine;
 const STOP_GRACE: Duration = Duration::from_secs(10);
 /// How often the store looks after itself.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
+/// Ticks of maintenance between two looks at gauges that are computed.
+const GAUGES_EVERY: u32 = 5;
 /// How long samples are kept when nothing is said (as Prometheus).
 const RETENTION: Duration = Duration::from_secs(15 * 24 * 3600);
 /// Version of Prometheus that the HTTP API follows.
@@ -120,7 +122,6 @@ async fn serve(
     register_build_info(&registry)?;
     let stop = CancellationToken::new();
     let clock = Arc::clone(&request.clock);
-    let pool = CpuPool::new(args.query_concurrency_max);
     let has_own_config = request.file.is_some();
     let process = Arc::new(Process::new(request, &config, stop.clone(), &registry)?);
     let options = web_options(parsed)?;
@@ -130,7 +131,8 @@ async fn serve(
         Arc::new(ProcessControl(Arc::clone(&process))),
         Arc::clone(&clock),
         registry.clone(),
-        pool.clone(),
+        CpuPool::new(args.query_concurrency_max),
+        CpuPool::new(2 * cores()),
     )?);
     let signals = tokio::spawn(handle_signals(Arc::clone(&process), stop.clone())?);
 
@@ -457,22 +459,30 @@ impl Upkeep {
         let mut tasks = vec![tokio::spawn(async move {
             let mut ticks = tokio::time::interval(MAINTENANCE_INTERVAL);
             ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            let mut tick = 0u32;
             loop {
                 tokio::select! {
                     _ = ticks.tick() => {}
                     () = stopped.cancelled() => return,
                 }
                 let (store, now) = (Arc::clone(&store), clock.now_ms());
-                match tokio::task::spawn_blocking(move || store.maintain(now)).await {
+                let (scrape, alertmanager) = (Arc::clone(&scrape), Arc::clone(&alertmanager));
+                tick = tick.wrapping_add(1);
+                let upkeep = tokio::task::spawn_blocking(move || {
+                    // Gauges that cost something to compute, off the reactor and not at every tick.
+                    if tick.is_multiple_of(GAUGES_EVERY) {
+                        scrape.refresh_metrics();
+                        alertmanager.update_metrics();
+                    }
+                    store.maintain(now)
+                });
+                match upkeep.await {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => {
-                        tracing::error!(%error, "maintenance of the store failed; it is tried again")
+                        tracing::error!(%error, "maintenance of the store failed; it is tried again");
                     }
-                    Err(error) => tracing::error!(%error, "maintenance of the store panicked"),
+                    Err(error) => tracing::error!(%error, "maintenance panicked"),
                 }
-                // Gauges that cost something to compute.
-                scrape.refresh_metrics();
-                alertmanager.update_metrics();
             }
         })];
         if let Some(loopback) = loopback {

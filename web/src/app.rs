@@ -131,7 +131,9 @@ pub struct App {
     pub started: Timestamp,
     /// Metrics of all parts.
     pub registry: Registry,
-    /// Where queries and large encodings run.
+    /// Where queries run: bounded by `--query.max-concurrency`, apart from all else, so that slow ones stop nobody.
+    pub queries: CpuPool,
+    /// Where writes, look-ups and large encodings run.
     pub pool: CpuPool,
     /// Counts requests.
     pub metrics: HttpMetrics,
@@ -156,6 +158,7 @@ impl App {
         control: Arc<dyn Control>,
         clock: Arc<dyn Clock>,
         registry: Registry,
+        queries: CpuPool,
         pool: CpuPool,
     ) -> Result<Self, prometheus::Error> {
         Ok(Self {
@@ -165,6 +168,7 @@ impl App {
             control,
             clock,
             registry,
+            queries,
             pool,
             parts: OnceLock::new(),
             replaying: OnceLock::new(),

@@ -225,7 +225,10 @@ pub(crate) async fn read_body(body: Body, max: usize, timeout: Duration) -> Resu
 }
 
 async fn metrics_page(State(app): AppState) -> Response<Body> {
-    match crate::metrics::page(&app.registry) {
+    // Gathering reads files of the system and asks every part.
+    let registry = app.registry.clone();
+    let page = app.pool.run(move || crate::metrics::page(&registry)).await;
+    match page.map_err(|error| error.to_string()).and_then(|page| page.map_err(|error| error.to_string())) {
         Ok(page) => {
             let mut response = Response::new(Body::from(page));
             let kind =
@@ -233,7 +236,7 @@ async fn metrics_page(State(app): AppState) -> Response<Body> {
             response.headers_mut().insert(CONTENT_TYPE, kind);
             response
         }
-        Err(error) => text_response(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+        Err(error) => text_response(StatusCode::INTERNAL_SERVER_ERROR, &error),
     }
 }
 

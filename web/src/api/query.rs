@@ -110,7 +110,7 @@ async fn run(
         ..QueryOptions::default()
     };
     let queued = tokio::time::Instant::now();
-    let job = app.pool.run(move || {
+    let job = app.queries.run(move || {
         let waited = queued.elapsed();
         let result = evaluate(&parts.engine, &*parts.storage, &expr, &options)?;
         Ok(answer(result, limit, common.stats.then_some(waited)))
