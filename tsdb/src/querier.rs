@@ -151,8 +151,6 @@ pub(crate) fn decode(
     }
     let visible = |t: Timestamp| hidden_from.is_none_or(|hidden| t < hidden);
     let mut histograms: Vec<(Timestamp, HistogramValue)> = Vec::new();
-    // The newest one before the range, of those that are decoded anyway.
-    let mut predecessor: Option<(Timestamp, HistogramValue)> = None;
     for part in &snapshot.parts {
         let bytes = &snapshot.bytes[part.at.clone()];
         let take = |t: Timestamp| range.contains(t) && (part.out_of_order || visible(t));
@@ -160,8 +158,6 @@ pub(crate) fn decode(
             decode_histograms(bytes, |t, histogram| {
                 if take(t) {
                     histograms.push((t, histogram));
-                } else if t < range.min && predecessor.as_ref().is_none_or(|(before, _)| *before < t) {
-                    predecessor = Some((t, histogram));
                 }
             })?;
         } else {
@@ -188,7 +184,7 @@ pub(crate) fn decode(
         }
     }
     merge_floats(into);
-    merge_histograms(predecessor, histograms, into);
+    merge_histograms(histograms, into);
     if !snapshot.starts.is_empty() {
         into.float_starts = snapshot.starts.column(&into.float_times);
         into.histogram_starts = snapshot.starts.column(&into.histogram_times);
@@ -212,54 +208,20 @@ fn merge_floats(into: &mut SeriesColumns) {
     (into.float_times, into.float_values) = samples.into_iter().unzip();
 }
 
-/// Brings histograms to their places and says of each whether the counter was reset before it. Senders mostly leave that
-/// open; Prometheus answers it when it stores (a reset begins a chunk), so queries rely on it.
-fn merge_histograms(
-    predecessor: Option<(Timestamp, HistogramValue)>,
-    mut histograms: Vec<(Timestamp, HistogramValue)>,
-    into: &mut SeriesColumns,
-) {
+fn merge_histograms(mut histograms: Vec<(Timestamp, HistogramValue)>, into: &mut SeriesColumns) {
     let merged = !histograms.windows(2).all(|pair| pair[0].0 < pair[1].0);
     if merged {
         histograms.sort_by_key(|sample| sample.0);
         histograms.dedup_by_key(|sample| sample.0);
     }
-    let mut previous = predecessor.map(|(_, histogram)| histogram.to_float());
     for (t, histogram) in histograms {
         into.histogram_times.push(t);
         let mut histogram: Arc<FloatHistogram> = histogram.to_float();
-        let known = known_hint(&histogram, previous.as_deref(), merged);
-        if known != histogram.counter_reset_hint {
-            Arc::make_mut(&mut histogram).counter_reset_hint = known;
+        // A hint speaks of the predecessor that the sender knew; with others in between it may be wrong.
+        let hint = histogram.counter_reset_hint;
+        if merged && !matches!(hint, CounterResetHint::Gauge | CounterResetHint::Unknown) {
+            Arc::make_mut(&mut histogram).counter_reset_hint = CounterResetHint::Unknown;
         }
-        previous = Some(Arc::clone(&histogram));
         into.histograms.push(histogram);
-    }
-}
-
-/// The hint of `histogram` after `previous`. One that was given holds, unless samples were put in between: it speaks of the
-/// predecessor that the sender knew.
-fn known_hint(
-    histogram: &FloatHistogram,
-    previous: Option<&FloatHistogram>,
-    merged: bool,
-) -> CounterResetHint {
-    let given = histogram.counter_reset_hint;
-    if given == CounterResetHint::Gauge || (given != CounterResetHint::Unknown && !merged) {
-        return given;
-    }
-    match previous {
-        Some(previous)
-            if previous.counter_reset_hint != CounterResetHint::Gauge
-                && !previous.is_stale()
-                && !histogram.is_stale() =>
-        {
-            if histogram.is_reset_after(previous) {
-                CounterResetHint::CounterReset
-            } else {
-                CounterResetHint::NotCounterReset
-            }
-        }
-        _ => CounterResetHint::Unknown,
     }
 }
