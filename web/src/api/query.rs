@@ -98,10 +98,7 @@ async fn run(
     + Send
     + 'static,
 ) -> ApiResult {
-    let expr = parts
-        .engine
-        .parse(params.get("query").unwrap_or_default())
-        .map_err(|error| ApiError::parameter("query", error))?;
+    let expr = parsed(&app, &parts, &params).await?;
     let cancel = CancelOnDrop(Arc::new(AtomicBool::new(false)));
     let options = QueryOptions {
         timeout: Some(common.timeout),
@@ -120,6 +117,21 @@ async fn run(
         Ok(done) => done?.map_err(|error: QueryError| error_of(&error)),
         Err(_) => Err(ApiError::new(ErrorType::Timeout, "query timed out in query queue")),
     }
+}
+
+/// Texts longer than this are parsed on the pool: a megabyte takes longer than the reactor may be held up.
+const PARSE_INLINE_BYTES_MAX: usize = 64 << 10;
+
+/// The parameter `query`, parsed.
+async fn parsed(app: &App, parts: &Parts, params: &Params) -> Result<ParsedQuery, ApiError> {
+    let text = params.get("query").unwrap_or_default();
+    let query = if text.len() <= PARSE_INLINE_BYTES_MAX {
+        parts.engine.parse(text)
+    } else {
+        let (engine, text) = (Arc::clone(&parts.engine), text.to_owned());
+        app.pool.run(move || engine.parse(&text)).await?
+    };
+    query.map_err(|error| ApiError::parameter("query", error))
 }
 
 /// Tells an evaluation that nobody waits for it any more.
@@ -249,10 +261,7 @@ pub(crate) async fn exemplars(app: Arc<App>, parts: Parts, params: Params) -> Ap
     if end < start {
         return Err(ApiError::bad_data("end timestamp must not be before start timestamp"));
     }
-    let expr = parts
-        .engine
-        .parse(params.get("query").unwrap_or_default())
-        .map_err(|error| ApiError::parameter("query", error))?;
+    let expr = parsed(&app, &parts, &params).await?;
     let selectors: Vec<Vec<Matcher>> = expr.expr().selectors().into_iter().map(<[Matcher]>::to_vec).collect();
     if selectors.is_empty() {
         return Ok(Success::empty());
@@ -276,15 +285,13 @@ pub(crate) async fn exemplars(app: Arc<App>, parts: Parts, params: Params) -> Ap
 }
 
 /// `/format_query`
-pub(crate) async fn format(_: Arc<App>, parts: Parts, params: Params) -> ApiResult {
-    let text = params.get("query").unwrap_or_default();
-    let expr = parts.engine.parse(text).map_err(|error| ApiError::parameter("query", error))?;
+pub(crate) async fn format(app: Arc<App>, parts: Parts, params: Params) -> ApiResult {
+    let expr = parsed(&app, &parts, &params).await?;
     Ok(Success::new(json::string(&query::parse::pretty(expr.expr()))))
 }
 
 /// `/parse_query`
-pub(crate) async fn parse(_: Arc<App>, parts: Parts, params: Params) -> ApiResult {
-    let text = params.get("query").unwrap_or_default();
-    let expr = parts.engine.parse(text).map_err(|error| ApiError::parameter("query", error))?;
+pub(crate) async fn parse(app: Arc<App>, parts: Parts, params: Params) -> ApiResult {
+    let expr = parsed(&app, &parts, &params).await?;
     Ok(Success::new(query::parse::to_json(expr.expr()).to_string()))
 }

@@ -36,15 +36,15 @@ impl Append for FakeAppend {
 
 impl Appender for FakeAppender {
     fn open_layout(&mut self) -> LayoutRef {
-        unimplemented!("remote write appends sample by sample")
+        unreachable!("remote write appends sample by sample")
     }
     fn extend_layout(&mut self, _: LayoutRef, _: &Labels) -> Result<LayoutSlot, AppendError> {
-        unimplemented!("remote write appends sample by sample")
+        unreachable!("remote write appends sample by sample")
     }
     fn retire_slot(&mut self, _: LayoutRef, _: LayoutSlot) {}
     fn close_layout(&mut self, _: LayoutRef) {}
     fn append_row(&mut self, _: &Row<'_>) -> RowOutcome {
-        unimplemented!("remote write appends sample by sample")
+        unreachable!("remote write appends sample by sample")
     }
     fn append(
         &mut self,
