@@ -71,7 +71,7 @@ async fn each_broker_is_recognised_by_its_own_answer_and_no_other() {
 #[tokio::test]
 async fn strangers_are_unrecognised_and_silence_is_absence() {
     for kind in BrokerKind::ALL {
-        for answer in [&b"SSH-2.0-OpenSSH_9.2\r\n"[..], b"+PONK\r\n", b"\x00\x00\x00\x04XXXX\x00\x00"] {
+        for answer in [&b"SSH-2.0-OpenSSH_9.2\r\n"[..], b"+PONK\r\n", b"\x00\x00\x00\x04ABCD\x00\x00"] {
             assert_eq!(kind.recognises(answer), Some(false), "{kind} {answer:?}");
         }
         assert_eq!(probe(kind, address(free_port())).await, BrokerState::Absent);

@@ -31,8 +31,6 @@ pub struct Options {
     pub page_title: String,
     /// Whether `/-/reload` and `/-/quit` work.
     pub enable_lifecycle: bool,
-    /// Whether `/api/v1/admin/*` works.
-    pub enable_admin_api: bool,
     /// Whether `/api/v1/write` works.
     pub enable_remote_write_receiver: bool,
     /// Most connections at once.

@@ -173,18 +173,7 @@ fn read_metadata(bytes: &[u8]) -> Result<(&str, Metadata), DecodeError> {
     let mut reader = Reader::new(bytes);
     while let Some(field) = reader.next_field()? {
         match field.number {
-            1 => {
-                metadata.kind = match field.varint()? {
-                    1 => MetricKind::Counter,
-                    2 => MetricKind::Gauge,
-                    3 => MetricKind::Histogram,
-                    4 => MetricKind::GaugeHistogram,
-                    5 => MetricKind::Summary,
-                    6 => MetricKind::Info,
-                    7 => MetricKind::StateSet,
-                    _ => MetricKind::Unknown,
-                }
-            }
+            1 => metadata.kind = metric_kind(field.varint()?),
             2 => name = field.string()?,
             4 => metadata.help = field.string()?.to_owned(),
             5 => metadata.unit = field.string()?.to_owned(),
@@ -313,4 +302,18 @@ fn read_packed_double(bytes: &[u8], into: &mut Vec<f64>) -> Result<(), DecodeErr
         into.push(value);
     }
     Ok(())
+}
+
+/// The metric type of a metadata message; both versions number them alike.
+pub(super) fn metric_kind(number: u64) -> MetricKind {
+    match number {
+        1 => MetricKind::Counter,
+        2 => MetricKind::Gauge,
+        3 => MetricKind::Histogram,
+        4 => MetricKind::GaugeHistogram,
+        5 => MetricKind::Summary,
+        6 => MetricKind::Info,
+        7 => MetricKind::StateSet,
+        _ => MetricKind::Unknown,
+    }
 }

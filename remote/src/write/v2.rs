@@ -5,9 +5,9 @@
 //! request, never a panic (RELIABILITY: the reference drops the connection there).
 #![warn(clippy::indexing_slicing, clippy::cast_possible_truncation)]
 
-use model::{Exemplar, Labels, Metadata, MetricKind, SampleValue, Timestamp};
+use model::{Exemplar, Labels, Metadata, SampleValue, Timestamp};
 
-use super::v1::read_histogram;
+use super::v1::{metric_kind, read_histogram};
 use crate::protobuf::{DecodeError, Reader};
 
 /// A request: its table of symbols and its series.
@@ -158,18 +158,7 @@ impl<'a> TimeSeries<'a> {
         let mut reader = Reader::new(bytes);
         while let Some(field) = reader.next_field()? {
             match field.number {
-                1 => {
-                    metadata.kind = match field.varint()? {
-                        1 => MetricKind::Counter,
-                        2 => MetricKind::Gauge,
-                        3 => MetricKind::Histogram,
-                        4 => MetricKind::GaugeHistogram,
-                        5 => MetricKind::Summary,
-                        6 => MetricKind::Info,
-                        7 => MetricKind::StateSet,
-                        _ => MetricKind::Unknown,
-                    }
-                }
+                1 => metadata.kind = metric_kind(field.varint()?),
                 3 => metadata.help = symbol(field.varint()?)?,
                 4 => metadata.unit = symbol(field.varint()?)?,
                 _ => {}

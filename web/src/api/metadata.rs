@@ -6,7 +6,7 @@ use std::sync::Arc;
 use model::storage::{LabelHints, Queryable, SelectHints, StorageError};
 use model::{Annotations, Labels, Matcher, Metadata, TimeRange};
 
-use super::{bad_selector, selectors, selects_something};
+use super::{selectors, selects_something};
 use crate::app::{App, Parts};
 use crate::envelope::{ApiError, ApiResult, Success};
 use crate::json::{self, Object};
@@ -88,7 +88,7 @@ pub(crate) async fn label_values(app: Arc<App>, parts: Parts, name: Vec<u8>, par
 async fn list(app: Arc<App>, parts: Parts, params: Params, name: Option<String>) -> ApiResult {
     let limit = params.limit("limit")?;
     let range = params.time_range()?;
-    let selectors = selectors(&params).map_err(bad_selector)?;
+    let selectors = selectors(&params).map_err(ApiError::bad_data)?;
     if !selectors.iter().all(|matchers| selects_something(matchers)) {
         return Err(ApiError::bad_data("match[] must contain at least one non-empty matcher"));
     }

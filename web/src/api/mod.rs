@@ -12,7 +12,6 @@ pub mod write;
 use ::query::parse::parse_selector;
 use model::Matcher;
 
-use crate::envelope::ApiError;
 use crate::params::Params;
 
 /// The selectors of all `match[]` parameters.
@@ -23,9 +22,4 @@ pub(crate) fn selectors(params: &Params) -> Result<Vec<Vec<Matcher>>, String> {
 /// Whether a selector names something: one matcher at least must refuse the empty value.
 pub(crate) fn selects_something(matchers: &[Matcher]) -> bool {
     matchers.iter().any(|matcher| !matcher.matches_empty())
-}
-
-/// An error of `match[]` where Prometheus does not name the parameter.
-pub(crate) fn bad_selector(text: String) -> ApiError {
-    ApiError::bad_data(text)
 }

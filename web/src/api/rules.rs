@@ -7,7 +7,7 @@ use query::rules::{AlertStatus, RuleGroupStatus, RuleStatus, RuleStatusKind};
 use sha2::{Digest as _, Sha256};
 
 use super::status::rfc3339;
-use super::{bad_selector, selectors, selects_something};
+use super::{selectors, selects_something};
 use crate::app::{App, Parts};
 use crate::envelope::{ApiError, ApiResult, Success};
 use crate::json::{self, Object};
@@ -73,11 +73,11 @@ impl<'a> Filter<'a> {
 }
 
 fn rule_selectors(params: &Params) -> Result<Vec<Vec<Matcher>>, ApiError> {
-    let selectors = selectors(params).map_err(bad_selector)?;
+    let selectors = selectors(params).map_err(ApiError::bad_data)?;
     if selectors.iter().all(|matchers| selects_something(matchers)) {
         return Ok(selectors);
     }
-    Err(bad_selector("match[] must contain at least one non-empty matcher".to_owned()))
+    Err(ApiError::bad_data("match[] must contain at least one non-empty matcher".to_owned()))
 }
 
 /// Which page of groups is asked for.
