@@ -296,6 +296,11 @@ pub trait Appender: Send {
     /// Appends one row. Samples that are refused are reported one by one; the others stay.
     fn append_row(&mut self, row: &Row<'_>) -> RowOutcome;
 
+    /// Appends a part of a row: `row.values` are those of the slots from `first` on, one each, and nothing is said of other
+    /// slots (where [`Appender::append_row`] says that they have no sample). For senders whose messages cut a layout's
+    /// series anywhere; parts of one row may come in several transactions, in order of slots.
+    fn append_row_part(&mut self, first: LayoutSlot, row: &Row<'_>) -> RowOutcome;
+
     /// Appends one sample. `series`, when given, saves the look-up by labels; the answer is the reference to use next time.
     ///
     /// # Errors
@@ -409,6 +414,66 @@ pub trait StorageAdmin: Send + Sync {
 
     /// How long samples are kept, and the limit in bytes (`15d`, `15d or 10GiB`), for people.
     fn retention_text(&self) -> String;
+
+    /// The blocks on disk, oldest first.
+    fn blocks(&self) -> Vec<BlockInfo> {
+        Vec::new()
+    }
+
+    /// Hides the samples within `range` of series accepted by any of the matcher lists, for good; their space comes back
+    /// at a compaction.
+    ///
+    /// # Errors
+    /// When the deletion could not be made durable: then it may hold for a part of the series.
+    fn delete_series(&self, range: TimeRange, selectors: &[Vec<Matcher>]) -> Result<(), StorageError> {
+        let _ = (range, selectors);
+        Err(StorageError::BadRequest("this storage cannot delete".to_owned()))
+    }
+
+    /// Frees the space of deleted samples now.
+    ///
+    /// # Errors
+    /// When the system fails; what was rewritten stays so.
+    fn clean_tombstones(&self) -> Result<(), StorageError> {
+        Err(StorageError::BadRequest("this storage cannot delete".to_owned()))
+    }
+
+    /// Makes a copy of all blocks (hard links) and, unless `skip_head`, of the head as a block, in a new directory below
+    /// `snapshots`. Answers its name.
+    ///
+    /// # Errors
+    /// When the system fails; nothing is left of the copy then.
+    fn snapshot(&self, skip_head: bool) -> Result<String, StorageError> {
+        let _ = skip_head;
+        Err(StorageError::BadRequest("this storage has no snapshots".to_owned()))
+    }
+}
+
+/// A block on disk, for people.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BlockInfo {
+    /// Its ULID.
+    pub id: String,
+    /// Its samples are from `min_time`, inclusive, to `max_time`, exclusive.
+    pub min_time: Timestamp,
+    /// See `min_time`.
+    pub max_time: Timestamp,
+    /// Samples of all kinds.
+    pub samples: u64,
+    /// Series.
+    pub series: u64,
+    /// Chunks.
+    pub chunks: u64,
+    /// Intervals that are deleted and not yet rewritten.
+    pub tombstones: u64,
+    /// Bytes of all its files.
+    pub size_bytes: u64,
+    /// How often its samples were compacted; 1: straight from the head.
+    pub level: u32,
+    /// The level-1 blocks that it is made of.
+    pub sources: Vec<String>,
+    /// The blocks that it was made of.
+    pub parents: Vec<String>,
 }
 
 /// The content of `/api/v1/status/tsdb`.

@@ -147,6 +147,10 @@ impl Appender for FakeAppender {
         self.store.inner.lock().layouts.remove(&layout.0);
     }
 
+    fn append_row_part(&mut self, _: LayoutSlot, _: &Row<'_>) -> RowOutcome {
+        unreachable!("nobody here writes parts of rows")
+    }
+
     fn append_row(&mut self, row: &Row<'_>) -> RowOutcome {
         let mut inner = self.store.inner.lock();
         inner.rows += 1;

@@ -8,8 +8,8 @@ use model::labels::{Labels, METRIC_NAME};
 use model::metadata::Metadata;
 use model::sample::{STALE_NAN_BITS, SampleValue, stale_nan};
 use model::storage::{
-    AppendError, AppendOptions, AppendSample, Appender, CommitSummary, LayoutRef, LayoutSlot, Row,
-    RowOutcome, SeriesRef, StorageError,
+    ABSENT_BITS, AppendError, AppendOptions, AppendSample, Appender, CommitSummary, LayoutRef, LayoutSlot,
+    Row, RowOutcome, SeriesRef, StorageError,
 };
 
 use crate::check::Checker;
@@ -201,6 +201,28 @@ impl Appender for Transaction {
         };
         self.batch.ops.push(Op::Row { layout, t: row.t, row: values });
         RowOutcome { appended: check.taken, refused: check.refused, error: None }
+    }
+
+    fn append_row_part(&mut self, first: LayoutSlot, row: &Row<'_>) -> RowOutcome {
+        let head = Arc::clone(&self.shared);
+        let Some(layout) = head.head.layout(row.layout.0) else {
+            return RowOutcome { error: Some(AppendError::UnknownSeries), ..RowOutcome::default() };
+        };
+        let mut outcome = RowOutcome::default();
+        for (slot, value) in (first.0..).zip(row.values) {
+            if value.to_bits() == ABSENT_BITS {
+                continue;
+            }
+            let series = layout.state.lock().slots.get(slot as usize).copied();
+            let series = series.map(|series| SeriesRef(u64::from(series)));
+            let sample = AppendSample::float(row.t, *value);
+            let appended = series.ok_or(AppendError::UnknownSeries);
+            match appended.and_then(|series| self.append(Some(series), &Labels::empty(), sample)) {
+                Ok(_) => outcome.appended += 1,
+                Err(why) => outcome.refused.push((LayoutSlot(slot), why)),
+            }
+        }
+        outcome
     }
 
     fn append(

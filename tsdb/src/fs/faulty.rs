@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::{FileSystem, LockFile, Syncer, WriteFile};
+use super::{FileSystem, LockFile, ReadAt, Syncer, WriteFile};
 
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +48,8 @@ struct State {
     /// What survives a loss of power, by name.
     durable_names: BTreeMap<PathBuf, usize>,
     files: Vec<FileState>,
+    /// Renames of directories whose parent was not synced since.
+    renamed_dirs: Vec<(PathBuf, PathBuf)>,
     operations: u64,
     fault: Option<Fault>,
 }
@@ -81,6 +83,7 @@ impl FaultyFs {
             names: state.names.clone(),
             durable_names: state.durable_names.clone(),
             files: state.files.clone(),
+            renamed_dirs: Vec::new(),
             operations: 0,
             fault: None,
         };
@@ -219,6 +222,42 @@ impl FileSystem for FaultyFs {
         Ok(in_dir.filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect())
     }
 
+    fn list_dirs(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let state = self.state.lock();
+        let below = state.names.keys().filter_map(|path| path.strip_prefix(dir).ok());
+        let mut names: Vec<String> = below
+            .filter(|rest| rest.components().count() > 1)
+            .filter_map(|rest| Some(rest.components().next()?.as_os_str().to_str()?.to_owned()))
+            .collect();
+        names.dedup();
+        Ok(names)
+    }
+
+    fn open_at(&self, path: &Path) -> io::Result<Box<dyn ReadAt>> {
+        let state = self.state.lock();
+        let id = state.id(path)?;
+        let len = state.files[id].bytes.len() as u64;
+        Ok(Box::new(FaultyReadAt { state: Arc::clone(&self.state), id, len }))
+    }
+
+    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.state.lock();
+        state.check()?;
+        let id = state.id(from)?;
+        if state.names.contains_key(to) {
+            return Err(io::Error::from(io::ErrorKind::AlreadyExists));
+        }
+        state.names.insert(to.to_owned(), id);
+        Ok(())
+    }
+
+    fn remove_dir_all(&self, dir: &Path) -> io::Result<()> {
+        let mut state = self.state.lock();
+        state.check()?;
+        state.names.retain(|path, _| !path.starts_with(dir));
+        Ok(())
+    }
+
     fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
         let mut state = self.state.lock();
         state.check()?;
@@ -253,9 +292,23 @@ impl FileSystem for FaultyFs {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.state.lock();
         state.check()?;
-        let id = state.id(from)?;
-        state.names.remove(from);
-        state.names.insert(to.to_owned(), id);
+        if let Ok(id) = state.id(from) {
+            state.names.remove(from);
+            state.names.insert(to.to_owned(), id);
+            return Ok(());
+        }
+        let moved: Vec<PathBuf> = state.names.keys().filter(|path| path.starts_with(from)).cloned().collect();
+        if moved.is_empty() {
+            return Err(io::Error::from(io::ErrorKind::NotFound));
+        }
+        for path in moved {
+            let rest = path.strip_prefix(from).map_err(io::Error::other)?;
+            let renamed = to.join(rest);
+            if let Some(id) = state.names.remove(&path) {
+                state.names.insert(renamed, id);
+            }
+        }
+        state.renamed_dirs.push((from.to_owned(), to.to_owned()));
         Ok(())
     }
 
@@ -275,6 +328,21 @@ impl FileSystem for FaultyFs {
         if fault.is_ok() {
             state.durable_names.retain(|path, _| path.parent() != Some(dir));
         }
+        // A directory's new name takes along what is durable in it.
+        let renamed = std::mem::take(&mut state.renamed_dirs);
+        for (from, to) in renamed {
+            if to.parent() != Some(dir) {
+                state.renamed_dirs.push((from, to));
+                continue;
+            }
+            let inside: Vec<PathBuf> =
+                state.durable_names.keys().filter(|path| path.starts_with(&from)).cloned().collect();
+            for path in inside {
+                if let (Some(id), Ok(rest)) = (state.durable_names.remove(&path), path.strip_prefix(&from)) {
+                    state.durable_names.insert(to.join(rest), id);
+                }
+            }
+        }
         let now: Vec<_> = state
             .names
             .iter()
@@ -291,6 +359,29 @@ impl FileSystem for FaultyFs {
             Some(FaultKind::Io) => Err(FaultKind::Io.error()),
             Some(FaultKind::NoSpace) | None => Ok(Box::new(NoLock)),
         }
+    }
+}
+
+#[derive(Debug)]
+struct FaultyReadAt {
+    state: Arc<Mutex<State>>,
+    id: usize,
+    len: u64,
+}
+
+impl ReadAt for FaultyReadAt {
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let state = self.state.lock();
+        let bytes = &state.files[self.id].bytes;
+        let start = usize::try_from(offset).map_err(io::Error::other)?;
+        let end = start.checked_add(buffer.len()).filter(|end| *end <= bytes.len());
+        let end = end.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?;
+        buffer.copy_from_slice(&bytes[start..end]);
+        Ok(())
+    }
+
+    fn len(&self) -> u64 {
+        self.len
     }
 }
 

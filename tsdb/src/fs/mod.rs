@@ -40,6 +40,30 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// The system's.
     fn open(&self, path: &Path) -> io::Result<Box<dyn Read + Send>>;
 
+    /// Names of the directories in `dir`, sorted.
+    ///
+    /// # Errors
+    /// The system's.
+    fn list_dirs(&self, dir: &Path) -> io::Result<Vec<String>>;
+
+    /// Opens a finished file for reading anywhere in it. The file may be removed meanwhile: its bytes stay readable.
+    ///
+    /// # Errors
+    /// The system's.
+    fn open_at(&self, path: &Path) -> io::Result<Box<dyn ReadAt>>;
+
+    /// Gives a finished file a second name.
+    ///
+    /// # Errors
+    /// The system's.
+    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a directory with all files in it, and in directories in it.
+    ///
+    /// # Errors
+    /// The system's.
+    fn remove_dir_all(&self, dir: &Path) -> io::Result<()>;
+
     /// Length of a file in bytes.
     ///
     /// # Errors
@@ -52,7 +76,7 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// The system's.
     fn truncate(&self, path: &Path, len: u64) -> io::Result<()>;
 
-    /// Renames a file, replacing what has the new name.
+    /// Renames a file, replacing what has the new name, or a directory to a name that is free.
     ///
     /// # Errors
     /// The system's.
@@ -75,6 +99,23 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// # Errors
     /// The system's; [`io::ErrorKind::WouldBlock`] when another process holds it, with its id in the message.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn LockFile>>;
+}
+
+/// A file that is read by place. Shared by threads.
+pub trait ReadAt: Send + Sync + fmt::Debug {
+    /// Fills `buffer` from `offset` on.
+    ///
+    /// # Errors
+    /// The system's; [`io::ErrorKind::UnexpectedEof`] when the file ends before.
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
+
+    /// Length in bytes, as of the opening.
+    fn len(&self) -> u64;
+
+    /// Whether there are no bytes.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 /// A file being written. Dropped without [`WriteFile::sync`], its bytes are in the kernel's hands.

@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
-use super::{FileSystem, LockFile, Syncer, WriteFile};
+use super::{FileSystem, LockFile, ReadAt, Syncer, WriteFile};
 
 /// The real file system.
 #[derive(Clone, Copy, Debug, Default)]
@@ -27,6 +27,34 @@ impl FileSystem for RealFs {
         }
         names.sort_unstable();
         Ok(names)
+    }
+
+    fn list_dirs(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir()
+                && let Ok(name) = entry.file_name().into_string()
+            {
+                names.push(name);
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    fn open_at(&self, path: &Path) -> io::Result<Box<dyn ReadAt>> {
+        let file = File::open(path)?;
+        let len = file.metadata()?.len();
+        Ok(Box::new(RealReadAt { file, len }))
+    }
+
+    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::hard_link(from, to)
+    }
+
+    fn remove_dir_all(&self, dir: &Path) -> io::Result<()> {
+        fs::remove_dir_all(dir)
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
@@ -87,6 +115,22 @@ impl FileSystem for RealFs {
             tracing::warn!(path = %path.display(), %error, "process id could not be written into the lock file");
         }
         Ok(Box::new(lock))
+    }
+}
+
+#[derive(Debug)]
+struct RealReadAt {
+    file: File,
+    len: u64,
+}
+
+impl ReadAt for RealReadAt {
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        std::os::unix::fs::FileExt::read_exact_at(&self.file, buffer, offset)
+    }
+
+    fn len(&self) -> u64 {
+        self.len
     }
 }
 

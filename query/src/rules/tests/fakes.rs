@@ -242,6 +242,10 @@ impl Appender for FakeAppender {
         unreachable!("rules append sample by sample")
     }
 
+    fn append_row_part(&mut self, _: LayoutSlot, _: &Row<'_>) -> RowOutcome {
+        unreachable!("nobody here writes parts of rows")
+    }
+
     fn append_row(&mut self, _: &Row<'_>) -> RowOutcome {
         unreachable!("rules append sample by sample")
     }

@@ -43,6 +43,10 @@ impl Appender for FakeAppender {
     }
     fn retire_slot(&mut self, _: LayoutRef, _: LayoutSlot) {}
     fn close_layout(&mut self, _: LayoutRef) {}
+    fn append_row_part(&mut self, _: LayoutSlot, _: &Row<'_>) -> RowOutcome {
+        unreachable!("nobody here writes parts of rows")
+    }
+
     fn append_row(&mut self, _: &Row<'_>) -> RowOutcome {
         unreachable!("remote write appends sample by sample")
     }

@@ -1,0 +1,234 @@
+//! Samples of one series as columns: what travels between head, blocks, compaction and readers.
+
+use std::sync::Arc;
+
+use model::histogram::CounterResetHint;
+use model::sample::{TimeRange, Timestamp};
+use model::storage::SeriesColumns;
+
+use crate::chunk::HistogramValue;
+
+/// The samples of one series, by kind. Meant to be reused: [`Columns::clear`] keeps the memory.
+///
+/// Whoever fills it may append runs in any order; [`Columns::normalize`] brings them into order of time. Values are kept as
+/// `f64` whose bits nobody touches: NaN payloads and negative zero come through.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Columns {
+    /// Times of floats.
+    pub(crate) times: Vec<Timestamp>,
+    /// Their values.
+    pub(crate) values: Vec<f64>,
+    /// Their start timestamps (0: unknown); empty when none is known, else as long as `times`.
+    pub(crate) starts: Vec<Timestamp>,
+    /// Times of histograms.
+    pub(crate) histogram_times: Vec<Timestamp>,
+    /// Their values.
+    pub(crate) histograms: Vec<HistogramValue>,
+    /// Their start timestamps, as `starts`.
+    pub(crate) histogram_starts: Vec<Timestamp>,
+}
+
+impl Columns {
+    /// Empties all columns, keeping their memory.
+    pub(crate) fn clear(&mut self) {
+        self.times.clear();
+        self.values.clear();
+        self.starts.clear();
+        self.histogram_times.clear();
+        self.histograms.clear();
+        self.histogram_starts.clear();
+    }
+
+    /// Number of samples of all kinds.
+    pub(crate) fn len(&self) -> usize {
+        self.times.len() + self.histogram_times.len()
+    }
+
+    /// Whether there is no sample.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// From the first to the last sample of a normalized series.
+    pub(crate) fn range(&self) -> Option<TimeRange> {
+        let ends = |times: &[Timestamp]| Some((*times.first()?, *times.last()?));
+        match (ends(&self.times), ends(&self.histogram_times)) {
+            (Some((a, b)), Some((c, d))) => Some(TimeRange::new(a.min(c), b.max(d))),
+            (Some((a, b)), None) | (None, Some((a, b))) => Some(TimeRange::new(a, b)),
+            (None, None) => None,
+        }
+    }
+
+    /// Appends a float sample; `start` 0 is unknown.
+    pub(crate) fn push_float(&mut self, t: Timestamp, value: f64, start: Timestamp) {
+        if start != 0 && self.starts.is_empty() {
+            self.starts.resize(self.times.len(), 0);
+        }
+        if start != 0 || !self.starts.is_empty() {
+            self.starts.push(start);
+        }
+        self.times.push(t);
+        self.values.push(value);
+    }
+
+    /// Appends a histogram; `start` 0 is unknown.
+    pub(crate) fn push_histogram(&mut self, t: Timestamp, value: HistogramValue, start: Timestamp) {
+        if start != 0 && self.histogram_starts.is_empty() {
+            self.histogram_starts.resize(self.histogram_times.len(), 0);
+        }
+        if start != 0 || !self.histogram_starts.is_empty() {
+            self.histogram_starts.push(start);
+        }
+        self.histogram_times.push(t);
+        self.histograms.push(value);
+    }
+
+    /// Appends all of `other`, which keeps its memory.
+    pub(crate) fn append(&mut self, other: &Self) {
+        fn starts(to: &mut Vec<Timestamp>, before: usize, from: &[Timestamp], count: usize) {
+            if to.is_empty() && from.is_empty() {
+                return;
+            }
+            to.resize(before, 0);
+            to.extend_from_slice(from);
+            to.resize(before + count, 0);
+        }
+        starts(&mut self.starts, self.times.len(), &other.starts, other.times.len());
+        starts(
+            &mut self.histogram_starts,
+            self.histogram_times.len(),
+            &other.histogram_starts,
+            other.histogram_times.len(),
+        );
+        self.times.extend_from_slice(&other.times);
+        self.values.extend_from_slice(&other.values);
+        self.histogram_times.extend_from_slice(&other.histogram_times);
+        self.histograms.extend(other.histograms.iter().cloned());
+    }
+
+    /// Brings samples of each kind into order of time. Of several at one time the one that was appended first stays.
+    ///
+    /// Histograms that came out of order lose their counter reset hints but for gauges: a hint speaks of the predecessor
+    /// that the sender knew.
+    pub(crate) fn normalize(&mut self) {
+        if !ascend(&self.times) {
+            let order = order(&self.times);
+            permute(&mut self.times, &order);
+            permute(&mut self.values, &order);
+            permute(&mut self.starts, &order);
+        }
+        if !ascend(&self.histogram_times) {
+            let order = order(&self.histogram_times);
+            permute(&mut self.histogram_times, &order);
+            permute(&mut self.histograms, &order);
+            permute(&mut self.histogram_starts, &order);
+            self.histograms.iter_mut().for_each(HistogramValue::forget_hint);
+        }
+    }
+
+    /// Keeps the samples that `keep` accepts by their times.
+    pub(crate) fn retain(&mut self, mut keep: impl FnMut(Timestamp) -> bool) {
+        fn kept<T: Clone>(column: &mut Vec<T>, marks: &[bool]) {
+            let mut marks = marks.iter();
+            column.retain(|_| marks.next().copied().unwrap_or(false));
+        }
+        let marks: Vec<bool> = self.times.iter().map(|t| keep(*t)).collect();
+        if marks.contains(&false) {
+            kept(&mut self.times, &marks);
+            kept(&mut self.values, &marks);
+            kept(&mut self.starts, &marks);
+        }
+        let marks: Vec<bool> = self.histogram_times.iter().map(|t| keep(*t)).collect();
+        if marks.contains(&false) {
+            kept(&mut self.histogram_times, &marks);
+            kept(&mut self.histograms, &marks);
+            kept(&mut self.histogram_starts, &marks);
+        }
+    }
+
+    /// Hands the samples to a reader of the store, histograms as floats; what the reader had is gone.
+    pub(crate) fn hand_over(&mut self, into: &mut SeriesColumns) {
+        into.clear();
+        std::mem::swap(&mut self.times, &mut into.float_times);
+        std::mem::swap(&mut self.values, &mut into.float_values);
+        std::mem::swap(&mut self.starts, &mut into.float_starts);
+        std::mem::swap(&mut self.histogram_times, &mut into.histogram_times);
+        std::mem::swap(&mut self.histogram_starts, &mut into.histogram_starts);
+        into.histograms.extend(self.histograms.drain(..).map(|histogram| histogram.to_float()));
+        if into.float_starts.iter().all(|start| *start == 0) {
+            into.float_starts.clear();
+        }
+        if into.histogram_starts.iter().all(|start| *start == 0) {
+            into.histogram_starts.clear();
+        }
+    }
+}
+
+impl HistogramValue {
+    /// Forgets what is said of the predecessor.
+    pub(crate) fn forget_hint(&mut self) {
+        let unsure =
+            |hint| matches!(hint, CounterResetHint::CounterReset | CounterResetHint::NotCounterReset);
+        match self {
+            Self::Integer(h) if unsure(h.counter_reset_hint) => {
+                Arc::make_mut(h).counter_reset_hint = CounterResetHint::Unknown;
+            }
+            Self::Float(h) if unsure(h.counter_reset_hint) => {
+                Arc::make_mut(h).counter_reset_hint = CounterResetHint::Unknown;
+            }
+            Self::Integer(_) | Self::Float(_) => {}
+        }
+    }
+}
+
+fn ascend(times: &[Timestamp]) -> bool {
+    times.windows(2).all(|pair| pair[0] < pair[1])
+}
+
+/// Places in order of time, of equal times the first.
+fn order(times: &[Timestamp]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..times.len()).collect();
+    order.sort_by_key(|place| times[*place]);
+    order.dedup_by_key(|place| times[*place]);
+    order
+}
+
+fn permute<T: Clone>(column: &mut Vec<T>, order: &[usize]) {
+    if !column.is_empty() {
+        *column = order.iter().map(|place| column[*place].clone()).collect();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    proptest! {
+        /// Against a map: the first of equal times stays, starts stay with their samples.
+        #[test]
+        fn order_is_that_of_time(runs in prop::collection::vec(prop::collection::vec((0i64..50, any::<u64>(), 0i64..3), 0..20), 0..4)) {
+            let mut want: BTreeMap<i64, (u64, i64)> = BTreeMap::new();
+            let mut all = Columns::default();
+            for run in &runs {
+                let mut columns = Columns::default();
+                for (t, bits, start) in run {
+                    columns.push_float(*t, f64::from_bits(*bits), *start);
+                    want.entry(*t).or_insert((*bits, *start));
+                }
+                all.append(&columns);
+            }
+            all.normalize();
+            let starts = |i: usize| all.starts.get(i).copied().unwrap_or(0);
+            let got: BTreeMap<_, _> =
+                all.times.iter().enumerate().map(|(i, t)| (*t, (all.values[i].to_bits(), starts(i)))).collect();
+            prop_assert_eq!(all.times.len(), got.len());
+            prop_assert!(ascend(&all.times));
+            prop_assert_eq!(got, want);
+            all.retain(|t| t % 2 == 0);
+            prop_assert!(all.times.iter().all(|t| t % 2 == 0));
+            prop_assert!(all.times.len() == all.values.len());
+        }
+    }
+}
