@@ -1,7 +1,7 @@
 //! All file access of the store, behind one trait: [`RealFs`] for use, [`FaultyFs`] for tests.
 //!
-//! The trait offers just what the store needs: whole-file sequential reads, appending writes with explicit syncs, atomic
-//! renames, and syncs of directories. What we assume of a file system: written bytes are visible to later readers at
+//! The trait offers just what the store needs: sequential reads and reads by place, appending writes with explicit syncs,
+//! atomic renames, hard links, and syncs of directories. What we assume of a file system: written bytes are visible to later readers at
 //! once; `sync` makes a file's bytes, `sync_dir` its name, survive a loss of power; `rename` replaces atomically.
 
 mod faulty;
@@ -16,7 +16,7 @@ pub use real::RealFs;
 
 /// A place for files. Implementations are shared by threads.
 pub trait FileSystem: Send + Sync + fmt::Debug {
-    /// Makes a directory and its parents; an existing one is fine.
+    /// Makes a directory and its parents, durably; an existing one is fine.
     ///
     /// # Errors
     /// The system's.
@@ -58,7 +58,7 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// The system's.
     fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()>;
 
-    /// Removes a directory with all files in it, and in directories in it.
+    /// Removes a directory with all files in it, and in directories in it. Not at once: who is interrupted leaves a part.
     ///
     /// # Errors
     /// The system's.

@@ -1,6 +1,6 @@
 //! The operating system's files.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, FileType, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
@@ -12,35 +12,23 @@ pub struct RealFs;
 
 impl FileSystem for RealFs {
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
-        fs::create_dir_all(dir)
+        // Innermost first: those that are missing, and the one that is to name them.
+        let missing: Vec<&Path> =
+            dir.ancestors().take_while(|dir| !dir.as_os_str().is_empty() && !dir.is_dir()).collect();
+        fs::create_dir_all(dir)?;
+        for made in missing {
+            let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty());
+            self.sync_dir(parent.unwrap_or(Path::new(".")))?;
+        }
+        Ok(())
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        let mut names = Vec::new();
-        for entry in fs::read_dir(dir)? {
-            let entry = entry?;
-            if entry.file_type()?.is_file()
-                && let Ok(name) = entry.file_name().into_string()
-            {
-                names.push(name);
-            }
-        }
-        names.sort_unstable();
-        Ok(names)
+        entries(dir, |kind| kind.is_file())
     }
 
     fn list_dirs(&self, dir: &Path) -> io::Result<Vec<String>> {
-        let mut names = Vec::new();
-        for entry in fs::read_dir(dir)? {
-            let entry = entry?;
-            if entry.file_type()?.is_dir()
-                && let Ok(name) = entry.file_name().into_string()
-            {
-                names.push(name);
-            }
-        }
-        names.sort_unstable();
-        Ok(names)
+        entries(dir, |kind| kind.is_dir())
     }
 
     fn open_at(&self, path: &Path) -> io::Result<Box<dyn ReadAt>> {
@@ -116,6 +104,21 @@ impl FileSystem for RealFs {
         }
         Ok(Box::new(lock))
     }
+}
+
+/// Names of what is wanted in a directory, sorted.
+fn entries(dir: &Path, wanted: impl Fn(FileType) -> bool) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if wanted(entry.file_type()?)
+            && let Ok(name) = entry.file_name().into_string()
+        {
+            names.push(name);
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
 }
 
 #[derive(Debug)]
@@ -194,6 +197,65 @@ impl LockFile for RealLock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn write(path: &Path, bytes: &[u8]) {
+        let mut file = RealFs.create(path).unwrap();
+        file.append(bytes).unwrap();
+        file.sync().unwrap();
+    }
+
+    #[test]
+    fn files_are_read_by_place_even_when_they_are_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        write(&path, b"content");
+        let file = RealFs.open_at(&path).unwrap();
+        RealFs.remove(&path).unwrap();
+        write(&path, b"another file");
+        let mut text = [0; 4];
+        file.read_exact_at(&mut text, 3).unwrap();
+        assert_eq!((&text, file.len(), file.is_empty()), (b"tent", 7, false));
+        let end = file.read_exact_at(&mut text, 4).unwrap_err();
+        assert_eq!(end.kind(), io::ErrorKind::UnexpectedEof);
+        file.read_exact_at(&mut text, u64::MAX - 2).unwrap_err();
+    }
+
+    #[test]
+    fn directories_are_made_listed_renamed_and_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let inner = dir.path().join("a/b/c");
+        RealFs.create_dir_all(&inner).unwrap();
+        RealFs.create_dir_all(&inner).unwrap();
+        write(&inner.join("file"), b"1");
+        RealFs.create_dir_all(&dir.path().join("z")).unwrap();
+        write(&dir.path().join("f"), b"2");
+        assert_eq!(RealFs.list_dirs(dir.path()).unwrap(), ["a", "z"]);
+        assert_eq!(RealFs.list(dir.path()).unwrap(), ["f"]);
+        RealFs.sync_dir(&inner).unwrap();
+        RealFs.rename(&dir.path().join("a"), &dir.path().join("renamed")).unwrap();
+        assert_eq!(RealFs.len(&dir.path().join("renamed/b/c/file")).unwrap(), 1);
+        let taken = RealFs.rename(&dir.path().join("z"), &dir.path().join("renamed")).unwrap_err();
+        assert_eq!(taken.kind(), io::ErrorKind::DirectoryNotEmpty);
+        RealFs.remove_dir_all(&dir.path().join("renamed")).unwrap();
+        assert_eq!(RealFs.list_dirs(dir.path()).unwrap(), ["z"]);
+        let gone = RealFs.remove_dir_all(&dir.path().join("renamed")).unwrap_err();
+        assert_eq!(gone.kind(), io::ErrorKind::NotFound);
+        assert_eq!(RealFs.list(&dir.path().join("none")).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn links_share_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b) = (dir.path().join("a"), dir.path().join("b"));
+        write(&a, b"shared");
+        RealFs.hard_link(&a, &b).unwrap();
+        assert_eq!(RealFs.hard_link(&a, &b).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        RealFs.truncate(&a, 3).unwrap();
+        RealFs.remove(&a).unwrap();
+        let mut text = String::new();
+        RealFs.open(&b).unwrap().read_to_string(&mut text).unwrap();
+        assert_eq!(text, "sha");
+    }
 
     #[test]
     fn a_held_lock_names_its_holder() {
