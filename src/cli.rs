@@ -16,7 +16,7 @@ use crate::logging::{LogFormat, LogLevel};
 
 /// Prometheus' flags that are known but have no effect here (yet), and whether they take a value. Unit files in the wild
 /// set them, so they are accepted; using one logs a warning by name.
-const WITHOUT_EFFECT: [(&str, bool); 43] = [
+const WITHOUT_EFFECT: [(&str, bool); 42] = [
     ("alertmanager.drain-notification-queue-on-shutdown", false),
     ("alertmanager.notification-batch-size", true),
     ("alertmanager.notification-queue-capacity", true),
@@ -54,7 +54,6 @@ const WITHOUT_EFFECT: [(&str, bool); 43] = [
     ("storage.tsdb.wal-compression-type", true),
     ("web.console.libraries", true),
     ("web.console.templates", true),
-    ("web.enable-admin-api", false),
     ("web.enable-otlp-receiver", false),
     ("web.max-notifications-subscribers", true),
     ("web.remote-write-receiver.accepted-protobuf-messages", true),
@@ -193,6 +192,9 @@ pub(crate) struct ServeArgs {
     /// Allow reload and stop over HTTP
     #[arg(long = "web.enable-lifecycle", help_heading = "Web")]
     pub enable_lifecycle: bool,
+    /// Allow deletions and snapshots over HTTP (/api/v1/admin/tsdb/…)
+    #[arg(long = "web.enable-admin-api", help_heading = "Web")]
+    pub enable_admin_api: bool,
     /// Accept remote write on /api/v1/write
     #[arg(long = "web.enable-remote-write-receiver", help_heading = "Web")]
     pub enable_remote_write_receiver: bool,

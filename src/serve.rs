@@ -305,6 +305,7 @@ fn web_options(parsed: &Parsed) -> anyhow::Result<WebOptions> {
             .context("--web.cors.origin")?,
         page_title: args.page_title.clone(),
         enable_lifecycle: args.enable_lifecycle,
+        enable_admin_api: args.enable_admin_api,
         enable_remote_write_receiver: args.enable_remote_write_receiver,
         connections_max: args.connections_max,
         read_timeout: args.read_timeout,

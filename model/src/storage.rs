@@ -450,7 +450,7 @@ pub trait StorageAdmin: Send + Sync {
 }
 
 /// A block on disk, for people.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct BlockInfo {
     /// Its ULID.
     pub id: String,
@@ -460,6 +460,10 @@ pub struct BlockInfo {
     pub max_time: Timestamp,
     /// Samples of all kinds.
     pub samples: u64,
+    /// Float samples among them.
+    pub float_samples: u64,
+    /// Histogram samples among them.
+    pub histogram_samples: u64,
     /// Series.
     pub series: u64,
     /// Chunks.
@@ -473,7 +477,18 @@ pub struct BlockInfo {
     /// The level-1 blocks that it is made of.
     pub sources: Vec<String>,
     /// The blocks that it was made of.
-    pub parents: Vec<String>,
+    pub parents: Vec<BlockParent>,
+}
+
+/// A block that another was made of.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct BlockParent {
+    /// Its ULID.
+    pub id: String,
+    /// As [`BlockInfo::min_time`].
+    pub min_time: Timestamp,
+    /// As [`BlockInfo::max_time`].
+    pub max_time: Timestamp,
 }
 
 /// The content of `/api/v1/status/tsdb`.

@@ -31,6 +31,8 @@ pub struct Options {
     pub page_title: String,
     /// Whether `/-/reload` and `/-/quit` work.
     pub enable_lifecycle: bool,
+    /// Whether `/api/v1/admin/…` works.
+    pub enable_admin_api: bool,
     /// Whether `/api/v1/write` works.
     pub enable_remote_write_receiver: bool,
     /// Most connections at once.
@@ -135,6 +137,9 @@ pub struct App {
     pub pool: CpuPool,
     /// Counts requests.
     pub metrics: HttpMetrics,
+    /// Held by the one operation on the store that is going on (delete, clean, snapshot): more would only wait for the
+    /// same disk.
+    pub store_operation: Arc<tokio::sync::Mutex<()>>,
     parts: OnceLock<Parts>,
     /// The store while it replays, for the progress page.
     replaying: OnceLock<Arc<dyn Fn() -> ReplayProgress + Send + Sync>>,
@@ -168,6 +173,7 @@ impl App {
             registry,
             queries,
             pool,
+            store_operation: Arc::default(),
             parts: OnceLock::new(),
             replaying: OnceLock::new(),
         })

@@ -95,6 +95,23 @@ impl Params {
             .transpose()
     }
 
+    /// A switch, off when absent.
+    ///
+    /// # Errors
+    /// When the parameter is none of the words that Go's `strconv.ParseBool` reads.
+    pub fn flag(&self, name: &str) -> Result<bool, ApiError> {
+        match self.get(name) {
+            None | Some("0" | "f" | "F" | "FALSE" | "false" | "False") => Ok(false),
+            Some("1" | "t" | "T" | "TRUE" | "true" | "True") => Ok(true),
+            Some(text) => {
+                let text = crate::json::string(text);
+                let reason =
+                    format!("unable to parse boolean: strconv.ParseBool: parsing {text}: invalid syntax");
+                Err(ApiError::parameter(name, reason))
+            }
+        }
+    }
+
     /// `timeout`, at most `limit`.
     ///
     /// # Errors
@@ -314,6 +331,18 @@ mod tests {
         assert_eq!(parse_duration_ms("1ns"), Err("cannot parse \"1ns\" to a valid duration".to_owned()));
         assert!(parse_duration_ms("1e300").unwrap_err().ends_with("It overflows int64"));
         assert_eq!(parse_duration_ms("NaN"), Ok(0));
+    }
+
+    #[test]
+    fn switches_are_read_as_go_does() {
+        let flag = |query: &str| Params::new(Some(query), None).flag("skip_head").map_err(|error| error.text);
+        for (query, value) in
+            [("", false), ("skip_head=", false), ("skip_head=0", false), ("skip_head=T", true)]
+        {
+            assert_eq!(flag(query), Ok(value), "{query}");
+        }
+        let text = "invalid parameter \"skip_head\": unable to parse boolean: strconv.ParseBool: parsing \"yes\": invalid syntax";
+        assert_eq!(flag("skip_head=yes"), Err(text.to_owned()));
     }
 
     #[test]

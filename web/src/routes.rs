@@ -110,6 +110,10 @@ fn api_v1() -> Vec<(&'static str, MethodRouter<Arc<App>>)> {
         ("/api/v1/status/buildinfo", read(api::status::buildinfo)),
         ("/api/v1/status/runtimeinfo", read(api::status::runtimeinfo)),
         ("/api/v1/status/tsdb", read(api::status::tsdb)),
+        ("/api/v1/status/tsdb/blocks", read(api::status::blocks)),
+        ("/api/v1/admin/tsdb/delete_series", change(api::admin::delete_series)),
+        ("/api/v1/admin/tsdb/clean_tombstones", change(api::admin::clean_tombstones)),
+        ("/api/v1/admin/tsdb/snapshot", change(api::admin::snapshot)),
         (
             "/api/v1/status/walreplay",
             get(async |State(app): AppState| of_api(respond(api::status::walreplay(&app)))),
@@ -150,7 +154,24 @@ where
     H: Fn(Arc<App>, Parts, Params) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = ApiResult> + Send + 'static,
 {
-    on(MethodFilter::GET.or(MethodFilter::POST), async move |State(app): AppState, request: Request<Body>| {
+    with_params(MethodFilter::GET.or(MethodFilter::POST), handler)
+}
+
+/// A handler that changes what is stored.
+fn change<H, F>(handler: H) -> MethodRouter<Arc<App>>
+where
+    H: Fn(Arc<App>, Parts, Params) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = ApiResult> + Send + 'static,
+{
+    with_params(MethodFilter::POST.or(MethodFilter::PUT), handler)
+}
+
+fn with_params<H, F>(methods: MethodFilter, handler: H) -> MethodRouter<Arc<App>>
+where
+    H: Fn(Arc<App>, Parts, Params) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = ApiResult> + Send + 'static,
+{
+    on(methods, async move |State(app): AppState, request: Request<Body>| {
         let Some(parts) = app.parts().cloned() else { return not_ready() };
         match read_params(request, app.options.read_timeout).await {
             Ok(params) => of_api(respond(handler(app, parts, params).await)),
@@ -195,7 +216,7 @@ async fn read_params(request: Request<Body>, timeout: Duration) -> Result<Params
     let query = parts.uri.query();
     let kind = parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media = kind.split(';').next().unwrap_or_default().trim();
-    if parts.method != Method::POST {
+    if !matches!(parts.method, Method::POST | Method::PUT) {
         return Ok(Params::new(query, None));
     }
     if media.eq_ignore_ascii_case("application/x-www-form-urlencoded") {

@@ -1,6 +1,7 @@
 //! The handlers, grouped as Prometheus' documentation groups them. Each takes the app, the parts and the parameters,
 //! and gives `data` as JSON text.
 
+pub mod admin;
 pub mod alertmanager;
 pub mod metadata;
 pub mod query;

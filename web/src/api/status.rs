@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use http::{Response, StatusCode};
 use jiff::Timestamp;
+use model::storage::BlockInfo;
 
 use crate::app::{App, Parts};
 use crate::envelope::{ApiError, ApiResult, Success, plain_response};
@@ -127,6 +128,50 @@ pub(crate) async fn tsdb(app: Arc<App>, parts: Parts, params: Params) -> ApiResu
     Ok(Success::new(data))
 }
 
+/// `/status/tsdb/blocks`: what `meta.json` of each block says, oldest first.
+pub(crate) async fn blocks(app: Arc<App>, parts: Parts, _: Params) -> ApiResult {
+    let blocks = app.pool.run(move || parts.admin.blocks()).await?;
+    let mut data = String::with_capacity(64 + blocks.len() * 512);
+    let mut object = Object::begin(&mut data);
+    json::write_list(object.key("blocks"), &blocks, write_block);
+    object.end();
+    Ok(Success::new(data))
+}
+
+/// Numbers that are zero are left out, as Prometheus leaves them out.
+fn write_block(out: &mut String, block: &BlockInfo) {
+    let mut object = Object::begin(out);
+    object.text("ulid", &block.id).raw("minTime", block.min_time).raw("maxTime", block.max_time);
+    let mut stats = Object::begin(object.key("stats"));
+    let numbers = [
+        ("numSamples", block.samples),
+        ("numFloatSamples", block.float_samples),
+        ("numHistogramSamples", block.histogram_samples),
+        ("numSeries", block.series),
+        ("numChunks", block.chunks),
+        ("numTombstones", block.tombstones),
+    ];
+    for (key, number) in numbers.into_iter().filter(|(_, number)| *number > 0) {
+        stats.raw(key, number);
+    }
+    stats.end();
+    let mut compaction = Object::begin(object.key("compaction"));
+    compaction.raw("level", block.level);
+    if !block.sources.is_empty() {
+        json::write_strings(compaction.key("sources"), block.sources.iter().map(String::as_str));
+    }
+    if !block.parents.is_empty() {
+        json::write_list(compaction.key("parents"), &block.parents, |out, parent| {
+            let mut object = Object::begin(out);
+            object.text("ulid", &parent.id).raw("minTime", parent.min_time).raw("maxTime", parent.max_time);
+            object.end();
+        });
+    }
+    compaction.end();
+    object.raw("version", 1);
+    object.end();
+}
+
 /// `/status/walreplay`: served while not ready, too.
 pub(crate) fn walreplay(app: &App) -> ApiResult {
     let progress = app.replay_progress();
@@ -140,4 +185,31 @@ pub(crate) fn walreplay(app: &App) -> ApiResult {
 /// A time in RFC 3339, UTC, as Go prints it.
 pub(crate) fn rfc3339(t: model::Timestamp) -> String {
     Timestamp::from_millisecond(t).map_or_else(|_| "0001-01-01T00:00:00Z".to_owned(), |time| time.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use model::storage::BlockParent;
+
+    use super::*;
+
+    #[test]
+    fn a_block_looks_as_in_its_meta_file() {
+        let parent = BlockParent { id: "01A".to_owned(), min_time: 0, max_time: 5 };
+        let block = BlockInfo {
+            id: "01B".to_owned(),
+            max_time: 9,
+            samples: 3,
+            float_samples: 3,
+            series: 1,
+            level: 2,
+            sources: vec!["01A".to_owned()],
+            parents: vec![parent],
+            ..BlockInfo::default()
+        };
+        let mut out = String::new();
+        write_block(&mut out, &block);
+        let expected = r#"{"ulid":"01B","minTime":0,"maxTime":9,"stats":{"numSamples":3,"numFloatSamples":3,"numSeries":1},"compaction":{"level":2,"sources":["01A"],"parents":[{"ulid":"01A","minTime":0,"maxTime":5}]},"version":1}"#;
+        assert_eq!(out, expected);
+    }
 }

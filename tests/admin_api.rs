@@ -1,0 +1,75 @@
+//! What changes stored data over HTTP, on the built program: shut unless asked for, Prometheus' answers, effects that stay.
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+mod support;
+
+use serde_json::json;
+use support::http::{Answer, encoded, send};
+use support::nilometer::Nilometer;
+
+const DELETE: &str = "/api/v1/admin/tsdb/delete_series";
+const CLEAN: &str = "/api/v1/admin/tsdb/clean_tombstones";
+const SNAPSHOT: &str = "/api/v1/admin/tsdb/snapshot";
+
+fn server(dir: &std::path::Path, more: &[&str]) -> Nilometer {
+    std::fs::write(dir.join("c.yml"), "# nothing to scrape\n").unwrap();
+    Nilometer::start(dir, &[&["--config.file=c.yml", "--web.enable-remote-write-receiver"], more].concat())
+}
+
+fn form(server: &Nilometer, method: &str, path: &str, body: &str) -> Answer {
+    let kind = [("Content-Type", "application/x-www-form-urlencoded")];
+    send(server.port, method, path, &kind, body.as_bytes()).unwrap()
+}
+
+#[test]
+fn the_admin_api_is_shut_unless_it_is_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = server(dir.path(), &[]);
+    for (method, path) in [("POST", DELETE), ("PUT", DELETE), ("POST", CLEAN), ("PUT", SNAPSHOT)] {
+        let answer = form(&server, method, path, "match[]=x");
+        let body = json!({"status": "error", "errorType": "unavailable", "error": "admin APIs disabled"});
+        assert_eq!((answer.status, answer.json()), (500, body), "{method} {path}");
+    }
+    let get = send(server.port, "GET", CLEAN, &[], b"").unwrap();
+    assert_eq!((get.status, get.body.as_str()), (405, "Method Not Allowed\n"));
+    assert!(get.head.contains("allow: OPTIONS, POST, PUT"), "{}", get.head);
+    assert_eq!(server.api("status/tsdb/blocks"), json!({"blocks": []}));
+    assert_eq!(server.api("status/flags")["web.enable-admin-api"], "false");
+}
+
+#[test]
+fn wrong_requests_change_nothing_and_say_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = server(dir.path(), &["--web.enable-admin-api"]);
+    let cases = [
+        (DELETE, String::new(), "no match[] parameter provided"),
+        (DELETE, "match[]=a&x=%zz".to_owned(), r#"error parsing form values: invalid URL escape "%zz""#),
+        (
+            DELETE,
+            "match[]=a&start=x".to_owned(),
+            r#"invalid parameter "start": invalid time value for 'start': cannot parse "x" to a valid timestamp"#,
+        ),
+        (
+            DELETE,
+            "match[]=a&start=10&end=5".to_owned(),
+            r#"invalid parameter "end": end timestamp must not be before start time"#,
+        ),
+        (
+            DELETE,
+            format!("match[]=a&match[]={}", encoded("sum(")),
+            r#"invalid parameter "match[]": 1:4: parse error: unexpected "(""#,
+        ),
+        (
+            SNAPSHOT,
+            "skip_head=x".to_owned(),
+            r#"invalid parameter "skip_head": unable to parse boolean: strconv.ParseBool: parsing "x": invalid syntax"#,
+        ),
+    ];
+    for (path, body, text) in cases {
+        let answer = form(&server, "PUT", path, &body);
+        let json = answer.json();
+        assert_eq!(answer.status, 400, "{path} {body}: {json}");
+        assert_eq!((&json["errorType"], &json["error"]), (&json!("bad_data"), &json!(text)), "{path} {body}");
+    }
+    assert!(!dir.path().join("data/snapshots").exists());
+}
