@@ -176,6 +176,9 @@ pub(crate) struct ServeArgs {
     /// Size at which a segment of the write-ahead log is closed
     #[arg(long = "storage.tsdb.wal-segment-size", value_name = "SIZE", value_parser = size, help_heading = "Storage")]
     pub wal_segment_size: Option<u64>,
+    /// Size of the log after which a checkpoint is written: for tests that want many
+    #[arg(long = "storage.tsdb.checkpoint-size", value_name = "SIZE", value_parser = size, hide = true, help_heading = "Storage")]
+    pub checkpoint_size: Option<u64>,
     /// Do not lock the data directory
     #[arg(long = "storage.tsdb.no-lockfile", help_heading = "Storage")]
     pub no_lockfile: bool,

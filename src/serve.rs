@@ -341,6 +341,9 @@ async fn open_store(
     if let Some(bytes) = args.wal_segment_size {
         options.wal_segment_bytes = bytes;
     }
+    if let Some(bytes) = args.checkpoint_size {
+        options.checkpoint_bytes = bytes;
+    }
     let progress = Arc::new(Progress::default());
     let shown = Arc::clone(&progress);
     app.show_replay(Arc::new(move || shown.get()));

@@ -25,6 +25,13 @@ impl Nilometer {
 
     /// The same at a given port.
     pub fn start_at(port: u16, dir: &Path, args: &[&str]) -> Self {
+        let mut server = Self::spawn_at(port, dir, args);
+        server.wait_until_ready();
+        server
+    }
+
+    /// Starts, and does not wait.
+    pub fn spawn_at(port: u16, dir: &Path, args: &[&str]) -> Self {
         let log = File::options().create(true).append(true).open(dir.join("nilometer.log")).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_nilometer"))
             .current_dir(dir)
@@ -35,14 +42,18 @@ impl Nilometer {
             .stderr(log)
             .spawn()
             .unwrap();
-        let mut server = Self { child, port, dir: dir.to_owned() };
+        Self { child, port, dir: dir.to_owned() }
+    }
+
+    /// # Panics
+    /// When it ends before.
+    pub fn wait_until_ready(&mut self) {
         wait_for("the server to be ready", || {
-            if let Some(status) = server.child.try_wait().unwrap() {
-                panic!("the server ended with {status}:\n{}", server.log());
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!("the server ended with {status}:\n{}", self.log());
             }
-            http::get(port, "/-/ready").filter(|answer| answer.status == 200)
+            http::get(self.port, "/-/ready").filter(|answer| answer.status == 200)
         });
-        server
     }
 
     pub fn pid(&self) -> u32 {
