@@ -28,6 +28,8 @@
 #![forbid(unsafe_code)]
 
 mod appender;
+#[allow(dead_code, reason = "being built")]
+mod block;
 #[expect(dead_code, reason = "blocks are being built on it")]
 mod cache;
 mod check;
