@@ -312,6 +312,20 @@ pub trait Appender: Send {
         sample: AppendSample,
     ) -> Result<SeriesRef, AppendError>;
 
+    /// Appends float samples of known series, which is cheaper than one call for each. Samples of one series are taken in the
+    /// order given. Answers which were refused, by their index here, ascending, and why; the others are taken.
+    fn append_floats(&mut self, samples: &[SeriesSample]) -> Vec<(usize, AppendError)> {
+        let labels = Labels::empty();
+        let mut refused = Vec::new();
+        for (index, sample) in samples.iter().enumerate() {
+            let float = AppendSample::float(sample.t, sample.v);
+            if let Err(why) = self.append(Some(sample.series), &labels, float) {
+                refused.push((index, why));
+            }
+        }
+        refused
+    }
+
     /// Appends an exemplar to a series.
     ///
     /// # Errors
@@ -350,6 +364,17 @@ impl AppendSample {
     pub fn float(t: Timestamp, v: f64) -> Self {
         Self { t, value: SampleValue::Float(v), start: None }
     }
+}
+
+/// A float sample of a known series.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SeriesSample {
+    /// The series.
+    pub series: SeriesRef,
+    /// When it was taken.
+    pub t: Timestamp,
+    /// Its value.
+    pub v: f64,
 }
 
 /// Bits of the NaN that marks an absent slot in a [`Row`]; no page and no request can produce it as a value, since

@@ -9,16 +9,16 @@ use model::metadata::Metadata;
 use model::sample::{STALE_NAN_BITS, SampleValue, stale_nan};
 use model::storage::{
     ABSENT_BITS, AppendError, AppendOptions, AppendSample, Appender, CommitSummary, LayoutRef, LayoutSlot,
-    Row, RowOutcome, SeriesRef, StorageError,
+    Row, RowOutcome, SeriesRef, SeriesSample, StorageError,
 };
 
 use crate::check::Checker;
 use crate::chunk::HistogramValue;
-use crate::commit::{Batch, Op};
+use crate::commit::{Batch, Op, floats_of};
 use crate::db::Shared;
 use crate::head::layout::Layout;
 use crate::head::series::Stored;
-use crate::head::validate::{Verdict, check_histogram};
+use crate::head::validate::{Limits, Verdict, check_histogram};
 use crate::head::view::View;
 use crate::metrics::SampleKind;
 use crate::wal::record::FloatSample;
@@ -28,6 +28,8 @@ use crate::wal::record::FloatSample;
 pub(crate) struct Transaction {
     shared: Arc<Shared>,
     options: AppendOptions,
+    /// The limits when the first sample came; the commit takes them anew.
+    limits: Option<Limits>,
     checker: Checker,
     batch: Batch,
     created: u64,
@@ -40,11 +42,13 @@ impl Transaction {
     pub(crate) fn new(shared: Arc<Shared>, options: AppendOptions) -> Self {
         shared.head.metrics.active_appenders.inc();
         let writing = shared.head.writers.open();
+        let batch = Batch::new(options.clone(), shared.head.views.published());
         Self {
             shared,
             options,
+            limits: None,
             checker: Checker::default(),
-            batch: Batch::default(),
+            batch,
             created: 0,
             done: false,
             _writing: writing,
@@ -80,6 +84,11 @@ impl Transaction {
     ) -> Result<SeriesRef, AppendError> {
         let AppendSample { t, value, start } = sample;
         let start = start.unwrap_or(0);
+        if let (Some(SeriesRef(id)), SampleValue::Float(v)) = (series, &value)
+            && let Some(taken) = self.append_plain(id, FloatSample { series: 0, t, bits: v.to_bits(), start })
+        {
+            return Ok(taken);
+        }
         let value = match value {
             SampleValue::Float(v) => Stored::Float(v.to_bits()),
             SampleValue::Histogram(h) => Stored::Histogram(HistogramValue::Integer(h)),
@@ -89,16 +98,96 @@ impl Transaction {
             check_histogram(histogram)?;
         }
         let series = self.resolve(series, labels)?;
+        self.spill();
         let value = self.stale_alike(series, value);
-        let limits = self.shared.head.limits(&self.options);
+        let limits = self.limits();
         match self.checker.sample(&self.shared.head, series, t, &value, &limits)? {
             Verdict::Known => {}
-            Verdict::Store { .. } => self.batch.ops.push(match value {
-                Stored::Float(bits) => Op::Float(FloatSample { series, t, bits, start }),
-                Stored::Histogram(value) => Op::Histogram { series, t, start, value },
-            }),
+            Verdict::Store { .. } => match value {
+                Stored::Float(bits) => {
+                    self.batch.undefined.push(series);
+                    self.batch.push_float(FloatSample { series, t, bits, start });
+                }
+                Stored::Histogram(value) => self.batch.ops.push(Op::Histogram { series, t, start, value }),
+            },
         }
         Ok(SeriesRef(u64::from(series)))
+    }
+
+    fn limits(&mut self) -> Limits {
+        *self.limits.get_or_insert_with(|| self.shared.head.limits(&self.options))
+    }
+
+    /// Notes floats that were taken without a note.
+    fn spill(&mut self) {
+        if self.checker.must_spill() {
+            self.checker.spill(floats_of(&self.batch.ops));
+        }
+    }
+
+    /// Takes a float of a known series the cheap way, if that suffices for it.
+    fn append_plain(&mut self, id: u64, mut sample: FloatSample) -> Option<SeriesRef> {
+        let series = u32::try_from(id).ok().filter(|id| self.checker.is_fresh(*id))?;
+        sample.series = series;
+        let limits = self.limits();
+        let seen = self.shared.head.table.with(series, |series| (series.plain_last(), series.logged));
+        let (last, logged) = seen?;
+        if let Verdict::Store { .. } = limits.plain(last.ok()?, sample.t, sample.bits)? {
+            self.checker.took_plain(series);
+            self.batch.undefined.extend((!logged).then_some(series));
+            self.batch.push_float(sample);
+        }
+        Some(SeriesRef(id))
+    }
+
+    /// Takes those of `samples` that the cheap way suffices for, in order of series. Answers the indexes of the others, in the
+    /// order to append them in.
+    fn append_plain_floats(&mut self, samples: &[SeriesSample]) -> Vec<usize> {
+        let key = |sample: &SeriesSample| u32::try_from(sample.series.0).ok();
+        // In order of series, then as they came.
+        let mut order: Vec<u64> = Vec::with_capacity(samples.len());
+        for (index, sample) in (0u64..).zip(samples) {
+            match key(sample) {
+                Some(series) if index <= u64::from(u32::MAX) => order.push(u64::from(series) << 32 | index),
+                Some(_) | None => return (0..samples.len()).collect(),
+            }
+        }
+        if !order.is_sorted() {
+            order.sort_unstable();
+        }
+        let (series_of, index_of) = (|entry: u64| (entry >> 32) as u32, |entry: u64| entry as u32 as usize);
+        if order.first().is_none_or(|first| !self.checker.is_fresh(series_of(*first))) {
+            return (0..samples.len()).collect();
+        }
+        let limits = self.limits();
+        let mut careful = Vec::new();
+        let mut run: Vec<FloatSample> = Vec::with_capacity(samples.len());
+        let mut newest = None;
+        let undefined = &mut self.batch.undefined;
+        self.shared.head.table.with_each(order.iter().map(|entry| series_of(*entry)), |at, series| {
+            let (id, index) = (series_of(order[at]), index_of(order[at]));
+            let sample = &samples[index];
+            let bits = sample.v.to_bits();
+            let plain = series.and_then(|series| Some((series.plain_last().ok()?, series.logged)));
+            let repeated = newest.replace(id) == Some(id);
+            let verdict = plain.filter(|_| !repeated).and_then(|(last, logged)| {
+                undefined.extend((!logged).then_some(id));
+                limits.plain(last, sample.t, bits)
+            });
+            match verdict {
+                Some(Verdict::Store { .. }) => {
+                    run.push(FloatSample { series: id, t: sample.t, bits, start: 0 })
+                }
+                Some(Verdict::Known) => {}
+                None => careful.push(index),
+            }
+        });
+        if let Some(last) = run.last() {
+            self.checker.took_plain(last.series);
+            self.batch.ops.push(Op::Floats(run));
+        }
+        careful.sort_unstable();
+        careful
     }
 
     /// A staleness marker of a series of histograms is a histogram: whoever writes it need not know.
@@ -126,8 +215,10 @@ impl Transaction {
 
     fn finish(&mut self) -> Result<CommitSummary, StorageError> {
         self.done = true;
-        let batch = std::mem::take(&mut self.batch);
-        self.shared.committer.commit(&self.shared.head, &self.options, batch, self.created)
+        let empty = Batch::new(AppendOptions::default(), 0);
+        let mut batch = std::mem::replace(&mut self.batch, empty);
+        batch.plain = self.checker.is_plain();
+        self.shared.committer.commit(&self.shared.head, batch, self.created)
     }
 
     /// Drops what was collected, but for layouts that were given up.
@@ -183,6 +274,9 @@ impl Appender for Transaction {
         };
         let values: Arc<[u64]> = row.values.iter().map(|value| value.to_bits()).collect();
         let limits = head.limits(&self.options);
+        if self.checker.must_spill() {
+            self.checker.spill(floats_of(&self.batch.ops));
+        }
         let check = self.checker.row(head, &layout, row.t, &values, &limits);
         for (_, why) in &check.refused {
             head.metrics.refused(*why, SampleKind::Float);
@@ -242,10 +336,23 @@ impl Appender for Transaction {
         result
     }
 
+    fn append_floats(&mut self, samples: &[SeriesSample]) -> Vec<(usize, AppendError)> {
+        let labels = Labels::empty();
+        let mut refused = Vec::new();
+        for index in self.append_plain_floats(samples) {
+            let SeriesSample { series, t, v } = samples[index];
+            if let Err(why) = self.append(Some(series), &labels, AppendSample::float(t, v)) {
+                refused.push((index, why));
+            }
+        }
+        refused
+    }
+
     fn append_exemplar(&mut self, series: SeriesRef, exemplar: &Exemplar) -> Result<(), AppendError> {
         let id = self.known(series)?;
         let mut exemplar = exemplar.clone();
         if exemplar.t.is_none() {
+            self.spill();
             let pending = self.checker.pending.latest(id).map(|latest| latest.0);
             let stored = || self.shared.head.table.with(id, |series| series.latest()).flatten().map(|l| l.0);
             exemplar.t = Some(pending.or_else(stored).ok_or(AppendError::InvalidExemplar)?);

@@ -1,8 +1,9 @@
 //! The checks of a transaction: done when a sample is given, to tell the caller, and again at the commit, to be sure.
 //!
 //! Rows are checked as a whole where that is possible: a slot that its layout owns and that had a value in the last row
-//! needs no look at its series. Transactions that write the same series by rows and sample by sample pay for it: see
-//! [`Checker::mix`].
+//! needs no look at its series. Floats that come in order of series (or are brought into it) are *plain*: they need no look at
+//! what is pending, and no note of it. Transactions that write the same series by rows and sample by sample, or in any
+//! other order, pay for it: see [`Checker::mix`] and [`Checker::spill`].
 
 use std::sync::Arc;
 
@@ -26,6 +27,17 @@ pub(crate) struct Checker {
     newest_row: HashMap<u64, Timestamp>,
     /// Whether rows are in `pending` too.
     mixed: bool,
+    /// The last series of the plain floats, which ascend and are not in `pending`.
+    plain_to: Option<u32>,
+}
+
+/// What is left of a run of floats after a check.
+#[derive(Debug, Default)]
+pub(crate) struct FloatCheck {
+    /// Indexes of samples that are stored already, or refused: ascending.
+    pub(crate) dropped: Vec<usize>,
+    /// Indexes of samples that were refused, and why.
+    pub(crate) refused: Vec<(usize, AppendError)>,
 }
 
 /// What became of a row.
@@ -60,7 +72,85 @@ impl RowCheck {
 }
 
 impl Checker {
-    /// Checks a sample that comes alone.
+    /// Whether all that was taken are plain floats, or rows that were sure.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.pending.is_empty() && !self.mixed
+    }
+
+    /// Whether a float of `series` needs no look at what is pending, if the series is plain itself.
+    pub(crate) fn is_fresh(&self, series: u32) -> bool {
+        self.is_plain() && self.plain_to.is_none_or(|last| series > last)
+    }
+
+    /// A plain float of `series`, or many that end there, were taken.
+    pub(crate) fn took_plain(&mut self, series: u32) {
+        self.plain_to = Some(series);
+    }
+
+    /// Whether plain floats must be noted before anything else is checked.
+    pub(crate) fn must_spill(&self) -> bool {
+        self.plain_to.is_some()
+    }
+
+    /// Notes the plain floats, which are all in `samples`.
+    pub(crate) fn spill<'a>(&mut self, samples: impl Iterator<Item = &'a FloatSample>) {
+        if self.plain_to.take().is_some() {
+            for sample in samples {
+                self.pending.note(sample.series, sample.t, Stored::Float(sample.bits));
+            }
+        }
+    }
+
+    /// Checks a run of floats again. `before`: all floats of the transaction before it.
+    pub(crate) fn floats<'a>(
+        &mut self,
+        head: &Head,
+        run: &'a [FloatSample],
+        before: impl Iterator<Item = &'a FloatSample>,
+        limits: &Limits,
+    ) -> FloatCheck {
+        let mut check = FloatCheck::default();
+        let Some(last) = run.last() else { return check };
+        let ascending = run.is_sorted_by(|a, b| a.series < b.series);
+        let mut careful: Vec<usize> = Vec::new();
+        if ascending && self.is_fresh(run[0].series) {
+            head.table.with_each(run.iter().map(|sample| sample.series), |index, series| {
+                let sample = &run[index];
+                let last = series.and_then(|series| series.plain_last().ok());
+                match last.and_then(|last| limits.plain(last, sample.t, sample.bits)) {
+                    Some(Verdict::Store { .. }) => {}
+                    Some(Verdict::Known) => check.dropped.push(index),
+                    None => careful.push(index),
+                }
+            });
+            if careful.is_empty() {
+                self.took_plain(last.series);
+                return check;
+            }
+            // A series occurs once: what was taken here does not matter to the rest, but to what comes later.
+            self.took_plain(last.series);
+            let dropped = |index: &usize| check.dropped.binary_search(index).is_ok();
+            let taken =
+                (0..run.len()).filter(|index| !dropped(index) && careful.binary_search(index).is_err());
+            self.spill(before.chain(taken.map(|index| &run[index])));
+        } else {
+            self.spill(before);
+            careful.extend(0..run.len());
+        }
+        for index in careful {
+            let sample = &run[index];
+            match self.sample(head, sample.series, sample.t, &Stored::Float(sample.bits), limits) {
+                Ok(Verdict::Store { .. }) => continue,
+                Ok(Verdict::Known) => {}
+                Err(why) => check.refused.push((index, why)),
+            }
+            check.dropped.push(index);
+        }
+        check.dropped.sort_unstable();
+        check
+    }
+
+    /// Checks a sample that comes alone. Plain floats were spilled.
     pub(crate) fn sample(
         &mut self,
         head: &Head,
@@ -97,7 +187,7 @@ impl Checker {
         self.mixed = true;
     }
 
-    /// Checks a row. The caller passes the layout's state lock by not holding it.
+    /// Checks a row. Plain floats were spilled. The caller passes the layout's state lock by not holding it.
     pub(crate) fn row(
         &mut self,
         head: &Head,

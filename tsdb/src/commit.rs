@@ -31,20 +31,74 @@ use crate::wal::record::{
 /// What a transaction collected, in order.
 #[derive(Debug)]
 pub(crate) enum Op {
-    Float(FloatSample),
-    Histogram { series: u32, t: Timestamp, start: Timestamp, value: HistogramValue },
-    Row { layout: Arc<Layout>, t: Timestamp, row: Arc<[u64]> },
+    /// Never empty.
+    Floats(Vec<FloatSample>),
+    Histogram {
+        series: u32,
+        t: Timestamp,
+        start: Timestamp,
+        value: HistogramValue,
+    },
+    Row {
+        layout: Arc<Layout>,
+        t: Timestamp,
+        row: Arc<[u64]>,
+    },
+}
+
+/// The floats among `ops`, in order.
+pub(crate) fn floats_of(ops: &[Op]) -> impl Iterator<Item = &FloatSample> {
+    let runs = ops.iter().filter_map(|op| match op {
+        Op::Floats(run) => Some(run),
+        Op::Histogram { .. } | Op::Row { .. } => None,
+    });
+    runs.flatten()
 }
 
 /// A transaction's content.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Batch {
+    pub(crate) options: AppendOptions,
+    /// The last commit before the first check.
+    pub(crate) checked_after: u64,
+    /// Nothing but plain floats and sure rows: see [`Checker::is_plain`].
+    pub(crate) plain: bool,
     pub(crate) ops: Vec<Op>,
+    /// Series with floats in `ops` that the log may not have; all others with floats it has.
+    pub(crate) undefined: Vec<u32>,
     pub(crate) exemplars: Vec<(u32, Exemplar)>,
     pub(crate) metadata: Vec<(String, Metadata)>,
     /// Slots and layouts to let go of when all else is done.
     pub(crate) retired: Vec<(Arc<Layout>, u32)>,
     pub(crate) closed: Vec<Arc<Layout>>,
+}
+
+impl Batch {
+    pub(crate) fn new(options: AppendOptions, checked_after: u64) -> Self {
+        Self {
+            options,
+            checked_after,
+            plain: true,
+            ops: Vec::new(),
+            undefined: Vec::new(),
+            exemplars: Vec::new(),
+            metadata: Vec::new(),
+            retired: Vec::new(),
+            closed: Vec::new(),
+        }
+    }
+
+    /// Adds a float to the run that goes on, or to a new one.
+    pub(crate) fn push_float(&mut self, sample: FloatSample) {
+        match self.ops.last_mut() {
+            Some(Op::Floats(run)) => run.push(sample),
+            _ => self.ops.push(Op::Floats(vec![sample])),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.ops.is_empty() && self.exemplars.is_empty() && self.metadata.is_empty()
+    }
 }
 
 /// What will be applied.
@@ -84,35 +138,21 @@ impl Committer {
     pub(crate) fn commit(
         &self,
         head: &Head,
-        options: &AppendOptions,
-        batch: Batch,
+        mut batch: Batch,
         series_created: u64,
     ) -> Result<CommitSummary, StorageError> {
+        let (retired, closed) = (std::mem::take(&mut batch.retired), std::mem::take(&mut batch.closed));
         let mut wal = self.wal.lock();
-        let Batch { ops, exemplars, metadata, retired, closed } = batch;
-        let empty = ops.is_empty() && exemplars.is_empty() && metadata.is_empty();
-        let result = if empty {
-            Ok(CommitSummary { samples: 0, series_created })
-        } else {
-            Self::write(&mut wal, head, options, ops, exemplars, &metadata)
-                .map(|samples| CommitSummary { samples, series_created })
-        };
+        let result = if batch.is_empty() { Ok(0) } else { Self::write(&mut wal, head, batch) };
         release(head, &retired, &closed);
-        result
+        result.map(|samples| CommitSummary { samples, series_created })
     }
 
-    fn write(
-        wal: &mut Wal,
-        head: &Head,
-        options: &AppendOptions,
-        ops: Vec<Op>,
-        exemplars: Vec<(u32, Exemplar)>,
-        metadata: &[(String, Metadata)],
-    ) -> Result<u64, StorageError> {
+    fn write(wal: &mut Wal, head: &Head, batch: Batch) -> Result<u64, StorageError> {
         let segment = wal.prepare()?;
         let mut draft = Draft {
             head,
-            limits: head.limits(options),
+            limits: head.limits(&batch.options),
             segment,
             watermark: head.views.watermark(),
             checker: Checker::default(),
@@ -124,13 +164,15 @@ impl Committer {
             exemplars: Vec::new(),
         };
         // All checks come before the first plan: plans change what checks look at.
-        let checked: Vec<Op> = ops.into_iter().flat_map(|op| draft.check(op)).collect();
+        let checked = draft.check(batch.ops, batch.plain && batch.checked_after == head.views.published());
         for op in checked {
             draft.resolve(op);
         }
-        draft.flush_floats();
-        draft.resolve_exemplars(exemplars);
-        for (metric, metadata) in metadata {
+        for series in batch.undefined {
+            draft.define(series);
+        }
+        draft.resolve_exemplars(batch.exemplars);
+        for (metric, metadata) in &batch.metadata {
             put_metadata(&mut draft.entries, metric, metadata);
         }
         if draft.entries.is_empty() {
@@ -145,7 +187,7 @@ impl Committer {
             head.table.with_mut(*series, |series| series.logged = true);
         }
         let samples = draft.apply();
-        for (metric, metadata) in metadata {
+        for (metric, metadata) in &batch.metadata {
             head.set_metadata(metric, metadata);
         }
         Ok(samples)
@@ -153,41 +195,75 @@ impl Committer {
 }
 
 impl Draft<'_> {
-    /// What is left of an operation, in order.
-    fn check(&mut self, op: Op) -> Vec<Op> {
-        match op {
-            Op::Float(sample) => {
-                let value = Stored::Float(sample.bits);
-                let admitted = self.admit(sample.series, sample.t, &value, SampleKind::Float);
-                if admitted { vec![op] } else { Vec::new() }
+    /// What is left of the operations, in order. `still_true`: nothing was committed since they were checked, and none waits
+    /// for another check.
+    fn check(&mut self, ops: Vec<Op>, still_true: bool) -> Vec<Op> {
+        let only_floats = ops.iter().all(|op| matches!(op, Op::Floats(_)));
+        if still_true && only_floats {
+            return ops;
+        }
+        let mut checked = Vec::with_capacity(ops.len());
+        for op in ops {
+            if !matches!(op, Op::Floats(_)) && self.checker.must_spill() {
+                self.checker.spill(floats_of(&checked));
             }
-            Op::Histogram { series, t, start, value } => {
-                let stored = Stored::Histogram(value.clone());
-                let admitted = self.admit(series, t, &stored, SampleKind::Histogram);
-                if admitted { vec![Op::Histogram { series, t, start, value }] } else { Vec::new() }
-            }
-            Op::Row { layout, t, row } => {
-                let check = self.checker.row(self.head, &layout, t, &row, &self.limits);
-                for (_, why) in &check.refused {
-                    self.head.metrics.refused(*why, SampleKind::Float);
+            match op {
+                Op::Floats(run) => self.check_floats(run, &mut checked),
+                Op::Histogram { series, t, start, value } => {
+                    let stored = Stored::Histogram(value.clone());
+                    match self.checker.sample(self.head, series, t, &stored, &self.limits) {
+                        Ok(Verdict::Store { .. }) => checked.push(Op::Histogram { series, t, start, value }),
+                        Ok(Verdict::Known) => {}
+                        Err(why) => self.head.metrics.refused(why, SampleKind::Histogram),
+                    }
                 }
-                let row = check.reduce(&row);
-                let mut left: Vec<Op> = check.loose.into_iter().map(Op::Float).collect();
-                // A row without samples says nothing.
-                if row.iter().any(|bits| *bits != ABSENT_BITS) {
-                    left.push(Op::Row { layout, t, row });
+                Op::Row { layout, t, row } => {
+                    let check = self.checker.row(self.head, &layout, t, &row, &self.limits);
+                    for (_, why) in &check.refused {
+                        self.head.metrics.refused(*why, SampleKind::Float);
+                    }
+                    let row = check.reduce(&row);
+                    if !check.loose.is_empty() {
+                        for sample in &check.loose {
+                            self.define(sample.series);
+                        }
+                        checked.push(Op::Floats(check.loose));
+                    }
+                    // A row without samples says nothing.
+                    if row.iter().any(|bits| *bits != ABSENT_BITS) {
+                        checked.push(Op::Row { layout, t, row });
+                    }
                 }
-                left
             }
+        }
+        checked
+    }
+
+    fn check_floats(&mut self, mut run: Vec<FloatSample>, checked: &mut Vec<Op>) {
+        let check = self.checker.floats(self.head, &run, floats_of(checked), &self.limits);
+        for (_, why) in &check.refused {
+            self.head.metrics.refused(*why, SampleKind::Float);
+        }
+        if !check.dropped.is_empty() {
+            let mut index = 0;
+            run.retain(|_| {
+                index += 1;
+                check.dropped.binary_search(&(index - 1)).is_err()
+            });
+        }
+        if !run.is_empty() {
+            checked.push(Op::Floats(run));
         }
     }
 
     /// Plans and logs an operation that was checked.
     fn resolve(&mut self, op: Op) {
         match op {
-            Op::Float(sample) => self.float(sample),
+            Op::Floats(run) => {
+                put_floats(&mut self.entries, &run);
+                self.resolved.push(Resolved::Floats(run));
+            }
             Op::Histogram { series, t, start, value } => {
-                self.flush_floats();
                 self.define(series);
                 put_histogram(&mut self.entries, series, t, start, &value);
                 self.resolved.push(Resolved::Histogram { series, t, start, value });
@@ -196,38 +272,7 @@ impl Draft<'_> {
         }
     }
 
-    fn admit(&mut self, series: u32, t: Timestamp, value: &Stored, kind: SampleKind) -> bool {
-        match self.checker.sample(self.head, series, t, value, &self.limits) {
-            Ok(Verdict::Store { .. }) => true,
-            Ok(Verdict::Known) => false,
-            Err(why) => {
-                self.head.metrics.refused(why, kind);
-                false
-            }
-        }
-    }
-
-    fn float(&mut self, sample: FloatSample) {
-        self.define(sample.series);
-        match self.resolved.last_mut() {
-            Some(Resolved::Floats(run)) => run.push(sample),
-            _ => self.resolved.push(Resolved::Floats(vec![sample])),
-        }
-    }
-
-    /// Logs the run of floats that ends here.
-    fn flush_floats(&mut self) {
-        if let Some(Resolved::Floats(run)) = self.resolved.last()
-            && !run.is_empty()
-        {
-            put_floats(&mut self.entries, run);
-            // An empty run ends the last one, so that it is logged once.
-            self.resolved.push(Resolved::Floats(Vec::new()));
-        }
-    }
-
     fn row(&mut self, layout: &Arc<Layout>, t: Timestamp, row: Arc<[u64]>) {
-        self.flush_floats();
         let mut state = layout.state.lock();
         if self.planned.insert(layout.id) && state.must_seal(t) {
             let made = state.seal(&self.head.table, self.watermark, false);
@@ -290,9 +335,7 @@ impl Draft<'_> {
         for resolved in self.resolved {
             match resolved {
                 Resolved::Floats(run) => {
-                    for sample in run {
-                        applied.add(sample.series, sample.t, Stored::Float(sample.bits), sample.start);
-                    }
+                    applied.floats(&run);
                 }
                 Resolved::Histogram { series, t, start, value } => {
                     applied.add(series, t, Stored::Histogram(value), start);
@@ -356,6 +399,27 @@ impl<'a> Applied<'a> {
             self.floats += 1;
         }
         true
+    }
+
+    /// Adds floats; the number of those whose series is not there.
+    pub(crate) fn floats(&mut self, run: &[FloatSample]) -> u64 {
+        let at = self.at;
+        let (mut chunks, mut late, mut lost) = (0, 0, 0);
+        self.head.table.with_each_mut(run.iter().map(|sample| sample.series), |index, series| {
+            let FloatSample { t, bits, start, .. } = run[index];
+            let Some(series) = series else {
+                lost += 1;
+                return;
+            };
+            chunks += series.add(t, Stored::Float(bits), start, at);
+            late += u64::from(series.last_in_order() != Some(t));
+            self.min_t = self.min_t.min(t);
+            self.max_t = self.max_t.max(t);
+        });
+        self.chunks += chunks;
+        self.floats += run.len() as u64 - lost;
+        self.out_of_order[0] += late;
+        lost
     }
 
     /// Adds an exemplar, unless the ring has it or a newer one of the series.

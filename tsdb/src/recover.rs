@@ -203,12 +203,13 @@ impl Target<'_> {
             Entry::Row { layout, t, full, words, values } => {
                 self.row(layout, t, full, &words, &values, applied, at);
             }
-            Entry::Floats(samples) => {
-                for sample in samples {
-                    let series = self.alias(sample.series);
-                    let there = applied.add(series, sample.t, Stored::Float(sample.bits), sample.start);
-                    self.lost += u64::from(!there);
+            Entry::Floats(mut samples) => {
+                if !self.aliases.is_empty() {
+                    for sample in &mut samples {
+                        sample.series = self.alias(sample.series);
+                    }
                 }
+                self.lost += applied.floats(&samples);
             }
             Entry::Histogram { series, t, start, value } => {
                 let there = applied.add(self.alias(series), t, Stored::Histogram(value), start);

@@ -65,6 +65,10 @@ pub(crate) struct Series {
     idle: AtomicBool,
 }
 
+/// A series that must be looked at with more care: see [`Series::plain_last`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NotPlain;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LastKind {
     None,
@@ -146,6 +150,23 @@ impl Series {
             }
         };
         Some((self.last_t, value))
+    }
+
+    /// The newest sample of a series that is written sample by sample, with floats only so far: `Err` for any other.
+    pub(crate) fn plain_last(&self) -> Result<Option<(Timestamp, u64)>, NotPlain> {
+        if self.window.is_some() || self.unlinked || self.is_idle() {
+            return Err(NotPlain);
+        }
+        match self.last_kind {
+            LastKind::None => Ok(None),
+            LastKind::Float => Ok(Some((self.last_t, self.last_bits))),
+            LastKind::Histogram => Err(NotPlain),
+        }
+    }
+
+    /// The time of the newest in-order sample that is not in the window.
+    pub(crate) fn last_in_order(&self) -> Option<Timestamp> {
+        (self.last_kind != LastKind::None).then_some(self.last_t)
     }
 
     pub(crate) fn set_last(&mut self, t: Timestamp, value: &Stored) {

@@ -120,6 +120,44 @@ impl SeriesTable {
         entries[id as usize % PAGE].as_mut().map(change)
     }
 
+    /// Looks at the series of `ids` in order; one that is not there is `None`. Neighbours that follow each other share a turn at
+    /// their page's lock. `look` must not come back to the table.
+    pub(crate) fn with_each(
+        &self,
+        ids: impl Iterator<Item = u32>,
+        mut look: impl FnMut(usize, Option<&Series>),
+    ) {
+        let pages = self.pages.read();
+        let mut ids = ids.enumerate().peekable();
+        while let Some((index, id)) = ids.next() {
+            let number = id / PAGE as u32;
+            let entries = pages.get(number).map(|page| page.entries.read());
+            let entry = |id: u32| entries.as_ref().and_then(|entries| entries[id as usize % PAGE].as_ref());
+            look(index, entry(id));
+            while let Some((index, id)) = ids.next_if(|(_, id)| id / PAGE as u32 == number) {
+                look(index, entry(id));
+            }
+        }
+    }
+
+    /// As [`SeriesTable::with_each`], to change them.
+    pub(crate) fn with_each_mut(
+        &self,
+        ids: impl Iterator<Item = u32>,
+        mut change: impl FnMut(usize, Option<&mut Series>),
+    ) {
+        let pages = self.pages.read();
+        let mut ids = ids.enumerate().peekable();
+        while let Some((index, id)) = ids.next() {
+            let number = id / PAGE as u32;
+            let mut entries = pages.get(number).map(|page| page.entries.write());
+            change(index, entries.as_mut().and_then(|entries| entries[id as usize % PAGE].as_mut()));
+            while let Some((index, id)) = ids.next_if(|(_, id)| id / PAGE as u32 == number) {
+                change(index, entries.as_mut().and_then(|entries| entries[id as usize % PAGE].as_mut()));
+            }
+        }
+    }
+
     /// Keeps of `ids` (ascending) those whose series `keep` accepts; takes each page's lock once.
     pub(crate) fn filter(&self, ids: &mut Vec<u32>, mut keep: impl FnMut(&Series) -> bool) {
         let (mut read, mut kept) = (0, 0);

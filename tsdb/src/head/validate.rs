@@ -28,6 +28,22 @@ pub(crate) struct Limits {
     pub(crate) reject_out_of_order: bool,
 }
 
+impl Limits {
+    /// Judges a float by the newest sample of its series alone, where that suffices: most are newer and within bounds.
+    pub(crate) fn plain(&self, last: Option<(Timestamp, u64)>, t: Timestamp, bits: u64) -> Option<Verdict> {
+        if t > self.max_time {
+            return None;
+        }
+        match last {
+            Some((last, stored)) if t <= last => (t == last && bits == stored).then_some(Verdict::Known),
+            None | Some(_) => {
+                let in_window = self.out_of_order_from.is_some_and(|from| t >= from);
+                (t >= self.min_valid || in_window).then_some(Verdict::Store { in_order: true })
+            }
+        }
+    }
+}
+
 /// What to do with a sample that is not refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -51,6 +67,11 @@ struct PendingSeries {
 }
 
 impl Pending {
+    /// Whether nothing was noted.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.series.is_empty()
+    }
+
     /// The newest pending sample of a series.
     pub(crate) fn latest(&self, id: u32) -> Option<&(Timestamp, Stored)> {
         self.series.get(&id).map(|pending| &pending.latest)
@@ -264,7 +285,11 @@ mod tests {
         for (limits, t, bits, want) in cases {
             let got = Pending::default().admit(1, &series, t, &Stored::Float(bits), &limits);
             assert_eq!(got, want, "{t} {limits:?}");
+            let plain = limits.plain(series.plain_last().unwrap(), t, bits);
+            assert!(plain.is_none_or(|plain| Ok(plain) == want), "{t} {limits:?}: {plain:?}");
         }
+        assert_eq!(STRICT.plain(series.plain_last().unwrap(), 101, 0), Some(STORE));
+        assert_eq!(STRICT.plain(series.plain_last().unwrap(), 100, 100), Some(Verdict::Known));
         let empty = Series::default();
         assert_eq!(Pending::default().admit(1, &empty, 49, &Stored::Float(0), &STRICT), Err(OutOfBounds));
         assert_eq!(Pending::default().admit(1, &empty, 79, &Stored::Float(0), &window), Ok(STORE));

@@ -104,17 +104,27 @@ pub(crate) fn put_row(
     }
 }
 
+/// Column by column, values byte by byte: that is what LZ4 finds repetitions in.
 pub(crate) fn put_floats(out: &mut Vec<u8>, samples: &[FloatSample]) {
     let starts = samples.iter().any(|sample| sample.start != 0);
     out.push(if starts { FLOATS_WITH_START } else { FLOATS });
+    out.reserve(samples.len() * 14);
     put_uvarint(out, samples.len() as u64);
-    let (mut series, mut t) = (0i64, 0i64);
+    let mut series = 0i64;
     for sample in samples {
         put_varint(out, i64::from(sample.series) - series);
+        series = i64::from(sample.series);
+    }
+    let mut t = 0i64;
+    for sample in samples {
         put_varint(out, sample.t.wrapping_sub(t));
-        (series, t) = (i64::from(sample.series), sample.t);
-        out.extend_from_slice(&sample.bits.to_le_bytes());
-        if starts {
+        t = sample.t;
+    }
+    for byte in 0..8 {
+        out.extend(samples.iter().map(|sample| ((sample.bits >> (8 * byte)) & 0xff) as u8));
+    }
+    if starts {
+        for sample in samples {
             put_varint(out, sample.start);
         }
     }
@@ -238,14 +248,26 @@ fn row(reader: &mut Reader<'_>) -> Result<Entry, DecodeError> {
 fn floats(reader: &mut Reader<'_>, starts: bool) -> Result<Entry, DecodeError> {
     let count = reader.count(10)?;
     let mut samples = Vec::with_capacity(count);
-    let (mut series, mut t) = (0i64, 0i64);
+    let mut series = 0i64;
     for _ in 0..count {
         series = series.wrapping_add(reader.varint()?);
-        t = t.wrapping_add(reader.varint()?);
-        let bits = reader.u64_le()?;
-        let start = if starts { reader.varint()? } else { 0 };
         let series = u32::try_from(series).map_err(|_| DecodeError::NumberRange)?;
-        samples.push(FloatSample { series, t, bits, start });
+        samples.push(FloatSample { series, t: 0, bits: 0, start: 0 });
+    }
+    let mut t = 0i64;
+    for sample in &mut samples {
+        t = t.wrapping_add(reader.varint()?);
+        sample.t = t;
+    }
+    for byte in 0..8 {
+        for (sample, bits) in samples.iter_mut().zip(reader.bytes(count)?) {
+            sample.bits |= u64::from(*bits) << (8 * byte);
+        }
+    }
+    if starts {
+        for sample in &mut samples {
+            sample.start = reader.varint()?;
+        }
     }
     Ok(Entry::Floats(samples))
 }

@@ -1,0 +1,144 @@
+//! Floats that are appended many at a time are judged and stored as those that come one by one.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod common;
+
+use std::sync::Arc;
+
+use common::{cases, content, open_with, options, series};
+use model::labels::Labels;
+use model::storage::{
+    Append, AppendError, AppendOptions, AppendSample, Appender, LayoutRef, Row, SeriesRef, SeriesSample,
+};
+use proptest::prelude::*;
+use tsdb::Db;
+use tsdb::fs::FaultyFs;
+
+const SERIES: usize = 6;
+
+/// One step of a transaction.
+#[derive(Clone, Debug)]
+enum Step {
+    /// Floats of series, some by rows too.
+    Floats(Vec<(usize, i64, u8)>),
+    /// A row of the first half of the series.
+    Row(i64, Vec<u8>),
+}
+
+struct Store {
+    fs: FaultyFs,
+    db: Arc<Db>,
+    layout: LayoutRef,
+    refs: Vec<SeriesRef>,
+}
+
+impl Store {
+    fn new(window: i64) -> Self {
+        let fs = FaultyFs::new();
+        let mut options = options();
+        options.out_of_order_window_ms = window;
+        let db = open_with(&fs, options).unwrap();
+        let mut appender = db.appender(AppendOptions::default());
+        let name = |index: usize| series(&format!("s{index}"));
+        let refs = (0..SERIES)
+            .map(|index| appender.append(None, &name(index), AppendSample::float(0, 0.5)).unwrap())
+            .collect();
+        let layout = appender.open_layout();
+        for index in 0..SERIES / 2 {
+            appender.extend_layout(layout, &name(index)).unwrap();
+        }
+        appender.commit().unwrap();
+        Self { fs, db, layout, refs }
+    }
+
+    fn step(&self, appender: &mut dyn Appender, step: &Step, at_once: bool) -> Vec<(usize, AppendError)> {
+        match step {
+            Step::Floats(samples) => {
+                let sample = |&(index, t, v): &(usize, i64, u8)| SeriesSample {
+                    series: self.refs[index],
+                    t,
+                    v: f64::from(v),
+                };
+                let samples: Vec<SeriesSample> = samples.iter().map(sample).collect();
+                if at_once {
+                    return appender.append_floats(&samples);
+                }
+                let mut refused = Vec::new();
+                for (index, sample) in samples.iter().enumerate() {
+                    // By labels: never the cheap way.
+                    let labels = series(&format!("s{}", sample.series.0));
+                    let float = AppendSample::float(sample.t, sample.v);
+                    refused.extend(appender.append(None, &labels, float).err().map(|why| (index, why)));
+                }
+                refused
+            }
+            Step::Row(t, values) => {
+                let values: Vec<f64> = values.iter().map(|v| f64::from(*v)).collect();
+                let outcome = appender.append_row(&Row { layout: self.layout, t: *t, values: &values });
+                outcome.refused.into_iter().map(|(slot, why)| (slot.0 as usize, why)).collect()
+            }
+        }
+    }
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let t = || (0i64..12).prop_map(|t| t * 100);
+    prop_oneof![
+        4 => prop::collection::vec((0..SERIES, t(), 0u8..3), 1..12).prop_map(Step::Floats),
+        1 => (t(), prop::collection::vec(0u8..3, SERIES / 2)).prop_map(|(t, values)| Step::Row(t, values)),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(cases(100)))]
+
+    /// Two transactions at a time, whose steps alternate: the first to commit changes what the second may.
+    #[test]
+    fn at_once_is_as_one_by_one(
+        rounds in prop::collection::vec((prop::collection::vec((any::<bool>(), step()), 1..6), any::<bool>()), 1..6),
+        window in prop_oneof![Just(0i64), Just(400)],
+    ) {
+        let (fast, slow) = (Store::new(window), Store::new(window));
+        for (steps, first) in rounds {
+            let mut outcomes = Vec::new();
+            let mut summaries = Vec::new();
+            for (store, at_once) in [(&fast, true), (&slow, false)] {
+                let mut appenders: [Box<dyn Appender>; 2] =
+                    [store.db.appender(AppendOptions::default()), store.db.appender(AppendOptions::default())];
+                let refused: Vec<_> = steps
+                    .iter()
+                    .map(|(which, step)| store.step(&mut *appenders[usize::from(*which)], step, at_once))
+                    .collect();
+                outcomes.push(refused);
+                let [a, b] = appenders;
+                let (a, b) = if first { (a, b) } else { (b, a) };
+                summaries.push((a.commit().unwrap().samples, b.commit().unwrap().samples));
+            }
+            prop_assert_eq!(&outcomes[0], &outcomes[1]);
+            prop_assert_eq!(&summaries[0], &summaries[1]);
+            prop_assert_eq!(content(&fast.db), content(&slow.db));
+        }
+        let before = content(&fast.db);
+        drop(fast.db);
+        let mut options = options();
+        options.lock = false;
+        prop_assert_eq!(content(&open_with(&fast.fs, options).unwrap()), before);
+    }
+}
+
+#[test]
+fn unknown_series_are_refused_by_index() {
+    let store = Store::new(0);
+    let mut appender = store.db.appender(AppendOptions::default());
+    let samples = [(3, 100), (900, 100), (1, 100), (3, 50), (u64::MAX, 100), (2, 100)];
+    let samples = samples.map(|(id, t)| SeriesSample { series: SeriesRef(id), t, v: 1.0 });
+    let unknown = AppendError::UnknownSeries;
+    // The one that no series can have sends all the careful way, with the same answers.
+    assert_eq!(appender.append_floats(&samples), [(1, unknown), (3, AppendError::OutOfOrder), (4, unknown)]);
+    assert_eq!(appender.append_floats(&samples[..2]), [(1, unknown)]);
+    assert_eq!(
+        appender.append(None, &Labels::empty(), AppendSample::float(1, 1.0)),
+        Err(AppendError::InvalidLabels)
+    );
+    assert_eq!(appender.commit().unwrap().samples, 3);
+}
