@@ -198,7 +198,7 @@ impl Checker {
     ) -> RowCheck {
         let state = layout.state.lock();
         let newest = self.newest_row.get(&layout.id).copied().or(state.last_t);
-        let goes_on = newest.is_none_or(|newest| t > newest);
+        let goes_on = newest.is_none_or(|newest| t > newest) && t >= limits.in_order_from;
         let lost = state.lost();
         if !self.mixed && (!goes_on && !self.rows.is_empty() || owned_elsewhere(head, &state, &lost, row)) {
             drop(state);

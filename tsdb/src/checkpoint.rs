@@ -18,7 +18,7 @@ use crate::chunk::{Chunk, HistogramValue, TimeColumn, decode_floats, decode_hist
 use crate::coding::{DecodeError, Reader, put_uvarint, put_varint};
 use crate::fs::{FileSystem, WriteFile};
 use crate::head::Head;
-use crate::head::series::{Series, Snapshot, Starts, Stored};
+use crate::head::series::{OutOfOrderChunk, Series, Snapshot, Starts, Stored};
 use crate::head::view::View;
 use crate::wal::frame::{CHECKPOINT_MAGIC, Frame, FrameReader, Header, HeaderError, put_record};
 use crate::wal::io_error;
@@ -519,10 +519,12 @@ impl Loader<'_> {
             self.see(max_t);
             self.chunks += 1;
             if flags & CHUNK_OUT_OF_ORDER == 0 {
+                self.head.saw_in_order(min_t);
                 series.push_chunk(chunk);
             } else {
                 series.min_t = series.min_t.min(chunk.min_t);
-                series.rare.get_or_insert_default().out_of_order_chunks.push(chunk);
+                let late = OutOfOrderChunk { commit: 0, chunk };
+                series.rare.get_or_insert_default().out_of_order_chunks.push(late);
             }
         }
         let mut catalogue = self.head.catalogue.write();

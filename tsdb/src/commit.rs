@@ -330,7 +330,7 @@ impl Draft<'_> {
 
     fn apply(self) -> u64 {
         let commit = self.head.views.published() + 1;
-        let at = CommitMark { commit, watermark: self.watermark };
+        let at = CommitMark { commit, watermark: self.watermark, in_order_from: self.limits.in_order_from };
         let mut applied = Applied::new(self.head, at);
         for resolved in self.resolved {
             match resolved {
@@ -363,6 +363,8 @@ pub(crate) struct Applied<'a> {
     chunks: usize,
     min_t: Timestamp,
     max_t: Timestamp,
+    /// The earliest that came in order.
+    in_order_min_t: Timestamp,
 }
 
 impl<'a> Applied<'a> {
@@ -376,6 +378,7 @@ impl<'a> Applied<'a> {
             chunks: 0,
             min_t: Timestamp::MAX,
             max_t: Timestamp::MIN,
+            in_order_min_t: Timestamp::MAX,
         }
     }
 
@@ -391,6 +394,9 @@ impl<'a> Applied<'a> {
         let Some((chunks, in_order)) = added else { return false };
         self.chunks += chunks;
         self.saw(t);
+        if in_order {
+            self.in_order_min_t = self.in_order_min_t.min(t);
+        }
         let kind = usize::from(histogram);
         self.out_of_order[kind] += u64::from(!in_order);
         if histogram {
@@ -437,6 +443,7 @@ impl<'a> Applied<'a> {
         self.floats += plan.samples;
         if plan.samples > 0 {
             self.saw(plan.t);
+            self.in_order_min_t = self.in_order_min_t.min(plan.t);
         }
     }
 
@@ -458,6 +465,7 @@ impl<'a> Applied<'a> {
         self.head.add_chunks(self.chunks, 0);
         if self.min_t <= self.max_t {
             self.head.saw(self.min_t, self.max_t);
+            self.head.saw_in_order(self.in_order_min_t);
         }
         self.floats + self.histograms
     }

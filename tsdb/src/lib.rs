@@ -36,7 +36,6 @@ mod check;
 mod checkpoint;
 mod chunk;
 mod coding;
-#[expect(dead_code, reason = "blocks are being joined to it")]
 mod columns;
 mod commit;
 mod db;

@@ -12,7 +12,6 @@ use model::storage::StorageError;
 use crate::checkpoint::{self, checkpoint_name, checkpoint_number};
 use crate::chunk::CHUNK_SPAN_MAX_MS;
 use crate::db::{Db, millis};
-use crate::head::series::Series;
 use crate::wal::replay::free_corrupt_path;
 use crate::wal::{segment_number, timed};
 
@@ -188,25 +187,16 @@ impl Db {
             head.views.raise_floor(newest.min(now).saturating_sub(retention));
         }
         self.seal_idle_windows(newest);
-        let floor = head.views.floor();
         let settled = upkeep.swept_at.is_some_and(|stamp| head.writers.all_since(stamp));
         upkeep.swept_at = Some(head.writers.stamp());
-        let (mut dropped, mut empty, mut min_time) = (0, Vec::new(), Timestamp::MAX);
-        let next_id = head.catalogue.read().next_id();
-        head.table.for_each_mut(next_id, |id, series: &mut Series| {
-            dropped += series.trim(floor);
-            min_time = min_time.min(series.min_t);
+        let mut empty = Vec::new();
+        let dropped = head.trim(|id, series| {
             if series.is_empty() && !series.unlinked && series.mark_idle() && settled {
                 empty.push(id);
             }
         });
         if dropped > 0 {
             self.metrics.time_retentions.inc();
-            head.add_chunks(0, dropped);
-        }
-        if min_time < Timestamp::MAX && head.range().is_some_and(|range| range.min < floor) {
-            // Not earlier than what queries may see.
-            head.set_min_time(min_time.max(floor));
         }
         self.unlink(upkeep, empty);
         self.free(upkeep);

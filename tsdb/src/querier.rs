@@ -3,16 +3,14 @@
 use std::sync::Arc;
 
 use model::annotations::Annotations;
-use model::histogram::{CounterResetHint, FloatHistogram};
 use model::labels::Labels;
 use model::matcher::Matcher;
-use model::sample::{TimeRange, Timestamp};
+use model::sample::TimeRange;
 use model::storage::{LabelHints, LabelList, Querier, SelectHints, SeriesColumns, SeriesSet, StorageError};
 
-use crate::chunk::{HistogramValue, decode_floats, decode_histograms};
-use crate::coding::DecodeError;
+use crate::columns::Columns;
 use crate::db::Shared;
-use crate::head::series::{Snapshot, Stored};
+use crate::head::compaction::HeadPart;
 use crate::head::view::View;
 
 /// A view of a span of time.
@@ -120,108 +118,11 @@ impl SeriesSet for Selection {
 
     fn read(&self, index: usize, into: &mut SeriesColumns) -> Result<(), StorageError> {
         into.clear();
-        let commit = self.view.commit;
-        let copy = self.shared.head.table.with(self.ids[index], |series| series.snapshot(self.range, commit));
-        let Some(snapshot) = copy else { return Ok(()) };
-        decode(&snapshot, self.range, commit, into).map_err(|what| StorageError::Corrupted {
-            file: "(head in memory)".into(),
-            offset: 0,
-            what: what.to_string(),
-        })
-    }
-}
-
-/// Decodes what `snapshot` holds of `range` for a view of `commit`.
-pub(crate) fn decode(
-    snapshot: &Snapshot,
-    range: TimeRange,
-    commit: u64,
-    into: &mut SeriesColumns,
-) -> Result<(), DecodeError> {
-    let mut rows: Vec<(Timestamp, u64)> = Vec::new();
-    let mut hidden_from = snapshot.hidden_from;
-    if let Some((window, slot)) = &snapshot.window {
-        let window = window.inner.read();
-        hidden_from = [hidden_from, window.steps.hidden_from(commit)].into_iter().flatten().min();
-        window.slot(*slot, |t, bits| {
-            if range.contains(t) {
-                rows.push((t, bits));
-            }
-        });
-    }
-    let visible = |t: Timestamp| hidden_from.is_none_or(|hidden| t < hidden);
-    let mut histograms: Vec<(Timestamp, HistogramValue)> = Vec::new();
-    for part in &snapshot.parts {
-        let bytes = &snapshot.bytes[part.at.clone()];
-        let take = |t: Timestamp| range.contains(t) && (part.out_of_order || visible(t));
-        if part.histogram {
-            decode_histograms(bytes, |t, histogram| {
-                if take(t) {
-                    histograms.push((t, histogram));
-                }
-            })?;
-        } else {
-            decode_floats(bytes, part.times.as_deref(), |t, bits| {
-                if take(t) {
-                    into.float_times.push(t);
-                    into.float_values.push(f64::from_bits(bits));
-                }
-            })?;
-        }
-    }
-    for (t, bits) in rows.into_iter().filter(|(t, _)| visible(*t)) {
-        into.float_times.push(t);
-        into.float_values.push(f64::from_bits(bits));
-    }
-    histograms.extend(snapshot.histograms.iter().filter(|(t, _)| visible(*t)).cloned());
-    for (t, value) in &snapshot.out_of_order {
-        match value {
-            Stored::Float(bits) => {
-                into.float_times.push(*t);
-                into.float_values.push(f64::from_bits(*bits));
-            }
-            Stored::Histogram(histogram) => histograms.push((*t, histogram.clone())),
-        }
-    }
-    merge_floats(into);
-    merge_histograms(histograms, into);
-    if !snapshot.starts.is_empty() {
-        into.float_starts = snapshot.starts.column(&into.float_times);
-        into.histogram_starts = snapshot.starts.column(&into.histogram_times);
-    }
-    Ok(())
-}
-
-fn ascend(times: &[Timestamp]) -> bool {
-    times.windows(2).all(|pair| pair[0] < pair[1])
-}
-
-/// Brings out-of-order samples to their places. Parts in order of time come first and win over repetitions.
-fn merge_floats(into: &mut SeriesColumns) {
-    if ascend(&into.float_times) {
-        return;
-    }
-    let mut samples: Vec<(Timestamp, f64)> =
-        into.float_times.drain(..).zip(into.float_values.drain(..)).collect();
-    samples.sort_by_key(|sample| sample.0);
-    samples.dedup_by_key(|sample| sample.0);
-    (into.float_times, into.float_values) = samples.into_iter().unzip();
-}
-
-fn merge_histograms(mut histograms: Vec<(Timestamp, HistogramValue)>, into: &mut SeriesColumns) {
-    let merged = !histograms.windows(2).all(|pair| pair[0].0 < pair[1].0);
-    if merged {
-        histograms.sort_by_key(|sample| sample.0);
-        histograms.dedup_by_key(|sample| sample.0);
-    }
-    for (t, histogram) in histograms {
-        into.histogram_times.push(t);
-        let mut histogram: Arc<FloatHistogram> = histogram.to_float();
-        // A hint speaks of the predecessor that the sender knew; with others in between it may be wrong.
-        let hint = histogram.counter_reset_hint;
-        if merged && !matches!(hint, CounterResetHint::Gauge | CounterResetHint::Unknown) {
-            Arc::make_mut(&mut histogram).counter_reset_hint = CounterResetHint::Unknown;
-        }
-        into.histograms.push(histogram);
+        let mut columns = Columns::default();
+        let (id, part) = (self.ids[index], HeadPart::All);
+        self.shared.head.read(id, &self.view, self.range, part, &mut columns)?;
+        columns.normalize();
+        columns.hand_over(into);
+        Ok(())
     }
 }

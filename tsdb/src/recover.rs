@@ -181,7 +181,7 @@ impl ReplayTarget for Target<'_> {
         }
         let commit = self.head.views.published() + 1;
         // Nobody reads yet: everything is visible at once.
-        let at = CommitMark { commit, watermark: commit };
+        let at = CommitMark { commit, watermark: commit, in_order_from: self.head.in_order_from() };
         let head = self.head;
         let mut applied = Applied::new(head, at);
         let result = decode(payload, |entry| self.entry(entry, &mut applied, at));

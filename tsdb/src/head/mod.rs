@@ -9,7 +9,9 @@
 //! In this order, any of them may be skipped: the commit lock ([`crate::commit`]), a layout's state, the catalogue, the
 //! series table, a page of series, a window. Readers hold a page or a window only while they copy compressed bytes.
 
+pub(crate) mod compaction;
 pub(crate) mod layout;
+pub(crate) mod read;
 pub(crate) mod series;
 pub(crate) mod table;
 pub(crate) mod validate;
@@ -29,6 +31,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::exemplars::ExemplarRing;
 use crate::index::Catalogue;
 use crate::metrics::Metrics;
+use compaction::OutOfOrderMark;
 use layout::Layout;
 use series::Series;
 use table::SeriesTable;
@@ -66,6 +69,12 @@ pub(crate) struct Head {
     /// `MAX` and `MIN` while there is no sample.
     min_time: AtomicI64,
     max_time: AtomicI64,
+    /// As `min_time`, of in-order samples.
+    in_order_min_time: AtomicI64,
+    /// What is older is out of order: see [`compaction`].
+    in_order_from: AtomicI64,
+    /// Out-of-order samples that are in blocks, to be dropped when all views opened before a stamp are closed.
+    late_drops: Mutex<Vec<(u64, OutOfOrderMark)>>,
 }
 
 impl Head {
@@ -83,6 +92,9 @@ impl Head {
             options,
             min_time: AtomicI64::new(Timestamp::MAX),
             max_time: AtomicI64::new(Timestamp::MIN),
+            in_order_min_time: AtomicI64::new(Timestamp::MAX),
+            in_order_from: AtomicI64::new(Timestamp::MIN),
+            late_drops: Mutex::default(),
         }
     }
 
@@ -102,6 +114,11 @@ impl Head {
         self.metrics.max_time.set(max);
     }
 
+    /// Takes note of an in-order sample.
+    pub(crate) fn saw_in_order(&self, t: Timestamp) {
+        self.in_order_min_time.fetch_min(t, Ordering::AcqRel);
+    }
+
     /// Narrows the range of the head from below, after samples were dropped.
     pub(crate) fn set_min_time(&self, min: Timestamp) {
         self.min_time.store(min, Ordering::Release);
@@ -113,9 +130,11 @@ impl Head {
     pub(crate) fn limits(&self, options: &AppendOptions) -> Limits {
         let newest = self.max_time.load(Ordering::Acquire);
         let window = self.options.out_of_order_window_ms;
+        let in_order_from = self.in_order_from();
         Limits {
             max_time: options.max_time.unwrap_or(Timestamp::MAX),
-            min_valid: newest.saturating_sub(IN_ORDER_SPAN_MS),
+            min_valid: newest.saturating_sub(IN_ORDER_SPAN_MS).max(in_order_from),
+            in_order_from,
             out_of_order_from: (window > 0).then(|| newest.saturating_sub(window)),
             reject_out_of_order: options.reject_out_of_order,
         }

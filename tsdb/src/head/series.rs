@@ -92,8 +92,16 @@ pub(crate) struct Rare {
     /// Sorted by time.
     pub(crate) out_of_order: Vec<OutOfOrderSample>,
     /// In any order, overlapping.
-    pub(crate) out_of_order_chunks: Vec<Chunk>,
+    pub(crate) out_of_order_chunks: Vec<OutOfOrderChunk>,
     pub(crate) starts: Starts,
+}
+
+/// Compressed out-of-order samples.
+#[derive(Debug)]
+pub(crate) struct OutOfOrderChunk {
+    /// The newest commit of them.
+    pub(crate) commit: u64,
+    pub(crate) chunk: Chunk,
 }
 
 #[derive(Clone, Debug)]
@@ -219,7 +227,7 @@ impl Series {
     pub(crate) fn add(&mut self, t: Timestamp, value: Stored, start: Timestamp, at: CommitMark) -> usize {
         self.touch();
         let detached = usize::from(self.window.is_some() && self.detach(at.watermark));
-        let in_order = self.last_outside_window().is_none_or(|(last, _)| t > last);
+        let in_order = t >= at.in_order_from && self.last_outside_window().is_none_or(|(last, _)| t > last);
         self.min_t = self.min_t.min(t);
         if start != 0 || self.rare.as_ref().is_some_and(|rare| !rare.starts.is_empty()) {
             self.rare.get_or_insert_default().starts.note(t, start, in_order);
@@ -322,7 +330,7 @@ impl Series {
                 decode_floats(&open.stream.chunk_bytes(), None, |t, bits| look(t, Stored::Float(bits)))?;
             }
         }
-        let rare_chunks = self.rare.iter().flat_map(|rare| &rare.out_of_order_chunks);
+        let rare_chunks = self.rare.iter().flat_map(|rare| &rare.out_of_order_chunks).map(|late| &late.chunk);
         for chunk in self.chunks.iter().chain(rare_chunks).filter(|chunk| chunk.range().overlaps(&range)) {
             if chunk.is_histogram() {
                 decode_histograms(&chunk.bytes, |t, h| look(t, Stored::Histogram(h)))?;
@@ -341,6 +349,15 @@ impl Series {
         Ok(found)
     }
 
+    /// Not later than any in-order sample; `MAX` without them.
+    pub(crate) fn in_order_min(&self) -> Timestamp {
+        let chunk = self.chunks.first().map(|chunk| chunk.min_t);
+        let open = self.open.as_ref().filter(|open| open.stream.len() > 0).map(|open| open.stream.range().0);
+        let histogram = self.rare.as_ref().and_then(|rare| rare.histograms.first()).map(|sample| sample.0);
+        let window = self.window.as_ref().and_then(|window| window.inner.read().first_t());
+        [chunk, open, histogram, window].into_iter().flatten().min().unwrap_or(Timestamp::MAX)
+    }
+
     /// Whether some sample may lie in `range`.
     pub(crate) fn may_overlap(&self, range: TimeRange) -> bool {
         if self.min_t > range.max {
@@ -357,25 +374,25 @@ impl Series {
                 .is_some_and(|window| window.inner.read().last_t().is_some_and(|t| t >= range.min))
     }
 
-    /// Drops chunks that end before `floor`. Answers how many.
-    pub(crate) fn trim(&mut self, floor: Timestamp) -> usize {
-        if self.min_t >= floor {
+    /// Drops chunks that end before `floor`, and in-order ones that end before `in_order_floor`. Answers how many.
+    pub(crate) fn trim(&mut self, floor: Timestamp, in_order_floor: Timestamp) -> usize {
+        if self.min_t >= floor.max(in_order_floor) {
             return 0;
         }
         let before = self.chunk_count();
-        self.chunks.retain(|chunk| chunk.max_t >= floor);
+        self.chunks.retain(|chunk| chunk.max_t >= in_order_floor);
         let mut min_t = Timestamp::MAX;
         if let Some(open) = &mut self.open
             && open.stream.len() > 0
         {
-            if open.stream.range().1 < floor {
+            if open.stream.range().1 < in_order_floor {
                 open.stream = SampleEncoder::default();
             } else {
                 min_t = open.stream.range().0;
             }
         }
         if let Some(rare) = &mut self.rare {
-            rare.trim(floor);
+            rare.trim(floor, in_order_floor);
             min_t = min_t.min(rare.min_t());
         }
         if let Some(window) = &self.window {
@@ -383,6 +400,18 @@ impl Series {
         }
         self.min_t = self.chunks.iter().map(|chunk| chunk.min_t).fold(min_t, Timestamp::min);
         before - self.chunk_count()
+    }
+
+    /// Drops out-of-order samples of commits up to `commit`: they are in a block. Answers how many chunks.
+    pub(crate) fn drop_out_of_order(&mut self, commit: u64) -> usize {
+        self.rare.as_mut().map_or(0, |rare| rare.drop_out_of_order(commit))
+    }
+
+    /// The times of out-of-order samples, chunks by their ends, to `take`.
+    pub(crate) fn out_of_order_spans(&self, mut take: impl FnMut(Timestamp, Timestamp)) {
+        let Some(rare) = &self.rare else { return };
+        rare.out_of_order.iter().for_each(|sample| take(sample.t, sample.t));
+        rare.out_of_order_chunks.iter().for_each(|late| take(late.chunk.min_t, late.chunk.max_t));
     }
 
     /// Closed chunks, out-of-order ones included.
@@ -394,6 +423,14 @@ impl Series {
 impl Rare {
     fn is_empty(&self) -> bool {
         self.histograms.is_empty() && self.out_of_order.is_empty() && self.out_of_order_chunks.is_empty()
+    }
+
+    /// Drops out-of-order samples of commits up to `commit`. Answers how many chunks.
+    fn drop_out_of_order(&mut self, commit: u64) -> usize {
+        let before = self.out_of_order_chunks.len();
+        self.out_of_order_chunks.retain(|late| late.commit > commit);
+        self.out_of_order.retain(|sample| sample.commit > commit);
+        before - self.out_of_order_chunks.len()
     }
 
     fn insert(&mut self, t: Timestamp, value: Stored, at: CommitMark) -> usize {
@@ -408,6 +445,7 @@ impl Rare {
 
     fn seal(&mut self) -> usize {
         let (mut floats, mut histograms) = (Vec::new(), Vec::new());
+        let commit = self.out_of_order.iter().map(|sample| sample.commit).max().unwrap_or(0);
         for sample in self.out_of_order.drain(..) {
             match sample.value {
                 Stored::Float(bits) => floats.push((sample.t, bits)),
@@ -416,19 +454,22 @@ impl Rare {
         }
         let chunks = [Chunk::of_samples(&floats), Chunk::of_histograms(&histograms)];
         let before = self.out_of_order_chunks.len();
-        self.out_of_order_chunks.extend(chunks.into_iter().flatten());
+        let chunks = chunks.into_iter().flatten().map(|chunk| OutOfOrderChunk { commit, chunk });
+        self.out_of_order_chunks.extend(chunks);
         self.out_of_order_chunks.len() - before
     }
 
-    fn trim(&mut self, floor: Timestamp) {
-        self.out_of_order_chunks.retain(|chunk| chunk.max_t >= floor);
+    fn trim(&mut self, floor: Timestamp, in_order_floor: Timestamp) {
+        self.out_of_order_chunks.retain(|late| late.chunk.max_t >= floor);
         self.out_of_order.retain(|sample| sample.t >= floor);
-        self.histograms.retain(|sample| sample.0 >= floor);
-        self.starts.trim(floor);
+        self.histograms.retain(|sample| sample.0 >= in_order_floor);
+        let late = self.out_of_order_chunks.iter().map(|late| late.chunk.min_t);
+        let late = late.chain(self.out_of_order.first().map(|sample| sample.t)).min();
+        self.starts.trim(late.unwrap_or(Timestamp::MAX).min(in_order_floor));
     }
 
     fn min_t(&self) -> Timestamp {
-        let chunks = self.out_of_order_chunks.iter().map(|chunk| chunk.min_t);
+        let chunks = self.out_of_order_chunks.iter().map(|late| late.chunk.min_t);
         let loose = self.out_of_order.first().map(|sample| sample.t);
         let histograms = self.histograms.first().map(|sample| sample.0);
         chunks.chain(loose).chain(histograms).min().unwrap_or(Timestamp::MAX)
@@ -440,6 +481,8 @@ impl Rare {
 pub(crate) struct CommitMark {
     pub(crate) commit: u64,
     pub(crate) watermark: u64,
+    /// Samples before this time are out of order in any case.
+    pub(crate) in_order_from: Timestamp,
 }
 
 /// Start timestamps as runs: they change once in the life of a counter.
@@ -546,7 +589,7 @@ impl Series {
         }
         snapshot.window = self.window.as_ref().map(|window| (Arc::clone(window), self.slot));
         let Some(rare) = &self.rare else { return snapshot };
-        for chunk in rare.out_of_order_chunks.iter().filter(overlapping) {
+        for chunk in rare.out_of_order_chunks.iter().map(|late| &late.chunk).filter(overlapping) {
             snapshot.push(&chunk.bytes, chunk.times.as_ref(), chunk.is_histogram(), true);
         }
         let open = rare.histograms.iter().filter(|sample| range.contains(sample.0));
@@ -570,7 +613,7 @@ impl Snapshot {
 mod tests {
     use super::*;
 
-    const SETTLED: CommitMark = CommitMark { commit: 1, watermark: 1 };
+    const SETTLED: CommitMark = CommitMark { commit: 1, watermark: 1, in_order_from: i64::MIN };
 
     #[test]
     fn a_series_stays_small() {
@@ -608,7 +651,7 @@ mod tests {
                 "{t}: {found:?}"
             );
         }
-        assert_eq!(series.trim(10_000), 3);
+        assert_eq!(series.trim(10_000, 10_000), 3);
         assert!(series.value_at(0).unwrap().is_none());
     }
 }

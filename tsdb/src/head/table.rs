@@ -178,6 +178,19 @@ impl SeriesTable {
         ids.truncate(kept);
     }
 
+    /// Looks at every series, page by page.
+    pub(crate) fn for_each(&self, next_id: u32, mut look: impl FnMut(u32, &Series)) {
+        for number in 0..=next_id / PAGE as u32 {
+            let Some(page) = self.pages.read().get(number).cloned() else { continue };
+            let entries = page.entries.read();
+            for (id, entry) in (number * PAGE as u32..).zip(entries.iter()) {
+                if let Some(series) = entry {
+                    look(id, series);
+                }
+            }
+        }
+    }
+
     /// Changes every series, page by page; appends wait at most for one page.
     pub(crate) fn for_each_mut(&self, next_id: u32, mut change: impl FnMut(u32, &mut Series)) {
         for number in 0..=next_id / PAGE as u32 {

@@ -22,6 +22,8 @@ pub(crate) struct Limits {
     pub(crate) max_time: Timestamp,
     /// In-order samples earlier than this are refused, unless the out-of-order window reaches them.
     pub(crate) min_valid: Timestamp,
+    /// Samples earlier than this are out of order whatever their series has: the time before is in blocks, or about to be.
+    pub(crate) in_order_from: Timestamp,
     /// Where the out-of-order window begins, if there is one.
     pub(crate) out_of_order_from: Option<Timestamp>,
     /// Whether the transaction wants no out-of-order samples.
@@ -143,6 +145,7 @@ impl Pending {
                 };
             }
             Some(latest) if latest.0 > t => {}
+            None | Some(_) if t < limits.in_order_from => {}
             None | Some(_) if t >= limits.min_valid || in_window => {
                 return Ok(Verdict::Store { in_order: true });
             }
@@ -246,9 +249,14 @@ mod tests {
     use super::super::series::CommitMark;
     use super::*;
 
-    const AT: CommitMark = CommitMark { commit: 1, watermark: 1 };
-    const STRICT: Limits =
-        Limits { max_time: 1000, min_valid: 50, out_of_order_from: None, reject_out_of_order: false };
+    const AT: CommitMark = CommitMark { commit: 1, watermark: 1, in_order_from: i64::MIN };
+    const STRICT: Limits = Limits {
+        max_time: 1000,
+        min_valid: 50,
+        in_order_from: i64::MIN,
+        out_of_order_from: None,
+        reject_out_of_order: false,
+    };
 
     const STORE: Verdict = Verdict::Store { in_order: true };
     const LATE: Verdict = Verdict::Store { in_order: false };
@@ -293,6 +301,12 @@ mod tests {
         let empty = Series::default();
         assert_eq!(Pending::default().admit(1, &empty, 49, &Stored::Float(0), &STRICT), Err(OutOfBounds));
         assert_eq!(Pending::default().admit(1, &empty, 79, &Stored::Float(0), &window), Ok(STORE));
+        let frozen = Limits { in_order_from: 120, ..window };
+        for (t, bits, want) in [(110, 7, Ok(LATE)), (120, 7, Ok(STORE)), (100, 7, Err(Duplicate))] {
+            let got = Pending::default().admit(1, &series, t, &Stored::Float(bits), &frozen);
+            assert_eq!(got, want, "{t} before what is in blocks");
+        }
+        assert_eq!(Pending::default().admit(1, &empty, 119, &Stored::Float(0), &frozen), Ok(LATE));
         let far = Limits { min_valid: 200, ..window };
         assert_eq!(Pending::default().admit(1, &empty, 79, &Stored::Float(0), &far), Err(TooOld));
     }

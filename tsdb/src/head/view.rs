@@ -22,15 +22,29 @@ pub(crate) struct Views {
 
 #[derive(Debug)]
 struct State {
-    open: BTreeMap<u64, (u64, Timestamp)>,
+    open: BTreeMap<u64, OpenView>,
     next: u64,
     published: u64,
     floor: Timestamp,
+    in_order_floor: Timestamp,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct OpenView {
+    commit: u64,
+    floor: Timestamp,
+    in_order_floor: Timestamp,
 }
 
 impl Default for Views {
     fn default() -> Self {
-        let state = State { open: BTreeMap::new(), next: 0, published: 0, floor: Timestamp::MIN };
+        let state = State {
+            open: BTreeMap::new(),
+            next: 0,
+            published: 0,
+            floor: Timestamp::MIN,
+            in_order_floor: Timestamp::MIN,
+        };
         Self { state: Mutex::new(state) }
     }
 }
@@ -41,15 +55,15 @@ impl Views {
         let mut state = self.state.lock();
         let id = state.next;
         state.next += 1;
-        let (commit, floor) = (state.published, state.floor);
-        state.open.insert(id, (commit, floor));
-        View { id, commit, floor, views: Arc::clone(self) }
+        let (commit, floor, in_order_floor) = (state.published, state.floor, state.in_order_floor);
+        state.open.insert(id, OpenView { commit, floor, in_order_floor });
+        View { id, commit, floor, in_order_floor, views: Arc::clone(self) }
     }
 
     /// The newest commit that every view, open or to come, sees.
     pub(crate) fn watermark(&self) -> u64 {
         let state = self.state.lock();
-        state.open.values().map(|view| view.0).min().unwrap_or(state.published)
+        state.open.values().map(|view| view.commit).min().unwrap_or(state.published)
     }
 
     /// The last published commit.
@@ -71,7 +85,25 @@ impl Views {
     /// The lowest time that some view, open or to come, may look at.
     pub(crate) fn floor(&self) -> Timestamp {
         let state = self.state.lock();
-        state.open.values().map(|view| view.1).min().unwrap_or(state.floor)
+        state.open.values().map(|view| view.floor).min().unwrap_or(state.floor)
+    }
+
+    /// Hides in-order samples before `floor` from views opened from now on: they are in a block. The floor never sinks.
+    pub(crate) fn raise_in_order_floor(&self, floor: Timestamp) {
+        let mut state = self.state.lock();
+        state.in_order_floor = state.in_order_floor.max(floor);
+    }
+
+    /// The lowest time of in-order samples that some view, open or to come, may look at.
+    pub(crate) fn in_order_floor(&self) -> Timestamp {
+        let state = self.state.lock();
+        let lowest = state.open.values().map(|view| view.floor.max(view.in_order_floor)).min();
+        lowest.unwrap_or(state.floor.max(state.in_order_floor))
+    }
+
+    /// Where the in-order samples of views opened from now on begin.
+    pub(crate) fn truncated_to(&self) -> Timestamp {
+        self.state.lock().in_order_floor
     }
 
     /// A stamp greater than that of every view opened so far.
@@ -93,6 +125,9 @@ pub(crate) struct View {
     pub(crate) commit: u64,
     /// The earliest time it sees.
     pub(crate) floor: Timestamp,
+    /// The earliest time of which it sees in-order samples: what is older is in blocks. Never below a time that counts for
+    /// views opened before.
+    pub(crate) in_order_floor: Timestamp,
     views: Arc<Views>,
 }
 

@@ -222,6 +222,16 @@ impl Catalogue {
         });
     }
 
+    /// Compares two series by their labels.
+    pub(crate) fn compare(&self, a: u32, b: u32) -> std::cmp::Ordering {
+        let mut ids = [a, b];
+        if a == b {
+            return std::cmp::Ordering::Equal;
+        }
+        self.sort_by_labels(&mut ids);
+        if ids[0] == a { std::cmp::Ordering::Less } else { std::cmp::Ordering::Greater }
+    }
+
     /// All label names in use, sorted.
     pub(crate) fn label_names(&self) -> Vec<&str> {
         let used = self.names.iter().filter(|name| !name.all.is_empty());

@@ -1,0 +1,367 @@
+//! What compaction takes from the head: which time is ready, all series of it in order of labels, and the dropping of what is
+//! in a block.
+//!
+//! The order of things, so that no sample is lost and none is seen by nobody:
+//!
+//! 1. [`Head::freeze`] under the commit lock: from now on samples before the range's end are out of order, whoever writes them.
+//! 2. A view is opened, and [`Head::scan`] reads what it sees of the range. In-order samples of the range cannot change any
+//!    more; out-of-order ones that come later stay behind the mark of the view.
+//! 3. The block appears. A reader opens its view of the head first and takes the list of blocks after, so whatever it sees,
+//!    a sample is in the head, in the block, or in both.
+//! 4. [`Head::truncate`] and [`Head::drop_out_of_order`]: views opened from now on do not see the in-order samples; memory is
+//!    freed as soon as no older view is open.
+
+use std::cmp::Ordering;
+use std::sync::atomic::Ordering as Atomic;
+
+use model::labels::Labels;
+use model::sample::{TimeRange, Timestamp};
+use model::storage::StorageError;
+
+use super::Head;
+use super::series::Series;
+use super::view::View;
+use crate::columns::Columns;
+use crate::db::Shared;
+
+/// Comparisons of labels under one lock of the catalogue.
+const SORT_BATCH: usize = 4096;
+
+/// Which samples a scan reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HeadPart {
+    /// Those that came in order.
+    InOrder,
+    /// The others.
+    OutOfOrder,
+    /// All of them.
+    All,
+}
+
+/// The out-of-order samples of a view: what [`Head::drop_out_of_order`] may drop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OutOfOrderMark {
+    pub(crate) commit: u64,
+}
+
+impl View {
+    /// Marks the out-of-order samples that this view sees.
+    pub(crate) fn out_of_order_mark(&self) -> OutOfOrderMark {
+        OutOfOrderMark { commit: self.commit }
+    }
+}
+
+impl Shared {
+    /// From now on samples before `before` are out of order. Waits for the commit that is being written.
+    ///
+    /// # Errors
+    /// When the log cannot be written.
+    pub(crate) fn freeze(&self, before: Timestamp) -> Result<(), StorageError> {
+        let _commits = self.committer.wal.lock();
+        self.head.freeze(before);
+        Ok(())
+    }
+
+    /// Hides in-order samples before `before` from new views and drops them as soon as no older view is open: they are in
+    /// blocks. [`Shared::freeze`] came before.
+    pub(crate) fn truncate(&self, before: Timestamp) {
+        self.head.freeze(before);
+        self.head.views.raise_in_order_floor(before);
+        self.head.trim(|_, _| {});
+    }
+
+    /// Drops the out-of-order samples of a mark as soon as no view is open that may have been opened before they were in a
+    /// block.
+    pub(crate) fn drop_out_of_order(&self, mark: OutOfOrderMark) {
+        self.head.late_drops.lock().push((self.head.views.stamp(), mark));
+        self.head.trim(|_, _| {});
+    }
+}
+
+impl Head {
+    /// The oldest range of `block_ms` (aligned; both ends included) when in-order samples span more than one and a half of
+    /// it: then the range gets no more of them. [`Shared::freeze`] to `max + 1` makes sure of that.
+    pub(crate) fn compactable(&self, block_ms: i64) -> Option<TimeRange> {
+        let (min, max) = (self.in_order_min_time.load(Atomic::Acquire), self.max_time.load(Atomic::Acquire));
+        if min > max || max.saturating_sub(min) <= block_ms.saturating_add(block_ms / 2) {
+            return None;
+        }
+        Some(aligned(min, block_ms))
+    }
+
+    /// Aligned ranges of `block_ms` (both ends included), ascending, that may hold out-of-order samples. Open the view whose
+    /// mark will drop them before: it must not see more than these ranges hold.
+    pub(crate) fn out_of_order_ranges(&self, block_ms: i64) -> Vec<TimeRange> {
+        let mut starts = std::collections::BTreeSet::new();
+        let floor = self.views.floor();
+        let next_id = self.catalogue.read().next_id();
+        self.table.for_each(next_id, |_, series| {
+            series.out_of_order_spans(|min, max| {
+                let mut start = aligned(min.max(floor), block_ms);
+                while start.min <= max && starts.insert(start.min) {
+                    match start.max.checked_add(1) {
+                        Some(next) => start = aligned(next, block_ms),
+                        None => break,
+                    }
+                }
+                // The loop stops at a range that is known; the last one may not be.
+                starts.insert(aligned(max.max(floor), block_ms).min);
+            });
+        });
+        starts.into_iter().map(|start| aligned(start, block_ms)).collect()
+    }
+
+    /// Samples before this time are out of order whatever their series has.
+    pub(crate) fn in_order_from(&self) -> Timestamp {
+        self.in_order_from.load(Atomic::Acquire)
+    }
+
+    /// See [`Shared::freeze`]; under the commit lock, or where nobody commits.
+    pub(crate) fn freeze(&self, before: Timestamp) {
+        self.in_order_from.fetch_max(before, Atomic::AcqRel);
+    }
+
+    /// Reads what `view` sees of `range`.
+    pub(crate) fn scan<'a>(&'a self, view: &'a View, range: TimeRange, part: HeadPart) -> HeadScan<'a> {
+        let next_id = self.catalogue.read().next_id();
+        let mut ids = Vec::new();
+        self.table.for_each(next_id, |id, series| {
+            if !series.unlinked && series.may_overlap(range) {
+                ids.push(id);
+            }
+        });
+        self.sort(&mut ids);
+        HeadScan { head: self, view, range, part, ids: ids.into_iter() }
+    }
+
+    /// Sorts by labels, with short holds of the catalogue's lock. Series that the view may see keep their labels meanwhile.
+    fn sort(&self, ids: &mut Vec<u32>) {
+        for batch in ids.chunks_mut(SORT_BATCH) {
+            self.catalogue.read().sort_by_labels(batch);
+        }
+        let mut width = SORT_BATCH;
+        let mut merged = Vec::with_capacity(ids.len());
+        while width < ids.len() {
+            for pair in ids.chunks(width * 2) {
+                let (mut a, mut b) = pair.split_at(width.min(pair.len()));
+                while let (Some(_), Some(_)) = (a.first(), b.first()) {
+                    let catalogue = self.catalogue.read();
+                    for _ in 0..SORT_BATCH {
+                        let (Some(&x), Some(&y)) = (a.first(), b.first()) else { break };
+                        if catalogue.compare(x, y) == Ordering::Greater {
+                            merged.push(y);
+                            b = &b[1..];
+                        } else {
+                            merged.push(x);
+                            a = &a[1..];
+                        }
+                    }
+                }
+                merged.extend_from_slice(a);
+                merged.extend_from_slice(b);
+            }
+            std::mem::swap(ids, &mut merged);
+            merged.clear();
+            width *= 2;
+        }
+    }
+
+    /// Drops what no view, open or to come, sees, and shows every series to `look`. Answers the number of chunks dropped.
+    pub(crate) fn trim(&self, mut look: impl FnMut(u32, &mut Series)) -> usize {
+        let floor = self.views.floor();
+        let in_order_floor = self.views.in_order_floor();
+        let late = {
+            let mut drops = self.late_drops.lock();
+            let (due, wait): (Vec<_>, Vec<_>) =
+                std::mem::take(&mut *drops).into_iter().partition(|(stamp, _)| self.views.all_since(*stamp));
+            *drops = wait;
+            due.into_iter().map(|(_, mark)| mark.commit).max()
+        };
+        let (mut dropped, mut min_time, mut in_order_min) = (0, Timestamp::MAX, Timestamp::MAX);
+        // Commits that come meanwhile lower it; those before are seen by the walk.
+        self.in_order_min_time.store(Timestamp::MAX, Atomic::Release);
+        let next_id = self.catalogue.read().next_id();
+        self.table.for_each_mut(next_id, |id, series| {
+            dropped += series.trim(floor, in_order_floor);
+            if let Some(commit) = late {
+                dropped += series.drop_out_of_order(commit);
+            }
+            min_time = min_time.min(series.min_t);
+            in_order_min = in_order_min.min(series.in_order_min().max(in_order_floor));
+            look(id, series);
+        });
+        self.add_chunks(0, dropped);
+        self.saw_in_order(in_order_min);
+        if min_time < Timestamp::MAX
+            && self.range().is_some_and(|range| range.min < floor.max(in_order_floor))
+        {
+            // Not earlier than what queries may see.
+            self.set_min_time(min_time.max(floor));
+        }
+        dropped
+    }
+}
+
+/// The range of `block_ms` that `t` lies in.
+fn aligned(t: Timestamp, block_ms: i64) -> TimeRange {
+    let start = t.saturating_sub(t.rem_euclid(block_ms));
+    TimeRange::new(start, start.saturating_add(block_ms - 1))
+}
+
+/// Series after series in order of labels.
+#[derive(Debug)]
+pub(crate) struct HeadScan<'a> {
+    head: &'a Head,
+    view: &'a View,
+    range: TimeRange,
+    part: HeadPart,
+    ids: std::vec::IntoIter<u32>,
+}
+
+impl HeadScan<'_> {
+    /// Most series that are still to come.
+    #[cfg(test)]
+    pub(crate) fn left(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// The next series that has samples, normalized; false at the end.
+    ///
+    /// # Errors
+    /// When a chunk cannot be read.
+    pub(crate) fn next(&mut self, labels: &mut Labels, columns: &mut Columns) -> Result<bool, StorageError> {
+        for id in self.ids.by_ref() {
+            columns.clear();
+            self.head.read(id, self.view, self.range, self.part, columns)?;
+            if columns.is_empty() {
+                continue;
+            }
+            columns.normalize();
+            let Some(found) = self.head.catalogue.read().labels(id) else { continue };
+            *labels = found;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::FaultyFs;
+    use crate::{Db, DbOptions};
+    use model::storage::{
+        Append, AppendError, AppendOptions, AppendSample, Queryable, Row, SelectHints, SeriesColumns,
+    };
+    use std::sync::Arc;
+
+    const HOUR: i64 = 3_600_000;
+
+    fn open() -> Arc<Db> {
+        let clock = Arc::new(model::ManualClock::new(0));
+        let mut options = DbOptions::new("/data", clock);
+        options.out_of_order_window_ms = 10 * HOUR;
+        Db::open(options, &prometheus::Registry::new(), Arc::new(FaultyFs::new())).unwrap()
+    }
+
+    fn labels(name: &str) -> Labels {
+        Labels::from_pairs([("__name__", name)])
+    }
+
+    fn append(db: &Db, name: &str, t: i64, v: f64) -> Result<(), AppendError> {
+        let mut appender = db.appender(AppendOptions::default());
+        appender.append(None, &labels(name), AppendSample::float(t, v))?;
+        appender.commit().unwrap();
+        Ok(())
+    }
+
+    fn times(db: &Db, name: &str) -> Vec<i64> {
+        let querier = db.querier(TimeRange::ALL).unwrap();
+        let set =
+            querier.select(&[model::Matcher::equal("__name__", name)], &SelectHints::default()).unwrap();
+        let mut columns = SeriesColumns::default();
+        if set.len() > 0 {
+            set.read(0, &mut columns).unwrap();
+        }
+        columns.float_times
+    }
+
+    fn scanned(scan: &mut HeadScan<'_>) -> Vec<(String, Vec<i64>)> {
+        let (mut labels, mut columns, mut all) = (Labels::empty(), Columns::default(), Vec::new());
+        while scan.next(&mut labels, &mut columns).unwrap() {
+            all.push((labels.value("__name__").to_owned(), columns.times.clone()));
+        }
+        all
+    }
+
+    /// A range is scanned, late samples come, the range is dropped: the late ones stay until they are dropped by their mark.
+    #[test]
+    fn what_a_block_has_leaves_the_head_and_nothing_else() {
+        let db = open();
+        let mut appender = db.appender(AppendOptions::default());
+        let layout = appender.open_layout();
+        appender.extend_layout(layout, &labels("row")).unwrap();
+        for i in 0..19 {
+            let outcome = appender.append_row(&Row { layout, t: i * HOUR / 4, values: &[i as f64] });
+            assert_eq!(outcome.appended, 1);
+        }
+        appender.commit().unwrap();
+        for t in [10, HOUR, 4 * HOUR] {
+            append(&db, "single", t, 1.0).unwrap();
+        }
+        append(&db, "late", HOUR, 1.0).unwrap();
+        append(&db, "late", HOUR - 1, 1.0).unwrap();
+
+        let head = &db.shared.head;
+        let range = head.compactable(2 * HOUR).unwrap();
+        assert_eq!(range, TimeRange::new(0, 2 * HOUR - 1));
+        db.shared.freeze(range.max + 1).unwrap();
+        let view = head.views.open();
+        append(&db, "late", HOUR + 1, 1.0).unwrap();
+        append(&db, "later", HOUR, 1.0).unwrap();
+        let mut scan = head.scan(&view, range, HeadPart::InOrder);
+        let rows: Vec<i64> = (0..8).map(|i| i * HOUR / 4).collect();
+        let want = [("late", vec![HOUR]), ("row", rows.clone()), ("single", vec![10, HOUR])];
+        assert_eq!(scanned(&mut scan), want.map(|(name, times)| (name.to_owned(), times)));
+        assert_eq!(head.out_of_order_ranges(2 * HOUR), [range]);
+        let mut scan = head.scan(&view, range, HeadPart::OutOfOrder);
+        assert_eq!(scanned(&mut scan), [("late".to_owned(), vec![HOUR - 1])]);
+        let mark = view.out_of_order_mark();
+
+        let old = db.querier(TimeRange::ALL).unwrap();
+        db.shared.truncate(range.max + 1);
+        assert_eq!(times(&db, "single"), [4 * HOUR]);
+        assert_eq!(times(&db, "row"), (8..19).map(|i| i * HOUR / 4).collect::<Vec<_>>());
+        assert_eq!(times(&db, "late"), [HOUR - 1, HOUR + 1]);
+        db.shared.drop_out_of_order(mark);
+        let set = old.select(&[model::Matcher::equal("__name__", "late")], &SelectHints::default()).unwrap();
+        let mut columns = SeriesColumns::default();
+        set.read(0, &mut columns).unwrap();
+        assert_eq!(columns.float_times, [HOUR - 1, HOUR, HOUR + 1], "a view that was open keeps what it saw");
+        drop((set, old, view));
+        db.shared.truncate(range.max + 1);
+        assert_eq!(times(&db, "late"), [HOUR + 1]);
+        assert_eq!(times(&db, "later"), [HOUR]);
+        assert_eq!(append(&db, "later", HOUR, 2.0), Err(AppendError::Duplicate));
+        assert_eq!(head.in_order_min_time.load(Atomic::Acquire), 2 * HOUR);
+        assert_eq!(head.compactable(2 * HOUR), None);
+    }
+
+    #[test]
+    fn many_series_come_in_order_of_labels() {
+        let db = open();
+        let mut appender = db.appender(AppendOptions::default());
+        let mut names: Vec<String> =
+            (0..20_000u32).map(|i| format!("m{}", i.wrapping_mul(2_654_435_761) % 1_000_003)).collect();
+        for name in &names {
+            appender.append(None, &labels(name), AppendSample::float(5, 1.0)).unwrap();
+        }
+        appender.commit().unwrap();
+        names.sort_unstable();
+        names.dedup();
+        let view = db.shared.head.views.open();
+        let mut scan = db.shared.head.scan(&view, TimeRange::ALL, HeadPart::All);
+        let got: Vec<String> = scanned(&mut scan).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(got, names);
+    }
+}
