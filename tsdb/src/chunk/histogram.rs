@@ -115,17 +115,7 @@ fn hint_of(code: u8) -> CounterResetHint {
     }
 }
 
-/// Appends samples, each against its predecessor.
-pub(crate) fn put_samples(out: &mut Vec<u8>, samples: &[(Timestamp, HistogramValue)]) {
-    let mut previous: Option<&(Timestamp, HistogramValue)> = None;
-    for sample in samples {
-        put_varint(out, sample.0.wrapping_sub(previous.map_or(0, |p| p.0)));
-        put_one(out, &sample.1, previous.map(|p| &p.1));
-        previous = Some(sample);
-    }
-}
-
-/// Reads what [`put_samples`] wrote.
+/// Reads the samples of the first histogram codec: each is against its predecessor, its time too.
 pub(crate) fn get_samples(
     reader: &mut Reader<'_>,
     count: usize,

@@ -6,6 +6,9 @@
 #![warn(clippy::indexing_slicing, clippy::cast_possible_truncation)]
 
 pub(crate) mod histogram;
+mod nm;
+mod parts;
+mod times;
 pub(crate) mod xor;
 
 use std::sync::Arc;
@@ -13,8 +16,12 @@ use std::sync::Arc;
 use model::sample::{TimeRange, Timestamp};
 
 use crate::coding::{DecodeError, Reader, put_uvarint};
+use crate::columns::Columns;
 pub(crate) use histogram::HistogramValue;
-use xor::{BitReader, BitWriter, ValueDecoder, ValueEncoder};
+#[expect(unused_imports, reason = "the values of what is not a chunk")]
+pub(crate) use nm::{decode_values, encode_values};
+pub(crate) use times::{decode_times, encode_times};
+use xor::{BitReader, ValueDecoder};
 
 /// Samples after which a chunk is closed, as in Prometheus; 120 rows were also measured as the best window of a layout.
 pub(crate) const CHUNK_SAMPLES_MAX: usize = 120;
@@ -65,74 +72,239 @@ pub(crate) struct Chunk {
     pub(crate) max_t: Timestamp,
 }
 
+/// Samples that a chunk may have: what a damaged number can make a reader allocate.
+pub(crate) const CHUNK_SAMPLES_LIMIT: usize = 1 << 16;
+
+/// Kinds of chunk in the high half of the first byte; below are flags. Numbers are on disk: never reuse one.
+const KIND_FLOATS: u8 = 0x10;
+const KIND_HISTOGRAM_ROWS: u8 = 0x20;
+const KIND_MASK: u8 = 0xf0;
+/// The chunk has its own times.
+const OWN_TIMES: u8 = 1;
+/// The chunk has start timestamps.
+const STARTS: u8 = 8;
+
+/// What can be told of a chunk without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ChunkInfo {
+    /// Of histograms, not of floats.
+    pub(crate) histogram: bool,
+    /// Number of samples.
+    pub(crate) count: usize,
+}
+
+/// Looks at the head of a chunk.
+///
+/// # Errors
+/// [`DecodeError`] for unknown kinds and impossible numbers.
+pub(crate) fn info(bytes: &[u8]) -> Result<ChunkInfo, DecodeError> {
+    let mut reader = Reader::new(bytes);
+    let tag = reader.u8()?;
+    let histogram = match tag & KIND_MASK {
+        KIND_FLOATS => false,
+        KIND_HISTOGRAM_ROWS => true,
+        _ => Codec::from_byte(tag)? == Codec::Histograms,
+    };
+    Ok(ChunkInfo { histogram, count: sample_count(&mut reader)? })
+}
+
+fn sample_count(reader: &mut Reader<'_>) -> Result<usize, DecodeError> {
+    let count = usize::try_from(reader.uvarint()?).map_err(|_| DecodeError::NumberRange)?;
+    if count > CHUNK_SAMPLES_LIMIT { Err(DecodeError::Inconsistent("number of samples")) } else { Ok(count) }
+}
+
+/// Appends a chunk of floats.
+///
+/// With `shared`, `times` is a whole column that the reader will have, and `presence` tells which of its rows the samples
+/// are in (`None`: all); `values` and `starts` are of these samples only. Else `times` are the samples' own and become part
+/// of the chunk. `starts` are empty when none is known.
+///
+/// # Panics
+/// If the columns do not fit each other, or there are more than [`CHUNK_SAMPLES_LIMIT`] samples.
+pub(crate) fn encode_floats(
+    times: &[Timestamp],
+    shared: bool,
+    presence: Option<&[bool]>,
+    values: &[f64],
+    starts: &[Timestamp],
+    out: &mut Vec<u8>,
+) {
+    let presence = presence.filter(|_| shared);
+    assert!(presence.is_none_or(|presence| presence.len() == times.len()), "presence of other rows");
+    let rows = presence.map_or(times.len(), |p| p.iter().filter(|present| **present).count());
+    assert!(rows == values.len() && rows <= CHUNK_SAMPLES_LIMIT, "{} values in {rows} rows", values.len());
+    let tag_at = put_chunk_head(KIND_FLOATS, values.len(), starts, out);
+    if !shared {
+        raise_flag(out, tag_at, OWN_TIMES);
+        encode_times(times, out);
+    } else if let Some(presence) = presence {
+        let flag = parts::put_presence(presence, out);
+        raise_flag(out, tag_at, flag);
+    }
+    nm::encode_values(values, out);
+    if has_starts(starts) {
+        let first = times.iter().zip(presence.unwrap_or(&[])).find(|(_, present)| **present).map(|(t, _)| *t);
+        let base = first.or(times.first().copied()).unwrap_or(0);
+        parts::put_starts(starts, base, out);
+    }
+}
+
+/// Appends a chunk of histograms with times of their own; `starts` are empty when none is known.
+///
+/// # Panics
+/// If the columns do not fit each other, or there are more than [`CHUNK_SAMPLES_LIMIT`] samples.
+pub(crate) fn encode_histograms(
+    times: &[Timestamp],
+    values: &[HistogramValue],
+    starts: &[Timestamp],
+    out: &mut Vec<u8>,
+) {
+    assert!(times.len() == values.len() && times.len() <= CHUNK_SAMPLES_LIMIT, "columns of a chunk");
+    let tag_at = put_chunk_head(KIND_HISTOGRAM_ROWS, values.len(), starts, out);
+    raise_flag(out, tag_at, OWN_TIMES);
+    encode_times(times, out);
+    let mut previous = None;
+    for value in values {
+        histogram::put_one(out, value, previous);
+        previous = Some(value);
+    }
+    if has_starts(starts) {
+        parts::put_starts(starts, times.first().copied().unwrap_or(0), out);
+    }
+}
+
+fn has_starts(starts: &[Timestamp]) -> bool {
+    starts.iter().any(|start| *start != 0)
+}
+
+/// Appends kind and number; answers where the kind is.
+fn put_chunk_head(kind: u8, count: usize, starts: &[Timestamp], out: &mut Vec<u8>) -> usize {
+    let at = out.len();
+    out.push(kind | if has_starts(starts) { STARTS } else { 0 });
+    put_uvarint(out, count as u64);
+    at
+}
+
+fn raise_flag(out: &mut [u8], at: usize, flag: u8) {
+    if let Some(tag) = out.get_mut(at) {
+        *tag |= flag;
+    }
+}
+
+/// Appends the samples of a chunk of any kind to `out`; `times` is the shared column, for chunks without times.
+///
+/// # Errors
+/// Whatever is wrong with the bytes; `out` is as before then.
+pub(crate) fn decode_into(
+    bytes: &[u8],
+    times: Option<&[Timestamp]>,
+    out: &mut Columns,
+) -> Result<(), DecodeError> {
+    let before = (out.times.len(), out.starts.len(), out.histogram_times.len(), out.histogram_starts.len());
+    let done = append_chunk(bytes, times, out);
+    if done.is_err() {
+        out.times.truncate(before.0);
+        out.values.truncate(before.0);
+        out.starts.truncate(before.1);
+        out.histogram_times.truncate(before.2);
+        out.histograms.truncate(before.2);
+        out.histogram_starts.truncate(before.3);
+    }
+    done
+}
+
+fn append_chunk(bytes: &[u8], times: Option<&[Timestamp]>, out: &mut Columns) -> Result<(), DecodeError> {
+    let mut reader = Reader::new(bytes);
+    let tag = reader.u8()?;
+    let kind = tag & KIND_MASK;
+    if kind != KIND_FLOATS && kind != KIND_HISTOGRAM_ROWS {
+        return append_old(bytes, times, out);
+    }
+    let count = sample_count(&mut reader)?;
+    let (into, starts) = match kind {
+        KIND_FLOATS => (&mut out.times, &mut out.starts),
+        _ => (&mut out.histogram_times, &mut out.histogram_starts),
+    };
+    let before = into.len();
+    if tag & OWN_TIMES != 0 {
+        decode_times(&mut reader, count, into)?;
+    } else {
+        let times = times.ok_or(DecodeError::Inconsistent("chunk without times"))?;
+        parts::get_presence(tag, &mut reader, times, into)?;
+    }
+    if into.len() != before + count {
+        return Err(DecodeError::Inconsistent("number of samples"));
+    }
+    if kind == KIND_FLOATS {
+        nm::decode_values(&mut reader, count, &mut out.values)?;
+    } else {
+        for row in 0..count {
+            let previous = if row == 0 { None } else { out.histograms.last() };
+            let value = histogram::get_one(&mut reader, previous)?;
+            out.histograms.push(value);
+        }
+    }
+    if tag & STARTS != 0 {
+        let base = into.get(before).copied().unwrap_or(0);
+        parts::get_starts(&mut reader, base, before, count, starts)?;
+    } else if !starts.is_empty() {
+        starts.resize(before + count, 0);
+    }
+    if reader.is_empty() { Ok(()) } else { Err(DecodeError::Inconsistent("end of a chunk")) }
+}
+
+/// Chunks of the codecs before these.
+fn append_old(bytes: &[u8], times: Option<&[Timestamp]>, out: &mut Columns) -> Result<(), DecodeError> {
+    if info(bytes)?.histogram {
+        decode_histograms(bytes, |t, histogram| out.push_histogram(t, histogram, 0))
+    } else {
+        decode_old_floats(bytes, times, |t, bits| out.push_float(t, f64::from_bits(bits), 0))
+    }
+}
+
 impl Chunk {
     pub(crate) fn range(&self) -> TimeRange {
         TimeRange::new(self.min_t, self.max_t)
     }
 
     pub(crate) fn is_histogram(&self) -> bool {
-        self.bytes.first().is_some_and(|byte| *byte == Codec::Histograms as u8)
+        info(&self.bytes).is_ok_and(|info| info.histogram)
     }
 
     /// Values at `times`, one per row; `present` tells which rows count (`None`: all). `None` when no row counts.
     pub(crate) fn of_rows(times: &Arc<TimeColumn>, values: &[u64], present: Option<&[bool]>) -> Option<Self> {
-        let rows = times.times.iter().zip(values).enumerate();
-        let mut kept = rows.filter(|(row, _)| present.is_none_or(|p| p.get(*row).copied().unwrap_or(false)));
-        let (_, (&min_t, &first)) = kept.next()?;
-        let (mut max_t, mut count, mut constant) = (min_t, 1u64, true);
-        let mut encoder = ValueEncoder::new();
-        let mut bits = BitWriter::default();
-        encoder.push(&mut bits, first);
-        for (_, (&t, &value)) in kept {
-            constant &= value == first;
-            encoder.push(&mut bits, value);
-            max_t = t;
-            count += 1;
+        let is_present = |row: usize| present.is_none_or(|p| p.get(row).copied().unwrap_or(false));
+        let rows = times.times.iter().zip(values).enumerate().filter(|(row, _)| is_present(*row));
+        let (mut kept, mut range) = (Vec::with_capacity(values.len()), None);
+        for (_, (&t, &value)) in rows {
+            let (min_t, _) = *range.get_or_insert((t, t));
+            range = Some((min_t, t));
+            kept.push(f64::from_bits(value));
         }
-        let partial = present.filter(|_| count != times.times.len() as u64);
-        let codec = if constant { Codec::Constant } else { Codec::XorValues };
-        let mut bytes = Vec::with_capacity(16 + bits.len_bytes());
-        bytes.push(codec as u8 | if partial.is_some() { PRESENCE_FLAG } else { 0 });
-        put_uvarint(&mut bytes, count);
-        if let Some(present) = partial {
-            put_presence(&mut bytes, present, times.times.len());
-        }
-        if constant {
-            bytes.extend_from_slice(&first.to_le_bytes());
-        } else {
-            bytes.extend_from_slice(&bits.into_bytes());
-        }
+        let (min_t, max_t) = range?;
+        let mut bytes = Vec::new();
+        encode_floats(&times.times, true, present, &kept, &[], &mut bytes);
         Some(Self { bytes: bytes.into(), times: Some(Arc::clone(times)), min_t, max_t })
     }
 
     /// Samples with times of their own, ascending. `None` without samples.
     pub(crate) fn of_samples(samples: &[(Timestamp, u64)]) -> Option<Self> {
         let (&(min_t, _), &(max_t, _)) = (samples.first()?, samples.last()?);
-        let mut stream = xor::SampleEncoder::default();
-        for &(t, value) in samples {
-            stream.push(t, value);
-        }
-        Some(Self { bytes: stream.chunk_bytes().into(), times: None, min_t, max_t })
+        let times: Vec<Timestamp> = samples.iter().map(|sample| sample.0).collect();
+        let values: Vec<f64> = samples.iter().map(|sample| f64::from_bits(sample.1)).collect();
+        let mut bytes = Vec::new();
+        encode_floats(&times, false, None, &values, &[], &mut bytes);
+        Some(Self { bytes: bytes.into(), times: None, min_t, max_t })
     }
 
     /// Histograms with times of their own, ascending. `None` without samples.
     pub(crate) fn of_histograms(samples: &[(Timestamp, HistogramValue)]) -> Option<Self> {
         let ((min_t, _), (max_t, _)) = (samples.first()?, samples.last()?);
         let (min_t, max_t) = (*min_t, *max_t);
-        let mut bytes = vec![Codec::Histograms as u8];
-        put_uvarint(&mut bytes, samples.len() as u64);
-        histogram::put_samples(&mut bytes, samples);
+        let (times, values): (Vec<_>, Vec<_>) = samples.iter().cloned().unzip();
+        let mut bytes = Vec::new();
+        encode_histograms(&times, &values, &[], &mut bytes);
         Some(Self { bytes: bytes.into(), times: None, min_t, max_t })
-    }
-}
-
-fn put_presence(bytes: &mut Vec<u8>, present: &[bool], rows: usize) {
-    let start = bytes.len();
-    bytes.resize(start + rows.div_ceil(8), 0);
-    for (row, _) in present.iter().take(rows).enumerate().filter(|(_, present)| **present) {
-        if let Some(byte) = bytes.get_mut(start + row / 8) {
-            *byte |= 1 << (row % 8);
-        }
     }
 }
 
@@ -140,6 +312,22 @@ fn put_presence(bytes: &mut Vec<u8>, present: &[bool], rows: usize) {
 pub(crate) fn decode_floats(
     bytes: &[u8],
     times: Option<&TimeColumn>,
+    mut take: impl FnMut(Timestamp, u64),
+) -> Result<(), DecodeError> {
+    let times = times.map(|column| &*column.times);
+    if bytes.first().is_none_or(|tag| tag & KIND_MASK != KIND_FLOATS) {
+        return decode_old_floats(bytes, times, take);
+    }
+    let mut columns = Columns::default();
+    decode_into(bytes, times, &mut columns)?;
+    columns.times.iter().zip(&columns.values).for_each(|(t, value)| take(*t, value.to_bits()));
+    Ok(())
+}
+
+/// The float codecs before [`encode_floats`].
+fn decode_old_floats(
+    bytes: &[u8],
+    times: Option<&[Timestamp]>,
     mut take: impl FnMut(Timestamp, u64),
 ) -> Result<(), DecodeError> {
     let mut reader = Reader::new(bytes);
@@ -150,7 +338,7 @@ pub(crate) fn decode_floats(
         let rest = reader.bytes(reader.remaining())?;
         return xor::decode_samples(rest, count, take);
     }
-    let times = &times.ok_or(DecodeError::Inconsistent("chunk without times"))?.times;
+    let times = times.ok_or(DecodeError::Inconsistent("chunk without times"))?;
     let presence = match tag & PRESENCE_FLAG {
         0 if count != times.len() => return Err(DecodeError::Inconsistent("number of samples")),
         0 => None,
@@ -184,10 +372,17 @@ pub(crate) fn decode_floats(
 /// Hands all histograms of a chunk's bytes to `take`, in order of time.
 pub(crate) fn decode_histograms(
     bytes: &[u8],
-    take: impl FnMut(Timestamp, HistogramValue),
+    mut take: impl FnMut(Timestamp, HistogramValue),
 ) -> Result<(), DecodeError> {
     let mut reader = Reader::new(bytes);
-    if Codec::from_byte(reader.u8()?)? != Codec::Histograms {
+    let tag = reader.u8()?;
+    if tag & KIND_MASK == KIND_HISTOGRAM_ROWS {
+        let mut columns = Columns::default();
+        decode_into(bytes, None, &mut columns)?;
+        columns.histogram_times.iter().zip(columns.histograms).for_each(|(t, value)| take(*t, value));
+        return Ok(());
+    }
+    if Codec::from_byte(tag)? != Codec::Histograms {
         return Err(DecodeError::Inconsistent("kind of chunk"));
     }
     let count = reader.count(1)?;
@@ -220,7 +415,7 @@ mod tests {
     fn a_constant_takes_a_handful_of_bytes() {
         let times = Arc::new(TimeColumn { times: (0..120).map(|i| i * 1000).collect() });
         let chunk = Chunk::of_rows(&times, &[7f64.to_bits(); 120], None).unwrap();
-        assert_eq!(chunk.bytes.len(), 10);
+        assert_eq!(chunk.bytes.len(), 4);
         assert_eq!(floats(&chunk).len(), 120);
     }
 
@@ -229,7 +424,7 @@ mod tests {
         let times = Arc::new(TimeColumn { times: (0..50).collect() });
         let values: Vec<u64> = (0..50).map(|i| f64::from(i * i).to_bits()).collect();
         let chunk = Chunk::of_rows(&times, &values, None).unwrap();
-        for len in 0..chunk.bytes.len() - 1 {
+        for len in 0..chunk.bytes.len() {
             assert!(decode_floats(&chunk.bytes[..len], Some(&times), |_, _| {}).is_err(), "{len}");
         }
         assert_eq!(decode_floats(&[9, 0], None, |_, _| {}), Err(DecodeError::Unknown("chunk codec")));

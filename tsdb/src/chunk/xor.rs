@@ -43,10 +43,6 @@ impl BitWriter {
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
-
-    pub(crate) fn into_bytes(self) -> Vec<u8> {
-        self.bytes
-    }
 }
 
 /// Reads what [`BitWriter`] wrote; never past the end.

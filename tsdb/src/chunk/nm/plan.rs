@@ -1,0 +1,484 @@
+//! Columns of signed integers as bytes: the writing half of [`super::integers`], which chooses.
+//!
+//! One pass over the numbers finds what they have in common and estimates the three orders by the ranges and lengths of
+//! each block; only the best order is laid out, with the exact cost of each kind of block.
+#![expect(clippy::indexing_slicing, reason = "writes: sizes are its own, and no byte comes from outside")]
+
+use super::integers::{CODE_BASE, CODE_PATCHED, CODE_SPARSE, Kind, Order, SCALED_FLAG, UNIFORM_FLAG};
+use super::pack::{BLOCK, pack};
+use crate::coding::{put_uvarint, put_varint, zigzag};
+
+/// Appends `values`, which are used up on the way. Nothing for an empty column.
+pub(crate) fn encode(values: &mut [i64], out: &mut Vec<u8>) {
+    let Some(&first) = values.first() else { return };
+    let scale = normalize(values);
+    let order = cheapest_order(values);
+    let head_at = out.len();
+    out.push(order as u8 | if scale == 1 { 0 } else { SCALED_FLAG });
+    if scale != 1 {
+        put_uvarint(out, scale);
+    }
+    put_varint(out, first);
+    let stream = match order {
+        Order::Plain => &values[1..],
+        Order::Delta => {
+            subtract_predecessors(values, 1);
+            &values[1..]
+        }
+        Order::DeltaOfDelta => {
+            subtract_predecessors(values, 1);
+            subtract_predecessors(values, 2);
+            put_varint(out, values[1]);
+            &values[2..]
+        }
+    };
+    if put_stream(stream, out) {
+        out[head_at] |= UNIFORM_FLAG;
+    }
+}
+
+/// Replaces each number from `from` on by its difference to the predecessor.
+fn subtract_predecessors(values: &mut [i64], from: usize) {
+    for at in (from..values.len()).rev() {
+        values[at] = values[at].wrapping_sub(values[at - 1]);
+    }
+}
+
+/// Replaces each number by its difference to the first, divided by what all have in common, which is the answer.
+fn normalize(values: &mut [i64]) -> u64 {
+    let first = values[0];
+    let mut bits = 0u64;
+    let (mut wide, mut divisor) = (false, 0u64);
+    for value in values.iter_mut() {
+        let (difference, wrapped) = value.overflowing_sub(first);
+        *value = difference;
+        bits |= difference.cast_unsigned();
+        wide |= wrapped || difference == i64::MIN;
+    }
+    // Only powers of two divide numbers modulo 2^64 whole; wrapped ones stay as they are.
+    if bits == 0 || wide {
+        return 1;
+    }
+    let shift = bits.trailing_zeros();
+    let mut previous = 0i64;
+    for value in values.iter_mut() {
+        *value >>= shift;
+        // What divides numbers does not divide their difference modulo 2^64.
+        let (delta, wrapped) = value.overflowing_sub(previous);
+        let delta = if wrapped { 1 } else { delta.unsigned_abs() };
+        previous = *value;
+        if divisor != 1 && delta != 0 && delta != divisor {
+            divisor = greatest_common_divisor(delta, divisor);
+        }
+    }
+    if divisor > 1 {
+        let divisor = divisor.cast_signed();
+        values.iter_mut().for_each(|value| *value /= divisor);
+    }
+    divisor.max(1) << shift
+}
+
+fn greatest_common_divisor(mut a: u64, mut b: u64) -> u64 {
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    a
+}
+
+fn bit_len(number: u64) -> u32 {
+    64 - number.leading_zeros()
+}
+
+fn uvarint_bits(number: u64) -> usize {
+    (bit_len(number).max(1).div_ceil(7) * 8) as usize
+}
+
+fn varint_bits(number: i64) -> usize {
+    uvarint_bits(zigzag(number))
+}
+
+/// Range of a block of one order, and the lengths of its numbers.
+#[derive(Clone, Copy)]
+struct Spread {
+    min: i64,
+    max: i64,
+    bits: u32,
+}
+
+impl Spread {
+    const EMPTY: Self = Self { min: i64::MAX, max: i64::MIN, bits: 0 };
+
+    #[inline]
+    fn see(&mut self, number: i64) {
+        self.min = self.min.min(number);
+        self.max = self.max.max(number);
+        let length = bit_len(zigzag(number));
+        // A number that is patched or in a bitmap costs a bit or more besides its own.
+        self.bits += length + u32::from(length != 0);
+    }
+
+    /// About how many bits a block of `count` takes, without looking closer.
+    fn cost(&self, count: usize) -> usize {
+        if self.max < self.min {
+            return 0;
+        }
+        let width = bit_len(self.max.wrapping_sub(self.min).cast_unsigned());
+        (width as usize * count).min(self.bits as usize + count / 4)
+    }
+}
+
+/// The order that is cheapest by estimate.
+fn cheapest_order(values: &[i64]) -> Order {
+    if values.len() < 2 {
+        return Order::Plain;
+    }
+    let mut costs = [0usize; 3];
+    let (mut previous, mut before) = (values[0], 0i64);
+    for (index, block) in values[1..].chunks(BLOCK).enumerate() {
+        let mut spreads = [Spread::EMPTY; 3];
+        for (place, &value) in block.iter().enumerate() {
+            let delta = value.wrapping_sub(previous);
+            spreads[0].see(value);
+            spreads[1].see(delta);
+            // The first difference is in the head.
+            if index + place > 0 {
+                spreads[2].see(delta.wrapping_sub(before));
+            }
+            (previous, before) = (value, delta);
+        }
+        for (cost, spread) in costs.iter_mut().zip(&spreads) {
+            *cost += spread.cost(block.len());
+        }
+    }
+    costs[2] += varint_bits(values[1]);
+    if costs[0] <= costs[1] && costs[0] <= costs[2] {
+        Order::Plain
+    } else if costs[1] <= costs[2] {
+        Order::Delta
+    } else {
+        Order::DeltaOfDelta
+    }
+}
+
+/// How a block is to be written.
+#[derive(Clone, Copy)]
+struct Plan {
+    kind: Kind,
+    width: u32,
+    base: i64,
+    min: i64,
+    max: i64,
+    /// Bits, the head included.
+    cost: usize,
+}
+
+impl Plan {
+    fn code(&self) -> u8 {
+        let start = match self.kind {
+            Kind::Packed if self.base == 0 => 0,
+            Kind::Packed => CODE_BASE,
+            Kind::Patched => CODE_PATCHED,
+            Kind::Sparse => CODE_SPARSE,
+        };
+        start + self.width.to_le_bytes()[0]
+    }
+
+    /// All numbers packed, from the smallest or from zero.
+    fn packed(min: i64, max: i64, count: usize) -> Self {
+        let width = bit_len(max.wrapping_sub(min).cast_unsigned());
+        let from_zero = min >= 0 && bit_len(max.cast_unsigned()) == width;
+        let base = if from_zero { 0 } else { min };
+        let cost = 8 + width as usize * count + if from_zero { 0 } else { varint_bits(base) };
+        Self { kind: Kind::Packed, width, base, min, max, cost }
+    }
+
+    /// The cheapest of all kinds.
+    fn of(block: &[i64]) -> Self {
+        let (mut min, mut max, mut zeros) = (i64::MAX, i64::MIN, 0usize);
+        for &number in block {
+            min = min.min(number);
+            max = max.max(number);
+            zeros += usize::from(number == 0);
+        }
+        let mut best = Self::packed(min, max, block.len());
+        if best.width >= 2 {
+            let pivot = if zeros * 2 > block.len() { 0 } else { pivot(block) };
+            best.improve(block, pivot);
+            if zeros * 8 > block.len() {
+                best.try_sparse(block, zeros);
+            }
+        }
+        best
+    }
+
+    /// Looks whether most numbers lie so near to `pivot` that patching the others pays.
+    fn improve(&mut self, block: &[i64], pivot: i64) {
+        let mut lengths = [0u8; 65];
+        for &number in block {
+            lengths[bit_len(zigzag(number.wrapping_sub(pivot))) as usize] += 1;
+        }
+        let (mut outside, mut found) = (0usize, None);
+        let mut cheapest = self.cost;
+        for width in (1..=64u32).rev() {
+            outside += usize::from(lengths[width as usize]);
+            let inside = width - 1;
+            if inside >= self.width {
+                continue;
+            }
+            // Eight bits of place and eight or more of what is above the width.
+            let above = (self.width + 1 - inside).div_ceil(7) as usize * 8;
+            let cost = 16 + varint_bits(pivot) + inside as usize * block.len() + outside * (8 + above);
+            if cost < cheapest {
+                cheapest = cost;
+                found = Some(inside);
+            }
+        }
+        let Some(inside) = found else { return };
+        let (mut min, mut max) = (i64::MAX, i64::MIN);
+        for &number in block {
+            if bit_len(zigzag(number.wrapping_sub(pivot))) <= inside {
+                min = min.min(number);
+                max = max.max(number);
+            }
+        }
+        if max < min {
+            return;
+        }
+        let inner = Self::packed(min, max, block.len());
+        let mut cost = 16 + varint_bits(inner.base) + inner.width as usize * block.len();
+        for &number in block {
+            let high = number.wrapping_sub(inner.base) >> inner.width.min(63);
+            if high != 0 {
+                cost += 8 + varint_bits(high);
+            }
+        }
+        if cost < self.cost && inner.width < 64 {
+            *self = Self { kind: Kind::Patched, width: inner.width, base: inner.base, cost, ..*self };
+        }
+    }
+
+    fn try_sparse(&mut self, block: &[i64], zeros: usize) {
+        let (mut min, mut max) = (i64::MAX, i64::MIN);
+        for number in block.iter().filter(|number| **number != 0).map(|number| without_zero(*number)) {
+            min = min.min(number);
+            max = max.max(number);
+        }
+        let width = bit_len(max.wrapping_sub(min).cast_unsigned());
+        let cost =
+            8 + varint_bits(min) + block.len().div_ceil(8) * 8 + width as usize * (block.len() - zeros);
+        if cost < self.cost && width <= u32::from(u8::MAX - CODE_SPARSE) {
+            *self = Self { kind: Kind::Sparse, width, base: min, cost, ..*self };
+        }
+    }
+}
+
+/// Closes the gap that zero leaves.
+fn without_zero(number: i64) -> i64 {
+    number - i64::from(number > 0)
+}
+
+/// A number that is likely near to most: the middle one of three.
+fn pivot(block: &[i64]) -> i64 {
+    let [a, b, c] = [block[block.len() / 4], block[block.len() / 2], block[block.len() * 3 / 4]];
+    a.max(b).min(c).max(a.min(b))
+}
+
+/// Appends the blocks of a stream. Says whether one head serves all.
+fn put_stream(stream: &[i64], out: &mut Vec<u8>) -> bool {
+    if stream.len() <= BLOCK {
+        if !stream.is_empty() {
+            put_block(stream, &Plan::of(stream), out);
+        }
+        return false;
+    }
+    let plans: Vec<Plan> = stream.chunks(BLOCK).map(Plan::of).collect();
+    let sum: usize = plans.iter().map(|plan| plan.cost).sum();
+    let min = plans.iter().map(|plan| plan.min).min().unwrap_or(0);
+    let max = plans.iter().map(|plan| plan.max).max().unwrap_or(0);
+    let mut uniform = Plan::packed(min, max, stream.len());
+    let mut scattered = 8 + 8 + 8;
+    let mut last = 0;
+    for (at, &number) in stream.iter().enumerate().filter(|(_, number)| **number != 0) {
+        scattered += uvarint_bits((at - last) as u64) + varint_bits(number);
+        last = at;
+        if scattered >= sum {
+            break;
+        }
+    }
+    if scattered < uniform.cost {
+        uniform = Plan { kind: Kind::Patched, width: 0, base: 0, cost: scattered, ..uniform };
+    }
+    // A uniform column is also quicker to read.
+    if uniform.cost <= sum {
+        put_uniform(stream, &uniform, out);
+        return true;
+    }
+    for (block, plan) in stream.chunks(BLOCK).zip(&plans) {
+        put_block(block, plan, out);
+    }
+    false
+}
+
+fn put_uniform(stream: &[i64], plan: &Plan, out: &mut Vec<u8>) {
+    out.push(plan.code());
+    if plan.kind == Kind::Patched || plan.base != 0 {
+        put_varint(out, plan.base);
+    }
+    if plan.kind == Kind::Patched {
+        put_uvarint(out, stream.iter().filter(|number| **number != 0).count() as u64);
+        let mut last = 0;
+        for (at, &number) in stream.iter().enumerate().filter(|(_, number)| **number != 0) {
+            put_uvarint(out, (at - last) as u64);
+            put_varint(out, number);
+            last = at;
+        }
+        return;
+    }
+    let mut packed = [0u64; BLOCK];
+    for block in stream.chunks(BLOCK) {
+        for (packed, number) in packed.iter_mut().zip(block) {
+            *packed = number.wrapping_sub(plan.base).cast_unsigned();
+        }
+        pack(&packed[..block.len()], plan.width, out);
+    }
+}
+
+fn put_block(block: &[i64], plan: &Plan, out: &mut Vec<u8>) {
+    let mut packed = [0u64; BLOCK];
+    let mut count = block.len();
+    out.push(plan.code());
+    match plan.kind {
+        Kind::Packed => {
+            if plan.base != 0 {
+                put_varint(out, plan.base);
+            }
+            for (packed, number) in packed.iter_mut().zip(block) {
+                *packed = number.wrapping_sub(plan.base).cast_unsigned();
+            }
+        }
+        Kind::Patched => {
+            put_varint(out, plan.base);
+            let mask = (1u64 << plan.width) - 1;
+            let highs = block.iter().map(|number| number.wrapping_sub(plan.base) >> plan.width);
+            put_uvarint(out, highs.clone().filter(|high| *high != 0).count() as u64);
+            for (at, high) in (0u8..).zip(highs).filter(|(_, high)| *high != 0) {
+                out.push(at);
+                put_varint(out, high);
+            }
+            for (packed, number) in packed.iter_mut().zip(block) {
+                *packed = number.wrapping_sub(plan.base).cast_unsigned() & mask;
+            }
+        }
+        Kind::Sparse => {
+            let mut bitmap = 0u64;
+            count = 0;
+            for (at, number) in block.iter().enumerate().filter(|(_, number)| **number != 0) {
+                bitmap |= 1 << at;
+                packed[count] = without_zero(*number).wrapping_sub(plan.base).cast_unsigned();
+                count += 1;
+            }
+            out.extend_from_slice(&bitmap.to_le_bytes()[..block.len().div_ceil(8)]);
+            put_varint(out, plan.base);
+        }
+    }
+    pack(&packed[..count], plan.width, out);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::integers::decode;
+    use super::*;
+    use crate::coding::Reader;
+    use proptest::prelude::*;
+
+    fn round_trip(values: &[i64]) -> usize {
+        let mut bytes = Vec::new();
+        encode(&mut values.to_vec(), &mut bytes);
+        let len = bytes.len();
+        bytes.extend_from_slice(&[0xaa; 3]);
+        let mut reader = Reader::new(&bytes);
+        let mut out = Vec::new();
+        decode(&mut reader, values.len(), |part| out.extend_from_slice(part)).unwrap();
+        assert_eq!(out, values);
+        assert_eq!(reader.remaining(), 3);
+        len
+    }
+
+    /// Streams of each shape that has a mode of its own.
+    fn column() -> impl Strategy<Value = Vec<i64>> {
+        let noise = prop_oneof![
+            Just(0i64..1),
+            Just(0..2),
+            Just(-3..4),
+            Just(90..110),
+            Just(-1_000_000..1_000_000),
+            Just(i64::MIN..i64::MAX)
+        ];
+        let rare = prop_oneof![Just(0u32), Just(1), Just(10), Just(50)];
+        (
+            noise,
+            rare,
+            any::<i64>(),
+            0u8..3,
+            prop_oneof![Just(1i64), Just(4096), Just(3000), any::<i64>()],
+            0usize..300,
+        )
+            .prop_flat_map(|(noise, rare, outlier, order, scale, len)| {
+                let number = (noise, 0u32..100).prop_map(move |(number, chance)| {
+                    if chance < rare { outlier.wrapping_mul(i64::from(chance)) } else { number }
+                });
+                prop::collection::vec(number, len).prop_map(move |mut stream| {
+                    for _ in 0..order {
+                        let mut sum = 0i64;
+                        for number in &mut stream {
+                            sum = sum.wrapping_add(*number);
+                            *number = sum;
+                        }
+                    }
+                    stream.iter().map(|number| number.wrapping_mul(scale)).collect()
+                })
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn columns_survive(values in column()) {
+            round_trip(&values);
+        }
+
+        #[test]
+        fn any_numbers_survive(values in prop::collection::vec(any::<i64>(), 0..200)) {
+            round_trip(&values);
+        }
+
+        #[test]
+        fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..200), count in 0usize..1000) {
+            let mut taken = 0;
+            let done = decode(&mut Reader::new(&bytes), count, |part| taken += part.len());
+            prop_assert!(taken <= count);
+            prop_assert!(done.is_err() || taken == count);
+        }
+    }
+
+    /// Differences that wrap have no divisor.
+    #[test]
+    fn wide_differences_are_not_divided() {
+        round_trip(&[0, 3 << 61, -3 << 61, 0]);
+        round_trip(&[0, i64::MAX - 1, -(i64::MAX - 1), 3]);
+        round_trip(&[i64::MIN, i64::MAX, 0, -1]);
+    }
+
+    #[test]
+    fn each_shape_takes_its_mode() {
+        // A line: head, first, slope, one block head.
+        assert!(round_trip(&(0..960).map(|i| 1_700_000_000_000 + i * 15_000).collect::<Vec<_>>()) <= 14);
+        // One step in 960 rows.
+        assert!(round_trip(&(0..960).map(|i| 5 + i64::from(i > 700)).collect::<Vec<_>>()) <= 10);
+        // Pages: 0..64 of them at 4096 bytes.
+        assert!(round_trip(&(0..128).map(|i| (i * 37 % 64) * 4096).collect::<Vec<_>>()) <= 128 * 6 / 8 + 8);
+        // Seven bits and one that needs forty.
+        let mut noisy: Vec<i64> = (0..65).map(|i| 1000 + i * 41 % 97).collect();
+        noisy[40] = 1 << 40;
+        assert!(round_trip(&noisy) <= 64 * 7 / 8 + 16);
+    }
+}
