@@ -367,7 +367,10 @@ impl Series {
             LastKind::None => None,
             LastKind::Float | LastKind::Histogram => Some(self.last_t),
         };
-        last.is_some_and(|t| t >= range.min)
+        // A series may have no others: those that came after the head was frozen.
+        let mut late = false;
+        self.out_of_order_spans(|_, max| late |= max >= range.min);
+        late || last.is_some_and(|t| t >= range.min)
             || self
                 .window
                 .as_ref()
