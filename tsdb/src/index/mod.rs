@@ -7,18 +7,23 @@
 //! A series leaves in two steps: [`Catalogue::unlink`] hides it from new selections, [`Catalogue::forget`] frees its labels
 //! when no reader can hold it any more.
 
-mod plan;
+pub(crate) mod plan;
 mod postings;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use hashbrown::{HashMap, HashTable};
 use model::labels::{Labels, METRIC_NAME};
+use model::matcher::Matcher;
 use roaring::RoaringBitmap;
 
 use crate::head::table::Paged;
-pub(crate) use postings::Postings;
+pub(crate) use plan::Searchable;
+pub(crate) use postings::{Postings, Union};
 
 /// All series by their labels.
 #[derive(Debug, Default)]
@@ -38,7 +43,7 @@ struct Name {
     name: Arc<str>,
     values: BTreeMap<Arc<str>, u32>,
     /// Series that have the label.
-    all: RoaringBitmap,
+    all: Postings,
 }
 
 #[derive(Debug)]
@@ -132,7 +137,7 @@ impl Catalogue {
             self.names.push(Name {
                 name: Arc::clone(&shared),
                 values: BTreeMap::new(),
-                all: RoaringBitmap::new(),
+                all: Postings::Empty,
             });
             self.name_ids.insert(shared, id);
             id
@@ -242,19 +247,20 @@ impl Catalogue {
 
     /// The values of a label in use, sorted.
     pub(crate) fn label_values<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> + use<'a> {
-        let values = self.name(name).map(|name| &name.values).into_iter().flatten();
+        let values = self.named(name).map(|name| &name.values).into_iter().flatten();
         values.filter(|(_, pair)| !self.pair(**pair).postings.is_empty()).map(|(value, _)| &**value)
     }
 
-    fn name(&self, name: &str) -> Option<&Name> {
+    fn named(&self, name: &str) -> Option<&Name> {
         self.name_ids.get(name).map(|id| &self.names[*id as usize])
     }
 
-    fn postings(&self, name: &str, value: &str) -> &Postings {
-        const NONE: &Postings = &Postings::Empty;
-        self.name(name)
-            .and_then(|name| name.values.get(value))
-            .map_or(NONE, |pair| &self.pair(*pair).postings)
+    /// Ids, ascending, of the series that all `matchers` accept.
+    pub(crate) fn select(&self, matchers: &[Matcher]) -> Vec<u32> {
+        match plan::select(self, matchers) {
+            Ok(ids) => ids,
+            Err(never) => match never {},
+        }
     }
 
     /// Names of the labels that the series `ids` have, sorted.
@@ -288,7 +294,8 @@ impl Catalogue {
 
     /// Whether some series has this metric name.
     pub(crate) fn has_metric(&self, metric: &str) -> bool {
-        !self.postings(METRIC_NAME, metric).is_empty()
+        let pair = self.named(METRIC_NAME).and_then(|name| name.values.get(metric));
+        pair.is_some_and(|pair| !self.pair(*pair).postings.is_empty())
     }
 
     /// Numbers for operators; lists are cut to `limit`.
@@ -328,6 +335,73 @@ impl Catalogue {
     pub(crate) fn symbols_bytes(&self) -> u64 {
         let names = self.names.iter().map(|name| name.name.len() as u64);
         names.chain(self.pairs.iter().flatten().map(|pair| pair.value.len() as u64)).sum()
+    }
+}
+
+impl Searchable for Catalogue {
+    type Error = Infallible;
+    type Name = u32;
+    type Pair = u32;
+    type Cursor = ();
+    const SERIES_COST: u64 = 1;
+
+    fn all(&self) -> RoaringBitmap {
+        self.live.clone()
+    }
+
+    fn name(&self, name: &str) -> Option<u32> {
+        self.name_ids.get(name).copied()
+    }
+
+    fn values(&self, name: u32) -> u64 {
+        self.names[name as usize].values.len() as u64
+    }
+
+    fn having_len(&self, name: u32) -> u64 {
+        self.names[name as usize].all.len()
+    }
+
+    fn having(&self, name: u32) -> Result<Cow<'_, Postings>, Infallible> {
+        Ok(Cow::Borrowed(&self.names[name as usize].all))
+    }
+
+    fn pair(&self, name: u32, value: &str) -> Result<Option<u32>, Infallible> {
+        let pair = self.names[name as usize].values.get(value).copied();
+        Ok(pair.filter(|pair| !self.pair(*pair).postings.is_empty()))
+    }
+
+    fn postings_len(&self, pair: &u32) -> u64 {
+        self.pair(*pair).postings.len()
+    }
+
+    fn postings(&self, pair: &u32) -> Result<Cow<'_, Postings>, Infallible> {
+        Ok(Cow::Borrowed(&self.pair(*pair).postings))
+    }
+
+    fn add_values(
+        &self,
+        name: u32,
+        prefix: &str,
+        accept: &mut dyn FnMut(&str) -> bool,
+        union: &mut Union,
+    ) -> Result<(), Infallible> {
+        let values = &self.names[name as usize].values;
+        let values = values.range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
+        for (value, pair) in values.take_while(|(value, _)| value.starts_with(prefix)) {
+            if accept(value) {
+                union.add(&self.pair(*pair).postings);
+            }
+        }
+        Ok(())
+    }
+
+    fn pair_of(&self, _: &mut (), series: u32, name: u32) -> Result<Option<u32>, Infallible> {
+        let pairs = self.series.get(series).map_or(&[][..], |entry| &entry.pairs);
+        Ok(pairs.iter().copied().find(|pair| self.pair(*pair).name == name))
+    }
+
+    fn value(&self, pair: u32) -> Result<Cow<'_, str>, Infallible> {
+        Ok(Cow::Borrowed(&self.pair(pair).value))
     }
 }
 
