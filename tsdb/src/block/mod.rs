@@ -13,6 +13,7 @@
 //! have equal columns of times, of which a block keeps one each.
 //! Files are read by position and never mapped: a failing disk is an error that names file and offset, not a signal.
 
+pub(crate) mod index;
 mod meta;
 mod tombstones;
 

@@ -421,4 +421,4 @@ pub(crate) struct CatalogueStats {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

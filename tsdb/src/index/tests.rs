@@ -43,7 +43,8 @@ fn order_of_labels_is_that_of_label_sets() {
     assert_eq!(got, want);
 }
 
-fn matcher() -> impl Strategy<Value = Matcher> {
+/// Matchers of all kinds on labels a to d.
+pub(crate) fn matcher() -> impl Strategy<Value = Matcher> {
     let op = prop_oneof![
         Just(MatchOp::Equal),
         Just(MatchOp::NotEqual),

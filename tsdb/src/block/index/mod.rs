@@ -18,7 +18,9 @@ mod table;
 mod verify;
 mod writer;
 
+#[allow(unused_imports, reason = "blocks are being built on it")]
 pub(crate) use reader::{IndexReader, SeriesCursor};
+#[allow(unused_imports, reason = "blocks are being built on it")]
 pub(crate) use writer::IndexWriter;
 
 /// Begins the file; the last bytes of the file are the same.
@@ -47,8 +49,6 @@ enum Section {
 }
 
 impl Section {
-    const ALL: [Self; 4] = [Self::Chunks, Self::Postings, Self::Values, Self::Series];
-
     fn name(self) -> &'static str {
         match self {
             Self::Chunks => "chunk lists",

@@ -25,10 +25,10 @@ thread_local! {
     static UNPACK: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
 }
 
-/// Appends `plain` as a page, compressed if that makes it smaller. Answers the bytes it took.
-pub(super) fn put_page(out: &mut Vec<u8>, plain: &[u8]) -> u64 {
+/// Appends `plain` as a page, compressed if asked and if that makes it smaller. Answers the bytes it took.
+pub(super) fn put_page(out: &mut Vec<u8>, plain: &[u8], compress: bool) -> u64 {
     let start = out.len();
-    let packed = (plain.len() >= COMPRESS_MIN && plain.len() <= PLAIN_MAX)
+    let packed = (compress && plain.len() >= COMPRESS_MIN && plain.len() <= PLAIN_MAX)
         .then(|| zstd::bulk::compress(plain, LEVEL).ok())
         .flatten()
         // Unpacking costs time: it has to save something.
@@ -163,7 +163,8 @@ impl Directory {
     /// Reads a directory of a section that begins at `offset`.
     pub(super) fn decode(reader: &mut Reader<'_>, offset: u64) -> Result<Self, DecodeError> {
         let pages = reader.count(2)?;
-        let mut directory = Self { firsts: Vec::with_capacity(pages + 1), offsets: Vec::with_capacity(pages + 1) };
+        let mut directory =
+            Self { firsts: Vec::with_capacity(pages + 1), offsets: Vec::with_capacity(pages + 1) };
         directory.firsts.push(0);
         directory.offsets.push(offset);
         for _ in 0..pages {
@@ -300,7 +301,7 @@ mod tests {
             flip in any::<prop::sample::Index>(),
         ) {
             let mut out = vec![1, 2, 3];
-            let bytes = put_page(&mut out, &plain);
+            let bytes = put_page(&mut out, &plain, true);
             prop_assert_eq!(out.len() as u64, bytes + 3);
             let mut page = out.split_off(3);
             prop_assert_eq!(decode_page(&page), Ok(plain));

@@ -131,7 +131,11 @@ pub(super) enum Place {
     One(u32),
     Inline([u8; INLINE_MAX], u8),
     /// In the section of postings, at this place of its plain bytes.
-    Section { offset: u64, len: u64, bitmap: bool },
+    Section {
+        offset: u64,
+        len: u64,
+        bitmap: bool,
+    },
 }
 
 impl PostingsRef {
@@ -180,7 +184,8 @@ impl PostingsRef {
                 Postings::of_bitmap(bitmap)
             }
         };
-        let fits = postings.len() == u64::from(self.count) && postings.last().is_some_and(|last| last < series);
+        let fits =
+            postings.len() == u64::from(self.count) && postings.last().is_some_and(|last| last < series);
         if fits { Ok(postings) } else { Err(BAD) }
     }
 

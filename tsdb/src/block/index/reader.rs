@@ -15,6 +15,7 @@ use super::table::Table;
 use super::{
     CHUNKS_GROUP, FOOTER_LEN, HEADER_LEN, MAGIC, SERIES_GROUP, Section, VALUES_GROUP, VERSION, series,
 };
+use crate::block::Damage;
 use crate::cache::{BlockCache, FileId};
 use crate::coding::{DecodeError, Reader};
 use crate::fs::{FileSystem, ReadAt};
@@ -57,45 +58,7 @@ impl IndexReader {
             path: path.clone(),
             source,
         })?;
-        let damaged = |offset, what: &str| corrupted(&path, offset, what.to_owned());
-        let len = file.len();
-        if len < (HEADER_LEN + FOOTER_LEN) as u64 {
-            return Err(damaged(0, "shorter than an empty index"));
-        }
-        let header = read(&*file, &path, 0..HEADER_LEN as u64)?;
-        let mut reader = Reader::new(&header);
-        let magic = reader.bytes(4).unwrap_or_default();
-        if magic != MAGIC {
-            return Err(damaged(0, "not an index"));
-        }
-        let version = reader.u16_le().unwrap_or_default();
-        if version != VERSION {
-            let what = format!("version {version} of the format is not known, only {VERSION}");
-            return Err(corrupted(&path, 4, what));
-        }
-        let footer_at = len - FOOTER_LEN as u64;
-        let footer = read(&*file, &path, footer_at..len)?;
-        let mut reader = Reader::new(&footer);
-        let mut number = || reader.u64_le().unwrap_or_default();
-        let (offset, table_len) = (number(), number());
-        let crc = reader.u32_le().unwrap_or_default();
-        let covered = [&header[..], footer.get(..16).unwrap_or_default()].concat();
-        if reader.bytes(4).unwrap_or_default() != MAGIC {
-            return Err(damaged(footer_at, "the end of the file is not that of an index"));
-        }
-        if crc32c::crc32c(&covered) != crc {
-            return Err(damaged(footer_at, "checksum of head and end"));
-        }
-        if table_len > TABLE_MAX || offset.checked_add(table_len) != Some(footer_at) {
-            return Err(damaged(footer_at, "place of the table"));
-        }
-        let table_at = offset..footer_at;
-        let at = |error: DecodeError| corrupted(&path, offset, format!("table: {error}"));
-        let bytes = read(&*file, &path, table_at.clone())?;
-        let table = Table::decode(&decode_page(&bytes).map_err(at)?).map_err(at)?;
-        if table.directory(Section::Series).end() != offset {
-            return Err(at(DecodeError::Inconsistent("length of the sections")));
-        }
+        let (table, table_at) = read_frame(&*file, &path)?;
         let id = cache.file_id();
         Ok(Self { file, path, id, cache, table, table_at })
     }
@@ -242,9 +205,14 @@ impl IndexReader {
         texts.collect()
     }
 
-    /// Reads every byte. What is damaged is told to `damage` with its offset in the file.
-    pub(crate) fn verify(&self, damage: &mut dyn FnMut(u64, String)) {
+    /// Reads every byte, past the cache, and adds to `damage` all that is wrong.
+    pub(crate) fn verify(&self, damage: &mut Vec<Damage>) {
         super::verify::verify(self, damage);
+    }
+
+    /// Checks head, end and table once more.
+    pub(super) fn check_frame(&self) -> Result<(), StorageError> {
+        read_frame(&*self.file, &self.path).map(drop)
     }
 
     /// The plain bytes of a page.
@@ -286,9 +254,8 @@ impl IndexReader {
     /// The value of a pair.
     pub(super) fn value_of(&self, pair: u32) -> Result<String, StorageError> {
         let mut text = ValueText::default();
-        let walked = Walk::default().to(self, Section::Values, pair, |reader, first| {
-            text.next(reader, first).map(drop)
-        });
+        let walked = Walk::default()
+            .to(self, Section::Values, pair, |reader, first| text.next(reader, first).map(drop));
         walked?;
         text.into_text().map_err(|error| self.damage(Section::Values, pair, error))
     }
@@ -306,7 +273,9 @@ impl IndexReader {
         let mut at = self.seek_value(pairs.clone(), prefix.as_bytes())?;
         let mut text = ValueText::default();
         while at < pairs.end {
-            let Some(number) = directory.page_of(at.into()) else { return Err(self.outside(Section::Values)) };
+            let Some(number) = directory.page_of(at.into()) else {
+                return Err(self.outside(Section::Values));
+            };
             let items = directory.items_of(number).unwrap_or_default();
             let page = self.page(Section::Values, number)?;
             let bad = |error| self.damage(Section::Values, at, error);
@@ -315,8 +284,8 @@ impl IndexReader {
                 return Err(bad(DecodeError::Inconsistent("number of items in a page")));
             }
             let inside = usize::try_from(u64::from(at) - items.start).unwrap_or(usize::MAX);
-            let mut pair = u32::try_from(items.start).unwrap_or(u32::MAX);
-            pair = pair.saturating_add(u32::try_from(inside - inside % VALUES_GROUP).unwrap_or(u32::MAX));
+            let start = u32::try_from(items.start).unwrap_or(u32::MAX);
+            let mut pair = pair_of_group(start, inside / VALUES_GROUP);
             for group in inside / VALUES_GROUP..page.groups() {
                 let mut reader = Reader::new(page.group(group).map_err(bad)?);
                 let mut first = true;
@@ -332,6 +301,13 @@ impl IndexReader {
                         }
                     }
                     pair += 1;
+                }
+                if pair >= pairs.end {
+                    return Ok(());
+                }
+                let done = pair - pair_of_group(start, group);
+                if done as usize != VALUES_GROUP.min(page.count() - group * VALUES_GROUP) {
+                    return Err(bad(DecodeError::Inconsistent("number of items in a group")));
                 }
             }
             at = u32::try_from(items.end).unwrap_or(u32::MAX);
@@ -382,8 +358,7 @@ impl IndexReader {
                 to = middle;
             }
         }
-        let group = u32::try_from(from.saturating_sub(1) * VALUES_GROUP).unwrap_or(u32::MAX);
-        Ok(start.saturating_add(group).max(pairs.start))
+        Ok(pair_of_group(start, from.saturating_sub(1)).max(pairs.start))
     }
 
     /// The pair of a name with this value.
@@ -415,25 +390,78 @@ impl IndexReader {
 
     /// The postings that `found` tells of.
     pub(super) fn postings_at(&self, found: &PostingsRef) -> Result<Postings, StorageError> {
+        self.postings_from(found, |page| self.page(Section::Postings, page))
+    }
+
+    /// As [`IndexReader::postings_at`], with pages of postings from `page`.
+    pub(super) fn postings_from(
+        &self,
+        found: &PostingsRef,
+        page: impl FnOnce(usize) -> Result<Arc<Vec<u8>>, StorageError>,
+    ) -> Result<Postings, StorageError> {
         let Place::Section { offset, len, .. } = found.place else {
             let postings = found.postings(&[], self.series());
             return postings
                 .map_err(|error| corrupted(&self.path, self.table_at.start, format!("postings: {error}")));
         };
         let directory = self.table.directory(Section::Postings);
-        let place = directory.page_of(offset).and_then(|page| {
-            let items = directory.items_of(page)?;
+        let place = directory.page_of(offset).and_then(|number| {
+            let items = directory.items_of(number)?;
             let start = usize::try_from(offset - items.start).ok()?;
             let end = start.checked_add(usize::try_from(len).ok()?)?;
-            Some((page, start..end, directory.bytes_of(page)?.start))
+            Some((number, start..end, directory.bytes_of(number)?.start))
         });
-        let Some((page, range, at)) = place else { return Err(self.outside(Section::Postings)) };
-        let page = self.page(Section::Postings, page)?;
+        let Some((number, range, at)) = place else { return Err(self.outside(Section::Postings)) };
+        let page = page(number)?;
         let Some(bytes) = page.get(range) else { return Err(self.outside(Section::Postings)) };
         found
             .postings(bytes, self.series())
             .map_err(|error| corrupted(&self.path, at, format!("postings at {offset}: {error}")))
     }
+}
+
+/// Head, end and table of an index file; and where the table is.
+fn read_frame(file: &dyn ReadAt, path: &Path) -> Result<(Table, Range<u64>), StorageError> {
+    let damaged = |offset, what: &str| corrupted(path, offset, what.to_owned());
+    let len = file.len();
+    if len < (HEADER_LEN + FOOTER_LEN) as u64 {
+        return Err(damaged(0, "shorter than an empty index"));
+    }
+    let header = read(file, path, 0..HEADER_LEN as u64)?;
+    let mut reader = Reader::new(&header);
+    let magic = reader.bytes(4).unwrap_or_default();
+    if magic != MAGIC {
+        return Err(damaged(0, "not an index"));
+    }
+    let version = reader.u16_le().unwrap_or_default();
+    if version != VERSION {
+        let what = format!("version {version} of the format is not known, only {VERSION}");
+        return Err(corrupted(path, 4, what));
+    }
+    let footer_at = len - FOOTER_LEN as u64;
+    let footer = read(file, path, footer_at..len)?;
+    let mut reader = Reader::new(&footer);
+    let mut number = || reader.u64_le().unwrap_or_default();
+    let (offset, table_len) = (number(), number());
+    let crc = reader.u32_le().unwrap_or_default();
+    let covered = [&header[..], footer.get(..16).unwrap_or_default()].concat();
+    if reader.bytes(4).unwrap_or_default() != MAGIC {
+        return Err(damaged(footer_at, "the end of the file is not that of an index"));
+    }
+    if crc32c::crc32c(&covered) != crc {
+        return Err(damaged(footer_at, "checksum of head and end"));
+    }
+    if table_len > TABLE_MAX || offset.checked_add(table_len) != Some(footer_at) {
+        return Err(damaged(footer_at, "place of the table"));
+    }
+    let table_at = offset..footer_at;
+    let at = |error: DecodeError| corrupted(path, offset, format!("table: {error}"));
+    let bytes = read(file, path, table_at.clone())?;
+    let table = Table::decode(&decode_page(&bytes).map_err(at)?).map_err(at)?;
+    if table.directory(Section::Series).end() != offset {
+        return Err(at(DecodeError::Inconsistent("length of the sections")));
+    }
+    Ok((table, table_at))
 }
 
 fn corrupted(path: &Path, offset: u64, what: String) -> StorageError {
@@ -455,6 +483,11 @@ fn read(file: &dyn ReadAt, path: &Path, bytes: Range<u64>) -> Result<Vec<u8>, St
         StorageError::Io { what: "reading the index", path: path.to_owned(), source }
     })?;
     Ok(buffer)
+}
+
+/// The first pair of a group of the page that begins with `start`.
+fn pair_of_group(start: u32, group: usize) -> u32 {
+    start.saturating_add(u32::try_from(group * VALUES_GROUP).unwrap_or(u32::MAX))
 }
 
 /// Reads one chunk list.
@@ -605,7 +638,8 @@ impl SeriesCursor {
     /// Numbers of the label pairs of a series, ascending.
     pub(super) fn pairs(&mut self, reader: &IndexReader, series: u32) -> Result<&[u32], StorageError> {
         let pairs = &mut self.pairs;
-        self.series.to(reader, Section::Series, series, |items, first| series::decode(items, first, pairs))?;
+        self.series
+            .to(reader, Section::Series, series, |items, first| series::decode(items, first, pairs))?;
         Ok(&self.pairs)
     }
 

@@ -74,7 +74,10 @@ impl Searchable for IndexReader {
     ) -> Result<Option<u32>, StorageError> {
         let wanted = self.table.names[name].pairs();
         let pairs = cursor.pairs(self, series)?;
-        Ok(pairs.get(pairs.partition_point(|pair| *pair < wanted.start)).copied().filter(|pair| *pair < wanted.end))
+        Ok(pairs
+            .get(pairs.partition_point(|pair| *pair < wanted.start))
+            .copied()
+            .filter(|pair| *pair < wanted.end))
     }
 
     fn value(&self, pair: u32) -> Result<Cow<'_, str>, StorageError> {

@@ -136,7 +136,9 @@ mod tests {
     /// Names in order, each with a hundred pairs.
     fn sets() -> impl Strategy<Value = Vec<Vec<Pair>>> {
         let set = prop::collection::btree_map(0u32..40, 0u32..100, 0..36);
-        let list = |set: BTreeMap<u32, u32>| set.into_iter().map(|(name, value)| (name, name * 100 + value)).collect();
+        let list = |set: BTreeMap<u32, u32>| {
+            set.into_iter().map(|(name, value)| (name, name * 100 + value)).collect()
+        };
         prop::collection::vec(set.prop_map(list), 1..6)
     }
 

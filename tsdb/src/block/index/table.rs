@@ -87,7 +87,9 @@ impl Table {
     /// The place of a pair's name in [`Table::names`].
     pub(super) fn name_of(&self, pair: u32) -> Option<usize> {
         let after = self.names.partition_point(|name| name.first <= pair);
-        after.checked_sub(1).filter(|place| self.names.get(*place).is_some_and(|name| name.pairs().contains(&pair)))
+        after
+            .checked_sub(1)
+            .filter(|place| self.names.get(*place).is_some_and(|name| name.pairs().contains(&pair)))
     }
 
     /// Bytes of memory, in all.
@@ -160,7 +162,12 @@ pub(super) struct WrittenName {
 }
 
 /// The plain bytes that [`Table::decode`] reads. Names in order; sections in order of the file.
-pub(super) fn encode(series: u32, names: &[WrittenName], sections: [&Directory; 4], separators: &Separators) -> Vec<u8> {
+pub(super) fn encode(
+    series: u32,
+    names: &[WrittenName],
+    sections: [&Directory; 4],
+    separators: &Separators,
+) -> Vec<u8> {
     let mut out = Vec::new();
     put_uvarint(&mut out, u64::from(series));
     put_uvarint(&mut out, names.len() as u64);

@@ -50,6 +50,7 @@ pub(crate) struct IndexWriter {
     ready: Vec<u8>,
     /// Bytes that are.
     written: u64,
+    compress: bool,
 }
 
 #[derive(Debug)]
@@ -119,7 +120,14 @@ impl IndexWriter {
             chunks: Directory::new(HEADER_LEN as u64),
             ready,
             written: 0,
+            compress: true,
         }
+    }
+
+    /// A writer of pages that tests can tamper with.
+    #[cfg(test)]
+    pub(super) fn uncompressed() -> Self {
+        Self { compress: false, ..Self::new() }
     }
 
     /// Number of series added.
@@ -161,7 +169,7 @@ impl IndexWriter {
             out.extend_from_slice(chunks);
         });
         if self.chunk_page.len() >= PAGE_BYTES || self.chunk_page.count() >= PAGE_ITEMS {
-            close_page(&mut self.chunk_page, &mut self.chunks, &mut self.ready);
+            close_page(&mut self.chunk_page, &mut self.chunks, &mut self.ready, self.compress);
         }
         Ok(())
     }
@@ -215,7 +223,7 @@ impl IndexWriter {
     /// # Errors
     /// The system's; the file is of no use then.
     pub(crate) fn finish(mut self, file: &mut dyn WriteFile) -> io::Result<u64> {
-        close_page(&mut self.chunk_page, &mut self.chunks, &mut self.ready);
+        close_page(&mut self.chunk_page, &mut self.chunks, &mut self.ready, self.compress);
         self.by_text = HashTable::new();
         let names = self.names_in_order();
         let mut rank = vec![0u32; names.len()];
@@ -223,8 +231,8 @@ impl IndexWriter {
             rank[*name] = place as u32;
         }
         let order = self.order(&rank);
-        let mut postings = PostingsSection::new(self.chunks.end());
-        let mut values = ValuesSection::new();
+        let mut postings = PostingsSection::new(self.chunks.end(), self.compress);
+        let mut values = ValuesSection::new(self.compress);
         let mut last_name = None;
         for pair in &order {
             let pair = &mut self.pairs[*pair as usize];
@@ -254,7 +262,7 @@ impl IndexWriter {
         self.flush_to(file)?;
         let series = self.write_series(file, &order, &rank, values.end())?;
         let table = encode(self.series, &names, [&self.chunks, &postings, &values, &series], &separators);
-        let table_len = put_page(&mut self.ready, &table);
+        let table_len = put_page(&mut self.ready, &table, self.compress);
         let mut footer = Vec::with_capacity(FOOTER_LEN);
         footer.extend_from_slice(&series.end().to_le_bytes());
         footer.extend_from_slice(&table_len.to_le_bytes());
@@ -313,14 +321,14 @@ impl IndexWriter {
                 page.item(|out, first| series::encode((!first).then_some(&*before), &pairs, out));
                 before = pairs;
                 if page.len() >= PAGE_BYTES || page.count() >= PAGE_ITEMS {
-                    close_page(&mut page, &mut directory, &mut self.ready);
+                    close_page(&mut page, &mut directory, &mut self.ready, self.compress);
                     if self.ready.len() >= WRITE_BYTES {
                         self.flush_to(file)?;
                     }
                 }
             }
         }
-        close_page(&mut page, &mut directory, &mut self.ready);
+        close_page(&mut page, &mut directory, &mut self.ready, self.compress);
         Ok(directory)
     }
 }
@@ -332,10 +340,10 @@ fn header() -> [u8; HEADER_LEN] {
     header
 }
 
-fn close_page(page: &mut PageBuilder, directory: &mut Directory, out: &mut Vec<u8>) {
+fn close_page(page: &mut PageBuilder, directory: &mut Directory, out: &mut Vec<u8>, compress: bool) {
     let items = page.count() as u64;
     if items > 0 {
-        let bytes = put_page(out, &page.take());
+        let bytes = put_page(out, &page.take(), compress);
         directory.push(items, bytes);
     }
 }
@@ -344,11 +352,12 @@ fn close_page(page: &mut PageBuilder, directory: &mut Directory, out: &mut Vec<u
 struct PostingsSection {
     directory: Directory,
     page: Vec<u8>,
+    compress: bool,
 }
 
 impl PostingsSection {
-    fn new(start: u64) -> Self {
-        Self { directory: Directory::new(start), page: Vec::new() }
+    fn new(start: u64, compress: bool) -> Self {
+        Self { directory: Directory::new(start), page: Vec::new(), compress }
     }
 
     /// Where the next postings will be, in the section's plain bytes.
@@ -358,7 +367,7 @@ impl PostingsSection {
 
     fn close_if(&mut self, bytes: usize, out: &mut Vec<u8>) {
         if self.page.len() >= bytes {
-            let len = put_page(out, &self.page);
+            let len = put_page(out, &self.page, self.compress);
             self.directory.push(self.page.len() as u64, len);
             self.page.clear();
         }
@@ -375,10 +384,11 @@ struct ValuesSection {
     last: Vec<u8>,
     /// The next value is the first of its name.
     new_name: bool,
+    compress: bool,
 }
 
 impl ValuesSection {
-    fn new() -> Self {
+    fn new(compress: bool) -> Self {
         Self {
             page: PageBuilder::new(VALUES_GROUP),
             pages: Vec::new(),
@@ -386,6 +396,7 @@ impl ValuesSection {
             separators: Separators::default(),
             last: Vec::new(),
             new_name: true,
+            compress,
         }
     }
 
@@ -423,7 +434,7 @@ impl ValuesSection {
     fn close(&mut self) {
         let items = self.page.count() as u64;
         if items > 0 {
-            let bytes = put_page(&mut self.bytes, &self.page.take());
+            let bytes = put_page(&mut self.bytes, &self.page.take(), self.compress);
             self.pages.push((items, bytes));
         }
     }
