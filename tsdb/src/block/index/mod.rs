@@ -39,6 +39,9 @@ const SERIES_GROUP: usize = 32;
 /// Chunk lists in a group of a page.
 const CHUNKS_GROUP: usize = 16;
 
+/// Most values, series or chunk lists of a page.
+const PAGE_ITEMS: usize = 2048;
+
 /// What verification calls the parts of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Section {

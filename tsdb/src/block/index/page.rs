@@ -104,9 +104,9 @@ impl Directory {
     }
 
     /// As [`Directory::push`], for numbers that may be damaged.
-    pub(super) fn try_push(&mut self, items: u64, bytes: u64) -> Result<(), DecodeError> {
+    fn try_push(&mut self, items: u64, bytes: u64, items_max: u64) -> Result<(), DecodeError> {
         let fits = self.items().checked_add(items).is_some() && self.end().checked_add(bytes).is_some();
-        if !fits || items == 0 {
+        if !fits || items == 0 || items > items_max {
             return Err(DecodeError::Inconsistent("page table"));
         }
         self.push(items, bytes);
@@ -160,15 +160,16 @@ impl Directory {
         }
     }
 
-    /// Reads a directory of a section that begins at `offset`.
-    pub(super) fn decode(reader: &mut Reader<'_>, offset: u64) -> Result<Self, DecodeError> {
+    /// Reads a directory of a section that begins at `offset`, with up to `items_max` items in a page: what a damaged
+    /// count can make us believe is bounded by the length of the table.
+    pub(super) fn decode(reader: &mut Reader<'_>, offset: u64, items_max: u64) -> Result<Self, DecodeError> {
         let pages = reader.count(2)?;
         let mut directory =
             Self { firsts: Vec::with_capacity(pages + 1), offsets: Vec::with_capacity(pages + 1) };
         directory.firsts.push(0);
         directory.offsets.push(offset);
         for _ in 0..pages {
-            directory.try_push(reader.uvarint()?, reader.uvarint()?)?;
+            directory.try_push(reader.uvarint()?, reader.uvarint()?, items_max)?;
         }
         Ok(directory)
     }
@@ -311,7 +312,8 @@ mod tests {
         }
 
         #[test]
-        fn groups_hold_their_items(items in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..9000), 0..20), group in 1usize..5) {
+        fn groups_hold_their_items(items in prop::collection::vec((0u8..4, 0usize..20_000), 0..12), group in 1usize..5) {
+            let items: Vec<Vec<u8>> = items.into_iter().map(|(byte, len)| vec![byte; len]).collect();
             let mut builder = PageBuilder::new(group);
             for item in &items {
                 builder.item(|out, _| {

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::page::Directory;
 use super::postings::PostingsRef;
-use super::{HEADER_LEN, Section};
+use super::{HEADER_LEN, PAGE_ITEMS, Section};
 use crate::coding::{DecodeError, Reader, put_str, put_uvarint};
 
 /// A label name. Its values are the pairs `first..first + values`.
@@ -119,13 +119,19 @@ impl Table {
             first = first.checked_add(values).ok_or(DecodeError::NumberRange)?;
         }
         let mut end = HEADER_LEN as u64;
-        let mut section = |reader: &mut Reader<'_>| {
-            let directory = Directory::decode(reader, end)?;
+        let mut section = |reader: &mut Reader<'_>, items_max| {
+            let directory = Directory::decode(reader, end, items_max)?;
             end = directory.end();
             Ok::<_, DecodeError>(directory)
         };
-        let sections =
-            [section(&mut reader)?, section(&mut reader)?, section(&mut reader)?, section(&mut reader)?];
+        let items = PAGE_ITEMS as u64;
+        let sections = [
+            section(&mut reader, items)?,
+            // Its items are bytes.
+            section(&mut reader, u64::MAX)?,
+            section(&mut reader, items)?,
+            section(&mut reader, items)?,
+        ];
         let mut separators = Separators::default();
         let mut last = Vec::new();
         for _ in 0..sections.get(2).map_or(0, Directory::pages) {

@@ -1,4 +1,6 @@
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use model::labels::Labels;
 use model::matcher::{MatchOp, Matcher};
@@ -232,11 +234,10 @@ fn selections() -> Vec<Vec<Matcher>> {
 
 #[test]
 fn flipped_bits_are_found_and_change_no_answer() {
-    let series = realistic();
-    let fs = write(IndexWriter::new(), &series);
+    let fs = write(IndexWriter::new(), &realistic());
     let bytes = fs.read(Path::new(PATH)).unwrap();
     let want = use_all(&open(&fs).unwrap(), &selections()).unwrap();
-    let step = 61;
+    let step = 601;
     let mut harmless = 0;
     for bit in (0..bytes.len() * 8).step_by(step) {
         let mut damaged = bytes.clone();
@@ -283,12 +284,28 @@ fn a_file_cut_short_or_of_another_version_is_refused() {
 }
 
 /// Puts other bytes into a page and gives it a checksum that fits.
-fn tamper(bytes: &mut [u8], page: std::ops::Range<u64>, at: usize, with: u8) {
+fn tamper(bytes: &mut [u8], page: Range<u64>, at: usize, with: u8) {
     let page = &mut bytes[page.start as usize..page.end as usize];
     let body = page.len() - 4;
     page[at % body] = with;
     let crc = crc32c::crc32c(&page[..body]);
     page[body..].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// An index, and where its pages are.
+fn tamperable() -> (Vec<u8>, Vec<Range<u64>>) {
+    let fs = write(IndexWriter::uncompressed(), &realistic()[..400]);
+    let bytes = fs.read(Path::new(PATH)).unwrap();
+    let reader = open(&fs).unwrap();
+    let of = |section| {
+        let directory = reader.table.directory(section);
+        (0..directory.pages()).map(|page| directory.bytes_of(page).unwrap()).collect::<Vec<_>>()
+    };
+    let sections = [Section::Chunks, Section::Postings, Section::Values, Section::Series];
+    let mut pages: Vec<_> = sections.into_iter().flat_map(of).collect();
+    let table = reader.table.directory(Section::Series).end()..bytes.len() as u64 - FOOTER_LEN as u64;
+    pages.push(table);
+    (bytes, pages)
 }
 
 proptest! {
@@ -309,24 +326,12 @@ proptest! {
     fn bad_content_with_a_good_checksum_is_contained(
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u16>(), any::<u8>()), 1..4),
     ) {
-        let series = realistic();
-        let series = &series[..400];
-        let fs = write(IndexWriter::uncompressed(), series);
-        let mut bytes = fs.read(Path::new(PATH)).unwrap();
-        let pages: Vec<_> = {
-            let reader = open(&fs).unwrap();
-            let sections = [Section::Chunks, Section::Postings, Section::Values, Section::Series];
-            let of = |section| {
-                let directory = reader.table.directory(section);
-                (0..directory.pages()).map(|page| directory.bytes_of(page).unwrap()).collect::<Vec<_>>()
-            };
-            let mut pages: Vec<_> = sections.into_iter().flat_map(of).collect();
-            let table = reader.table.directory(Section::Series).end()..bytes.len() as u64 - FOOTER_LEN as u64;
-            pages.push(table);
-            pages
-        };
+        static FILE: OnceLock<(Vec<u8>, Vec<Range<u64>>)> = OnceLock::new();
+        let (bytes, pages) = FILE.get_or_init(tamperable);
+        let mut bytes = bytes.clone();
+        let fs = write(IndexWriter::new(), &[]);
         for (page, at, with) in changes {
-            tamper(&mut bytes, page.get(&pages).clone(), at.into(), with);
+            tamper(&mut bytes, page.get(pages).clone(), at.into(), with);
         }
         fs.write(Path::new(PATH), bytes);
         if let Ok(reader) = open(&fs) {

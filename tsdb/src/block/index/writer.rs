@@ -16,7 +16,7 @@ use super::page::{Directory, PageBuilder, put_page};
 use super::postings::ListBuilder;
 use super::series::{self, Pair};
 use super::table::{Separators, WrittenName, encode};
-use super::{CHUNKS_GROUP, FOOTER_LEN, HEADER_LEN, MAGIC, SERIES_GROUP, VALUES_GROUP, VERSION};
+use super::{CHUNKS_GROUP, FOOTER_LEN, HEADER_LEN, MAGIC, PAGE_ITEMS, SERIES_GROUP, VALUES_GROUP, VERSION};
 use crate::coding::{Reader, put_uvarint};
 use crate::fs::WriteFile;
 
@@ -25,8 +25,6 @@ use crate::fs::WriteFile;
 const PAGE_BYTES: usize = 8 << 10;
 /// Plain bytes after which a page of postings is closed.
 const POSTINGS_PAGE_BYTES: usize = 8 << 10;
-/// Most items of a page of series or chunk lists: bounds what a look-up unpacks when items are tiny.
-const PAGE_ITEMS: usize = 2048;
 /// Bytes written to the file at once.
 const WRITE_BYTES: usize = 1 << 20;
 /// Bytes of a piece of an [`Arena`].
@@ -426,7 +424,7 @@ impl ValuesSection {
         });
         self.last.clear();
         self.last.extend_from_slice(value);
-        if self.page.len() >= PAGE_BYTES {
+        if self.page.len() >= PAGE_BYTES || self.page.count() >= PAGE_ITEMS {
             self.close();
         }
     }
