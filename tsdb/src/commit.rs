@@ -418,7 +418,11 @@ impl<'a> Applied<'a> {
                 return;
             };
             chunks += series.add(t, Stored::Float(bits), start, at);
-            late += u64::from(series.last_in_order() != Some(t));
+            if series.last_in_order() == Some(t) {
+                self.in_order_min_t = self.in_order_min_t.min(t);
+            } else {
+                late += 1;
+            }
             self.min_t = self.min_t.min(t);
             self.max_t = self.max_t.max(t);
         });

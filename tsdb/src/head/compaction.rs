@@ -343,6 +343,7 @@ mod tests {
         assert_eq!(times(&db, "late"), [HOUR + 1]);
         assert_eq!(times(&db, "later"), [HOUR]);
         assert_eq!(append(&db, "later", HOUR, 2.0), Err(AppendError::Duplicate));
+        assert_eq!(append(&db, "newer", HOUR / 2, 1.0), Ok(()));
         assert_eq!(head.in_order_min_time.load(Atomic::Acquire), 2 * HOUR);
         assert_eq!(head.compactable(2 * HOUR), None);
     }

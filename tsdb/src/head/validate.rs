@@ -33,7 +33,7 @@ pub(crate) struct Limits {
 impl Limits {
     /// Judges a float by the newest sample of its series alone, where that suffices: most are newer and within bounds.
     pub(crate) fn plain(&self, last: Option<(Timestamp, u64)>, t: Timestamp, bits: u64) -> Option<Verdict> {
-        if t > self.max_time {
+        if t > self.max_time || t < self.in_order_from {
             return None;
         }
         match last {
