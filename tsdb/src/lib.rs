@@ -30,7 +30,7 @@
 mod appender;
 #[allow(dead_code, reason = "being built")]
 mod block;
-#[expect(dead_code, reason = "blocks are being built on it")]
+#[allow(dead_code, reason = "blocks are being joined to it")]
 mod cache;
 mod check;
 mod checkpoint;
@@ -40,7 +40,7 @@ mod columns;
 mod commit;
 mod db;
 mod exemplars;
-#[expect(dead_code, reason = "blocks are being built on it")]
+#[allow(dead_code, reason = "blocks are being joined to it")]
 mod frame;
 pub mod fs;
 mod head;

@@ -13,20 +13,35 @@
 //! have equal columns of times, of which a block keeps one each.
 //! Files are read by position and never mapped: a failing disk is an error that names file and offset, not a signal.
 
+mod cut;
+mod directory;
+mod files;
 pub(crate) mod index;
 mod meta;
+mod reader;
+mod scan;
+mod time_columns;
 mod tombstones;
+mod verify;
+mod writer;
 
 use std::path::{Path, PathBuf};
 
 use model::storage::StorageError;
 
+use crate::frame::Compression;
 use crate::fs::FileSystem;
 
-#[allow(unused_imports, reason = "being built")]
-pub(crate) use meta::{BlockCompaction, BlockMeta, BlockParent, BlockStats, parse_id};
-#[allow(unused_imports, reason = "being built")]
-pub(crate) use tombstones::Tombstones;
+#[allow(unused_imports, reason = "compaction is being joined to it")]
+mod seam {
+    pub(crate) use super::meta::{BlockCompaction, BlockMeta, BlockParent, BlockStats, parse_id};
+    pub(crate) use super::reader::Block;
+    pub(crate) use super::scan::BlockScan;
+    pub(crate) use super::tombstones::Tombstones;
+    pub(crate) use super::writer::{BlockWriter, Made};
+}
+#[allow(unused_imports, reason = "compaction is being joined to it")]
+pub(crate) use seam::*;
 
 /// What `meta.json` calls this format.
 pub(crate) const FORMAT: &str = "nilometer-block/1";
@@ -42,6 +57,45 @@ pub(crate) const TOMBSTONES_FILE: &str = "tombstones";
 pub(crate) const CHUNKS_DIR: &str = "chunks";
 /// Behind the name of a block that is not whole yet.
 pub(crate) const TEMPORARY_SUFFIX: &str = ".tmp";
+
+/// How a block is written.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BlockOptions {
+    /// Float samples of a chunk, about: the most series are sampled often enough.
+    pub(crate) chunk_samples: usize,
+    /// Histograms of a chunk.
+    pub(crate) chunk_histograms: usize,
+    /// Series that are written together, at most 64.
+    pub(crate) batch_series: usize,
+    /// Of all frames.
+    pub(crate) compression: Compression,
+    /// Bytes of a chunk file.
+    pub(crate) file_bytes_max: u64,
+}
+
+impl BlockOptions {
+    /// What was measured to be good. Blocks straight from the head are written often and soon compacted; later ones
+    /// are read for months.
+    pub(crate) fn for_level(level: u32) -> Self {
+        let first = level <= 1;
+        Self {
+            chunk_samples: if first { 480 } else { 960 },
+            chunk_histograms: 120,
+            batch_series: 64,
+            compression: Compression::Zstd(if first { 1 } else { 3 }),
+            file_bytes_max: 512 << 20,
+        }
+    }
+
+    fn limits(&self) -> cut::Limits {
+        cut::Limits {
+            // What readers take from one chunk is bounded, see `chunk::CHUNK_SAMPLES_LIMIT`.
+            floats: self.chunk_samples.clamp(1, 1 << 15),
+            histograms: self.chunk_histograms.clamp(1, 1 << 15),
+            frame_chunks: self.batch_series * 3 / 2,
+        }
+    }
+}
 
 /// Something wrong in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,13 +123,4 @@ fn create_synced(fs: &dyn FileSystem, path: &Path, bytes: &[u8]) -> Result<(), S
 }
 
 #[cfg(test)]
-mod tests {
-    /// The bytes of the first block of a document that is marked `hex`; what follows `;` on a line is comment.
-    pub(super) fn example(document: &str) -> Vec<u8> {
-        let block = document.split("```hex\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
-        let digits: String = block.lines().filter_map(|line| line.split(';').next()).collect();
-        let digits: Vec<u8> = digits.bytes().filter(|b| !b.is_ascii_whitespace()).collect();
-        let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
-        digits.chunks(2).map(byte).collect()
-    }
-}
+mod tests;
