@@ -344,6 +344,8 @@ impl Searchable for Catalogue {
     type Pair = u32;
     type Cursor = ();
     const SERIES_COST: u64 = 1;
+    /// All are in memory, and asking them for an id costs less than a series' labels do.
+    const POSTINGS_PER_CANDIDATE: u64 = u64::MAX;
 
     fn all(&self) -> RoaringBitmap {
         self.live.clone()
@@ -368,6 +370,14 @@ impl Searchable for Catalogue {
     fn pair(&self, name: u32, value: &str) -> Result<Option<u32>, Infallible> {
         let pair = self.names[name as usize].values.get(value).copied();
         Ok(pair.filter(|pair| !self.pair(*pair).postings.is_empty()))
+    }
+
+    fn name_of(&self, pair: &u32) -> u32 {
+        self.pair(*pair).name
+    }
+
+    fn number(&self, pair: &u32) -> u32 {
+        *pair
     }
 
     fn postings_len(&self, pair: &u32) -> u64 {
@@ -420,5 +430,7 @@ pub(crate) struct CatalogueStats {
     pub(crate) bytes: Vec<(String, u64)>,
 }
 
+#[cfg(test)]
+mod measure;
 #[cfg(test)]
 pub(crate) mod tests;

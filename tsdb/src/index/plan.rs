@@ -30,6 +30,8 @@ pub(crate) trait Searchable {
     type Cursor: Default;
     /// What it costs to look at one series' labels, in comparisons of a value.
     const SERIES_COST: u64;
+    /// Postings of more than this many series per candidate are not read: the candidates' own labels are looked at.
+    const POSTINGS_PER_CANDIDATE: u64;
 
     /// All series.
     fn all(&self) -> RoaringBitmap;
@@ -43,6 +45,10 @@ pub(crate) trait Searchable {
     fn having(&self, name: Self::Name) -> Result<Cow<'_, Postings>, Self::Error>;
     /// A label pair, if any series has it.
     fn pair(&self, name: Self::Name, value: &str) -> Result<Option<Self::Pair>, Self::Error>;
+    /// The name of a pair.
+    fn name_of(&self, pair: &Self::Pair) -> Self::Name;
+    /// The number of a pair.
+    fn number(&self, pair: &Self::Pair) -> u32;
     /// Number of series with a pair.
     fn postings_len(&self, pair: &Self::Pair) -> u64;
     /// The series with a pair.
@@ -142,7 +148,20 @@ fn cost<I: Searchable>(index: &I, step: &Step<'_, I>) -> (u8, u64) {
 }
 
 fn narrow<I: Searchable>(index: &I, ids: &mut Ids, step: &Step<'_, I>) -> Result<(), I::Error> {
+    let too_long = |len: u64, ids: &Ids| ids.len().saturating_mul(I::POSTINGS_PER_CANDIDATE) < len;
     match step {
+        Step::Pair(pair) if too_long(index.postings_len(pair), ids) => {
+            filter(index, ids, index.name_of(pair), |found| found == Some(index.number(pair)))?;
+        }
+        Step::NotPair(pair) if too_long(index.postings_len(pair), ids) => {
+            filter(index, ids, index.name_of(pair), |found| found != Some(index.number(pair)))?;
+        }
+        Step::Has(name) if too_long(index.having_len(*name), ids) => {
+            filter(index, ids, *name, |found| found.is_some())?;
+        }
+        Step::HasNot(name) if too_long(index.having_len(*name), ids) => {
+            filter(index, ids, *name, |found| found.is_none())?;
+        }
         Step::Pair(pair) => ids.intersect(&*index.postings(pair)?),
         Step::NotPair(pair) => ids.subtract(&*index.postings(pair)?),
         Step::Has(name) => ids.intersect(&*index.having(*name)?),
@@ -160,6 +179,17 @@ fn narrow<I: Searchable>(index: &I, ids: &mut Ids, step: &Step<'_, I>) -> Result
         }
     }
     Ok(())
+}
+
+/// Keeps the candidates whose pair of a name `keep` accepts.
+fn filter<I: Searchable>(
+    index: &I,
+    ids: &mut Ids,
+    name: I::Name,
+    keep: impl Fn(Option<u32>) -> bool,
+) -> Result<(), I::Error> {
+    let mut cursor = I::Cursor::default();
+    ids.try_retain(|id| Ok(keep(index.pair_of(&mut cursor, id, name)?)))
 }
 
 /// Looks at each candidate's own value; equal values are judged once.

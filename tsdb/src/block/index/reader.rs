@@ -23,8 +23,8 @@ use crate::index::{Postings, Searchable, plan};
 
 /// Most bytes of a table: what a damaged footer can make us allocate is also bounded by the length of the file.
 const TABLE_MAX: u64 = 1 << 30;
-/// Values of each label that a cursor remembers.
-const WAYS: usize = 8;
+/// Values that a cursor remembers.
+const TEXTS_MAX: usize = 1024;
 
 /// An index file, open. Shared by threads.
 #[derive(Debug)]
@@ -76,6 +76,17 @@ impl IndexReader {
     /// Bytes of memory, without the cache.
     pub(crate) fn memory(&self) -> usize {
         self.table.memory()
+    }
+
+    /// Bytes of the parts of the file, for operators.
+    pub(crate) fn parts(&self) -> String {
+        let sections = [Section::Chunks, Section::Postings, Section::Values, Section::Series];
+        let parts = sections.map(|section| {
+            let directory = self.table.directory(section);
+            let bytes = directory.end() - directory.start();
+            format!("{} {bytes} bytes in {} pages", section.name(), directory.pages())
+        });
+        format!("{}, table {} bytes", parts.join(", "), self.table_at.end - self.table_at.start)
     }
 
     /// Number of series.
@@ -602,11 +613,6 @@ impl Walk {
     }
 }
 
-/// Where a cursor remembers the value of a pair.
-fn slot(name: usize, pair: u32) -> usize {
-    name * WAYS + pair as usize % WAYS
-}
-
 /// Looks at the series of one index, best in ascending order: what neighbours share is decoded once.
 ///
 /// It belongs to one reader: another one's series look as if they were damaged.
@@ -616,8 +622,10 @@ pub(crate) struct SeriesCursor {
     pairs: Vec<u32>,
     chunks: Walk,
     chunk_list: Vec<u8>,
-    /// Values seen lately, [`WAYS`] per name; none when the cursor is for one series.
-    texts: Vec<(u32, String)>,
+    /// Values seen lately, by number of the pair; none when the cursor is for one series.
+    texts: Vec<(u32, Arc<str>)>,
+    /// Names and values of the series that is being put together.
+    labels: Vec<(usize, Arc<str>)>,
     remembers: bool,
 }
 
@@ -650,41 +658,37 @@ impl SeriesCursor {
     pub(crate) fn labels(&mut self, reader: &IndexReader, series: u32) -> Result<Labels, StorageError> {
         self.pairs(reader, series)?;
         if self.remembers && self.texts.is_empty() {
-            self.texts.resize(reader.table.names.len() * WAYS, (u32::MAX, String::new()));
+            let slots = (reader.pairs() as usize).next_power_of_two().min(TEXTS_MAX);
+            self.texts.resize(slots, (u32::MAX, Arc::from("")));
         }
-        // Values that no slot remembers stand here, in order.
-        let mut loose: Vec<String> = Vec::new();
-        let mut names = Vec::with_capacity(self.pairs.len());
+        self.labels.clear();
         for pair in &self.pairs {
             let name = reader.name_of(*pair, series)?;
-            if names.last().is_some_and(|last| *last >= name) {
+            if self.labels.last().is_some_and(|last| last.0 >= name) {
                 let twice = DecodeError::Inconsistent("labels of a series");
                 return Err(reader.damage(Section::Series, series, twice));
             }
-            names.push(name);
-            let known = self.texts.get_mut(slot(name, *pair));
-            if known.as_ref().is_some_and(|known| known.0 == *pair) {
-                continue;
-            }
-            let value = reader.value_of(*pair)?;
+            let place = *pair as usize % self.texts.len().max(1);
+            let value = match self.texts.get_mut(place) {
+                Some((known, value)) if *known == *pair => Arc::clone(value),
+                slot => {
+                    let value: Arc<str> = reader.value_of(*pair)?.into();
+                    if let Some(slot) = slot {
+                        *slot = (*pair, Arc::clone(&value));
+                    }
+                    value
+                }
+            };
             if value.is_empty() {
                 let empty = DecodeError::Inconsistent("value of a label");
                 return Err(reader.damage(Section::Values, *pair, empty));
             }
-            match known {
-                Some(known) => *known = (*pair, value),
-                None => loose.push(value),
-            }
+            self.labels.push((name, value));
         }
-        let mut loose = loose.iter();
-        Ok(Labels::from_sorted(names.iter().zip(&self.pairs).map(|(name, pair)| {
-            let value = match self.texts.get(slot(*name, *pair)) {
-                Some((_, known)) => Some(known),
-                None => loose.next(),
-            };
-            let name = reader.table.names.get(*name).map_or("", |name| &*name.name);
-            (name, value.map_or("", String::as_str))
-        })))
+        let name_of = |name: usize| reader.table.names.get(name).map_or("", |name| &*name.name);
+        let labels = Labels::from_sorted(self.labels.iter().map(|(name, value)| (name_of(*name), &**value)));
+        self.labels.clear();
+        Ok(labels)
     }
 
     /// Into `chunks` the chunk list of a series as the writer got it.

@@ -9,13 +9,23 @@ use super::postings::PostingsRef;
 use super::reader::{IndexReader, SeriesCursor};
 use crate::index::{Postings, Searchable, Union};
 
+/// A label pair of a block that was looked up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BlockPair {
+    name: usize,
+    number: u32,
+    postings: PostingsRef,
+}
+
 impl Searchable for IndexReader {
     type Error = StorageError;
     type Name = usize;
-    type Pair = PostingsRef;
+    type Pair = BlockPair;
     type Cursor = SeriesCursor;
     /// A page of series is read for a candidate, and half a group decoded; a value costs some 20 ns to step over.
     const SERIES_COST: u64 = 16;
+    /// Long postings are bitmaps of many KiB to read, check and unpack.
+    const POSTINGS_PER_CANDIDATE: u64 = 512;
 
     fn all(&self) -> RoaringBitmap {
         let mut all = RoaringBitmap::new();
@@ -39,16 +49,24 @@ impl Searchable for IndexReader {
         self.postings_at(&self.table.names[name].having).map(Cow::Owned)
     }
 
-    fn pair(&self, name: usize, value: &str) -> Result<Option<PostingsRef>, StorageError> {
-        Ok(self.find_pair(name, value)?.map(|(_, found)| found))
+    fn pair(&self, name: usize, value: &str) -> Result<Option<BlockPair>, StorageError> {
+        Ok(self.find_pair(name, value)?.map(|(number, postings)| BlockPair { name, number, postings }))
     }
 
-    fn postings_len(&self, pair: &PostingsRef) -> u64 {
-        pair.count.into()
+    fn name_of(&self, pair: &BlockPair) -> usize {
+        pair.name
     }
 
-    fn postings(&self, pair: &PostingsRef) -> Result<Cow<'_, Postings>, StorageError> {
-        self.postings_at(pair).map(Cow::Owned)
+    fn number(&self, pair: &BlockPair) -> u32 {
+        pair.number
+    }
+
+    fn postings_len(&self, pair: &BlockPair) -> u64 {
+        pair.postings.count.into()
+    }
+
+    fn postings(&self, pair: &BlockPair) -> Result<Cow<'_, Postings>, StorageError> {
+        self.postings_at(&pair.postings).map(Cow::Owned)
     }
 
     fn add_values(

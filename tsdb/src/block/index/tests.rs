@@ -308,6 +308,35 @@ fn tamperable() -> (Vec<u8>, Vec<Range<u64>>) {
     (bytes, pages)
 }
 
+#[test]
+fn the_example_is_true() {
+    let example = crate::block::tests::example(include_str!("../../../../docs/formats/index.md"));
+    let series = [
+        Labels::from_pairs([("__name__", "up"), ("job", "a")]),
+        Labels::from_pairs([("__name__", "up"), ("job", "b"), ("zone", "é")]),
+        Labels::from_pairs([("__name__", "x"), ("job", "a")]),
+    ];
+    let lists: [&[u8]; 3] = [&[0xaa], &[0xbb, 0xcc], &[]];
+    let fs = FaultyFs::new();
+    fs.create_dir_all(Path::new("/data")).unwrap();
+    let mut file = fs.create(Path::new(PATH)).unwrap();
+    let mut writer = IndexWriter::new();
+    series.iter().zip(lists).for_each(|(labels, list)| writer.add(labels, list).unwrap());
+    writer.finish(&mut *file).unwrap();
+    let written = fs.read(Path::new(PATH)).unwrap();
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x} ")).collect::<String>();
+    assert_eq!(hex(&example), hex(&written));
+    fs.write(Path::new(PATH), example);
+    let reader = open(&fs).unwrap();
+    let mut chunks = Vec::new();
+    for (number, (labels, list)) in (0u32..).zip(series.iter().zip(lists)) {
+        assert_eq!(reader.entry(number, &mut chunks).unwrap(), *labels);
+        assert_eq!(chunks, list);
+    }
+    assert_eq!(reader.select(&[Matcher::equal("job", "a")]).unwrap(), [0, 2]);
+    assert_eq!(verify(&reader), []);
+}
+
 proptest! {
     #[test]
     fn index_catalogue_and_plain_filter_agree(
