@@ -43,6 +43,9 @@ mod exemplars;
 #[allow(dead_code, reason = "blocks are being joined to it")]
 mod frame;
 pub mod fs;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzz;
 mod head;
 mod index;
 mod maintain;

@@ -18,7 +18,7 @@ use model::sample::{TimeRange, Timestamp};
 use crate::coding::{DecodeError, Reader, put_uvarint};
 use crate::columns::Columns;
 pub(crate) use histogram::HistogramValue;
-#[expect(unused_imports, reason = "the values of what is not a chunk")]
+#[allow(unused_imports, reason = "the values of what is not a chunk")]
 pub(crate) use nm::{decode_values, encode_values};
 pub(crate) use times::{decode_times, encode_times};
 use xor::{BitReader, ValueDecoder};
