@@ -130,7 +130,7 @@ impl Transaction {
         let series = u32::try_from(id).ok().filter(|id| self.checker.is_fresh(*id))?;
         sample.series = series;
         let limits = self.limits();
-        let seen = self.shared.head.table.with(series, |series| (series.plain_last(), series.logged));
+        let seen = self.shared.head.table.with(series, |series| (series.plain_last(), series.is_logged()));
         let (last, logged) = seen?;
         if let Verdict::Store { .. } = limits.plain(last.ok()?, sample.t, sample.bits)? {
             self.checker.took_plain(series);
@@ -168,7 +168,7 @@ impl Transaction {
             let (id, index) = (series_of(order[at]), index_of(order[at]));
             let sample = &samples[index];
             let bits = sample.v.to_bits();
-            let plain = series.and_then(|series| Some((series.plain_last().ok()?, series.logged)));
+            let plain = series.and_then(|series| Some((series.plain_last().ok()?, series.is_logged())));
             let repeated = newest.replace(id) == Some(id);
             let verdict = plain.filter(|_| !repeated).and_then(|(last, logged)| {
                 undefined.extend((!logged).then_some(id));
@@ -213,6 +213,37 @@ impl Transaction {
         }
     }
 
+    fn row(&mut self, from: Option<u32>, row: &Row<'_>) -> RowOutcome {
+        let head = &self.shared.head;
+        let Some(layout) = head.layout(row.layout.0) else {
+            return RowOutcome { error: Some(AppendError::UnknownSeries), ..RowOutcome::default() };
+        };
+        let values: Arc<[u64]> = row.values.iter().map(|value| value.to_bits()).collect();
+        let limits = head.limits(&self.options);
+        if self.checker.must_spill() {
+            self.checker.spill(floats_of(&self.batch.ops));
+        }
+        let check = self.checker.row(head, &layout, row.t, from, &values, &limits);
+        for (_, why) in &check.refused {
+            head.metrics.refused(*why, SampleKind::Float);
+        }
+        // Samples to be stored on their own stay in the row: the commit finds them again. The refused do not.
+        let values = if check.refused.is_empty() {
+            values
+        } else {
+            let mut reduced = values.to_vec();
+            for (slot, _) in &check.refused {
+                let index = slot.0.checked_sub(from.unwrap_or(0));
+                if let Some(value) = index.and_then(|index| reduced.get_mut(index as usize)) {
+                    *value = ABSENT_BITS;
+                }
+            }
+            reduced.into()
+        };
+        self.batch.ops.push(Op::Row { layout, t: row.t, from, row: values });
+        RowOutcome { appended: check.taken, refused: check.refused, error: None }
+    }
+
     fn finish(&mut self) -> Result<CommitSummary, StorageError> {
         self.done = true;
         let empty = Batch::new(AppendOptions::default(), 0);
@@ -241,8 +272,7 @@ impl Appender for Transaction {
     fn open_layout(&mut self) -> LayoutRef {
         let head = &self.shared.head;
         let id = head.next_layout.fetch_add(1, Ordering::Relaxed);
-        let layout = Layout { id, state: parking_lot::Mutex::default() };
-        head.layouts.write().insert(id, Arc::new(layout));
+        head.open_layout(id);
         LayoutRef(id)
     }
 
@@ -268,55 +298,11 @@ impl Appender for Transaction {
     }
 
     fn append_row(&mut self, row: &Row<'_>) -> RowOutcome {
-        let head = &self.shared.head;
-        let Some(layout) = head.layout(row.layout.0) else {
-            return RowOutcome { error: Some(AppendError::UnknownSeries), ..RowOutcome::default() };
-        };
-        let values: Arc<[u64]> = row.values.iter().map(|value| value.to_bits()).collect();
-        let limits = head.limits(&self.options);
-        if self.checker.must_spill() {
-            self.checker.spill(floats_of(&self.batch.ops));
-        }
-        let check = self.checker.row(head, &layout, row.t, &values, &limits);
-        for (_, why) in &check.refused {
-            head.metrics.refused(*why, SampleKind::Float);
-        }
-        // Samples to be stored on their own stay in the row: the commit finds them again. The refused do not.
-        let values = if check.refused.is_empty() {
-            values
-        } else {
-            let mut reduced = values.to_vec();
-            for (slot, _) in &check.refused {
-                if let Some(value) = reduced.get_mut(slot.0 as usize) {
-                    *value = model::storage::ABSENT_BITS;
-                }
-            }
-            reduced.into()
-        };
-        self.batch.ops.push(Op::Row { layout, t: row.t, row: values });
-        RowOutcome { appended: check.taken, refused: check.refused, error: None }
+        self.row(None, row)
     }
 
     fn append_row_part(&mut self, first: LayoutSlot, row: &Row<'_>) -> RowOutcome {
-        let head = Arc::clone(&self.shared);
-        let Some(layout) = head.head.layout(row.layout.0) else {
-            return RowOutcome { error: Some(AppendError::UnknownSeries), ..RowOutcome::default() };
-        };
-        let mut outcome = RowOutcome::default();
-        for (slot, value) in (first.0..).zip(row.values) {
-            if value.to_bits() == ABSENT_BITS {
-                continue;
-            }
-            let series = layout.state.lock().slots.get(slot as usize).copied();
-            let series = series.map(|series| SeriesRef(u64::from(series)));
-            let sample = AppendSample::float(row.t, *value);
-            let appended = series.ok_or(AppendError::UnknownSeries);
-            match appended.and_then(|series| self.append(Some(series), &Labels::empty(), sample)) {
-                Ok(_) => outcome.appended += 1,
-                Err(why) => outcome.refused.push((LayoutSlot(slot), why)),
-            }
-        }
-        outcome
+        self.row(Some(first.0), row)
     }
 
     fn append(

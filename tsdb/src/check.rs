@@ -15,16 +15,16 @@ use crate::head::Head;
 use crate::head::layout::{Layout, LayoutState};
 use crate::head::series::{Series, Stored};
 use crate::head::validate::{Limits, Pending, Verdict};
-use crate::head::window::SlotSet;
 use crate::wal::record::FloatSample;
 
 /// What a transaction has been given so far, as far as later samples of it are concerned.
 #[derive(Debug, Default)]
 pub(crate) struct Checker {
     pub(crate) pending: Pending,
-    rows: Vec<(Arc<Layout>, Timestamp, Arc<[u64]>)>,
-    /// Time of the newest pending row by layout.
-    newest_row: HashMap<u64, Timestamp>,
+    /// With the first slot.
+    rows: Vec<(Arc<Layout>, Timestamp, u32, Arc<[u64]>)>,
+    /// Pending rows by layout.
+    newest_row: HashMap<u64, Vec<PendingRow>>,
     /// Whether rows are in `pending` too.
     mixed: bool,
     /// The last series of the plain floats, which ascend and are not in `pending`.
@@ -43,6 +43,8 @@ pub(crate) struct FloatCheck {
 /// What became of a row.
 #[derive(Debug, Default)]
 pub(crate) struct RowCheck {
+    /// The first slot of the row.
+    first: usize,
     /// Samples that are stored, or are to be.
     pub(crate) taken: usize,
     pub(crate) refused: Vec<(LayoutSlot, AppendError)>,
@@ -65,7 +67,9 @@ impl RowCheck {
         }
         let mut reduced = row.to_vec();
         for slot in &self.absent {
-            reduced[*slot] = ABSENT_BITS;
+            if let Some(value) = slot.checked_sub(self.first).and_then(|index| reduced.get_mut(index)) {
+                *value = ABSENT_BITS;
+            }
         }
         reduced.into()
     }
@@ -160,7 +164,7 @@ impl Checker {
         limits: &Limits,
     ) -> Result<Verdict, AppendError> {
         if !self.mixed && !self.rows.is_empty() {
-            let owned = head.table.with(series, |series| series.window.is_some());
+            let owned = head.table.with(series, |series| series.history().is_some());
             if owned.ok_or(AppendError::UnknownSeries)? {
                 self.mix();
             }
@@ -168,7 +172,7 @@ impl Checker {
         let pending = &mut self.pending;
         let mut owned = false;
         let verdict = head.table.with(series, |stored| {
-            owned = stored.window.is_some();
+            owned = stored.history().is_some();
             pending.admit(series, stored, t, value, limits)
         });
         // From now on rows must look at what is pending.
@@ -178,50 +182,64 @@ impl Checker {
 
     /// Notes all samples of pending rows one by one.
     fn mix(&mut self) {
-        for (layout, t, row) in self.rows.drain(..) {
+        for (layout, t, first, row) in self.rows.drain(..) {
             let state = layout.state.lock();
-            for (series, bits) in state.slots.iter().zip(&*row).filter(|(_, bits)| **bits != ABSENT_BITS) {
+            let slots = state.slots.iter().skip(first as usize);
+            for (series, bits) in slots.zip(&*row).filter(|(_, bits)| **bits != ABSENT_BITS) {
                 self.pending.note(*series, t, Stored::Float(*bits));
             }
         }
         self.mixed = true;
     }
 
-    /// Checks a row. Plain floats were spilled. The caller passes the layout's state lock by not holding it.
+    /// Checks a row, of all slots or of those from `from` on. Plain floats were spilled. The caller passes the layout's state
+    /// lock by not holding it.
     pub(crate) fn row(
         &mut self,
         head: &Head,
         layout: &Arc<Layout>,
         t: Timestamp,
+        from: Option<u32>,
         row: &Arc<[u64]>,
         limits: &Limits,
     ) -> RowCheck {
         let state = layout.state.lock();
-        let newest = self.newest_row.get(&layout.id).copied().or(state.last_t);
-        let goes_on = newest.is_none_or(|newest| t > newest) && t >= limits.in_order_from;
-        let lost = state.lost();
-        if !self.mixed && (!goes_on && !self.rows.is_empty() || owned_elsewhere(head, &state, &lost, row)) {
+        let (first, end) = state.covers(from, row.len());
+        let covers = PendingRow { t, from: first, to: end };
+        let pending =
+            self.newest_row.get(&layout.id).is_some_and(|rows| rows.iter().any(|row| !covers.follows(row)));
+        let goes_on = !pending && t > state.newest(first, end) && t >= limits.in_order_from;
+        let sure_slots = state.sure(first, end);
+        let sure_slot = |slot: usize| {
+            let word = (slot / 64).checked_sub(first as usize / 64).and_then(|index| sure_slots.get(index));
+            word.is_some_and(|word| word >> (slot % 64) & 1 == 1)
+        };
+        let values = || (first as usize..).zip(&**row).filter(|(_, bits)| **bits != ABSENT_BITS);
+        if !self.mixed
+            && (!goes_on && !self.rows.is_empty()
+                || owned_elsewhere(
+                    head,
+                    &state,
+                    values().map(|value| value.0).filter(|slot| !sure_slot(*slot)),
+                ))
+        {
             drop(state);
             self.mix();
-            return self.row(head, layout, t, row, limits);
+            return self.row(head, layout, t, from, row, limits);
         }
         let in_bounds = t <= limits.max_time
             && (t >= limits.min_valid || limits.out_of_order_from.is_some_and(|from| t >= from));
         let sure = goes_on && in_bounds && !self.mixed;
-        let mut check = RowCheck::default();
-        for (slot, &bits) in row.iter().enumerate().filter(|(_, bits)| **bits != ABSENT_BITS) {
-            let Some(&series) = state.slots.get(slot) else {
-                check.refuse(slot, AppendError::UnknownSeries);
-                continue;
-            };
-            if sure && state.is_sure(&lost, slot) && !state.is_retired(slot) {
+        let mut check = RowCheck { first: first as usize, ..RowCheck::default() };
+        for (slot, &bits) in values() {
+            if sure && sure_slot(slot) {
                 check.taken += 1;
                 continue;
             }
-            if state.is_retired(slot) {
+            let Some(&series) = state.slots.get(slot).filter(|_| !state.is_retired(slot)) else {
                 check.refuse(slot, AppendError::UnknownSeries);
                 continue;
-            }
+            };
             let value = Stored::Float(bits);
             let pending = &mut self.pending;
             let verdict = head.table.with(series, |stored| pending.admit(series, stored, t, &value, limits));
@@ -242,23 +260,36 @@ impl Checker {
         }
         drop(state);
         if goes_on {
-            self.newest_row.insert(layout.id, t);
+            self.newest_row.entry(layout.id).or_default().push(covers);
             if !self.mixed {
-                self.rows.push((Arc::clone(layout), t, check.reduce(row)));
+                self.rows.push((Arc::clone(layout), t, first, check.reduce(row)));
             }
         }
         check
     }
 }
 
+/// The slots and the time of a pending row.
+#[derive(Clone, Copy, Debug)]
+struct PendingRow {
+    t: Timestamp,
+    from: u32,
+    to: u32,
+}
+
+impl PendingRow {
+    /// Whether it may come after `row`.
+    fn follows(&self, row: &Self) -> bool {
+        self.t > row.t || self.from >= row.to || row.from >= self.to
+    }
+}
+
 /// Whether a row writes to series that are joined by another layout, whose own rows would not look at what is pending.
-fn owned_elsewhere(head: &Head, state: &LayoutState, lost: &SlotSet, row: &[u64]) -> bool {
-    let slots = state.slots.iter().zip(row).enumerate();
-    let mut unsure = slots.filter(|(slot, (_, bits))| **bits != ABSENT_BITS && !state.is_sure(lost, *slot));
-    unsure.any(|(_, (series, _))| {
+fn owned_elsewhere(head: &Head, state: &LayoutState, mut unsure: impl Iterator<Item = usize>) -> bool {
+    unsure.any(|slot| {
         let foreign = |series: &Series| {
-            series.window.as_ref().is_some_and(|window| !Arc::ptr_eq(window, &state.window))
+            series.history().is_some_and(|(history, _)| !Arc::ptr_eq(history, &state.history))
         };
-        head.table.with(*series, foreign) == Some(true)
+        state.slots.get(slot).is_some_and(|series| head.table.with(*series, foreign) == Some(true))
     })
 }

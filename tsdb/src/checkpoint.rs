@@ -14,11 +14,13 @@ use model::sample::{TimeRange, Timestamp};
 use model::storage::StorageError;
 
 use crate::chunk::histogram::{get_one, put_one};
-use crate::chunk::{Chunk, HistogramValue, TimeColumn, decode_floats, decode_histograms};
+use crate::chunk::{Chunk, TimeColumn};
 use crate::coding::{DecodeError, Reader, put_uvarint, put_varint};
+use crate::columns::Columns;
 use crate::fs::{FileSystem, WriteFile};
 use crate::head::Head;
-use crate::head::series::{OutOfOrderChunk, Series, Snapshot, Starts, Stored};
+use crate::head::compaction::HeadPart;
+use crate::head::series::{OutOfOrderChunk, Series, Starts, Stored};
 use crate::head::view::View;
 use crate::wal::frame::{CHECKPOINT_MAGIC, Frame, FrameReader, Header, HeaderError, put_record};
 use crate::wal::io_error;
@@ -180,15 +182,11 @@ impl SeriesWriter {
         let range = TimeRange::new(view.floor, Timestamp::MAX);
         let copy = head.table.with(id, |series| {
             // What the log has not seen will be logged with its first sample, behind this checkpoint.
-            (series.logged && !series.unlinked).then(|| series.snapshot(range, view.commit))
+            (series.is_logged() && !series.is_unlinked()).then(|| series.snapshot(range, view.commit))
         });
         let Some(snapshot) = copy.flatten() else { return Ok(()) };
         let Some(labels) = head.catalogue.read().labels(id) else { return Ok(()) };
-        let content = Content::of(&snapshot, range, view.commit).map_err(|what| StorageError::Corrupted {
-            file: "(head in memory)".into(),
-            offset: 0,
-            what: what.to_string(),
-        })?;
+        let content = Content::of(head, view, id)?;
         let mut batch = std::mem::take(&mut self.batch);
         put_uvarint(&mut batch, u64::from(id));
         put_labels(&mut batch, &labels);
@@ -268,74 +266,29 @@ struct Content {
 }
 
 impl Content {
-    fn of(snapshot: &Snapshot, range: TimeRange, commit: u64) -> Result<Self, DecodeError> {
-        let mut rows = Vec::new();
-        let mut hidden_from = snapshot.hidden_from;
-        if let Some((window, slot)) = &snapshot.window {
-            let window = window.inner.read();
-            hidden_from = [hidden_from, window.steps.hidden_from(commit)].into_iter().flatten().min();
-            window.slot(*slot, |t, bits| rows.push((t, bits)));
-        }
-        let visible = |t: Timestamp| hidden_from.is_none_or(|hidden| t < hidden);
+    fn of(head: &Head, view: &View, id: u32) -> Result<Self, StorageError> {
         let mut content = Self { chunks: Vec::new(), last: None };
-        for part in &snapshot.parts {
-            let bytes = snapshot.bytes.get(part.at.clone()).unwrap_or_default();
-            let (mut floats, mut histograms) = (Vec::new(), Vec::new());
-            if part.histogram {
-                decode_histograms(bytes, |t, histogram| histograms.push((t, histogram)))?;
-            } else {
-                decode_floats(bytes, part.times.as_deref(), |t, bits| floats.push((t, bits)))?;
-            }
-            let all = floats.len() + histograms.len();
-            if !part.out_of_order {
-                floats.retain(|sample| visible(sample.0));
-                histograms.retain(|sample| visible(sample.0));
-                content.see(floats.last(), histograms.last());
-            }
-            if floats.len() + histograms.len() == all {
-                let first = floats.first().map(|s| s.0).or_else(|| histograms.first().map(|s| s.0));
-                let last = floats.last().map(|s| s.0).or_else(|| histograms.last().map(|s| s.0));
-                let (Some(min_t), Some(max_t)) = (first, last) else { continue };
-                let chunk = Chunk { bytes: bytes.into(), times: part.times.clone(), min_t, max_t };
-                content.chunks.push((chunk, part.out_of_order));
-            } else {
-                content.push(&floats, &histograms, false);
+        for (part, late) in [(HeadPart::InOrder, false), (HeadPart::OutOfOrder, true)] {
+            let mut columns = Columns::default();
+            head.read(id, view, TimeRange::ALL, part, &mut columns)?;
+            columns.normalize();
+            let floats: Vec<_> =
+                columns.times.iter().zip(&columns.values).map(|(t, value)| (*t, value.to_bits())).collect();
+            let histograms: Vec<_> =
+                columns.histogram_times.iter().copied().zip(columns.histograms.iter().cloned()).collect();
+            let chunks = floats
+                .chunks(120)
+                .map(Chunk::of_samples)
+                .chain(histograms.chunks(60).map(Chunk::of_histograms));
+            content.chunks.extend(chunks.flatten().map(|chunk| (chunk, late)));
+            if !late {
+                let float = floats.last().map(|(t, bits)| (*t, Stored::Float(*bits)));
+                let histogram =
+                    histograms.last().map(|(t, histogram)| (*t, Stored::Histogram(histogram.clone())));
+                content.last = [float, histogram].into_iter().flatten().max_by_key(|last| last.0);
             }
         }
-        rows.retain(|sample| visible(sample.0));
-        let mut open = snapshot.histograms.clone();
-        open.retain(|sample| visible(sample.0) && range.contains(sample.0));
-        content.see(rows.last(), open.last());
-        content.push(&rows, &open, false);
-        let (mut floats, mut histograms) = (Vec::new(), Vec::new());
-        for (t, value) in &snapshot.out_of_order {
-            match value {
-                Stored::Float(bits) => floats.push((*t, *bits)),
-                Stored::Histogram(histogram) => histograms.push((*t, histogram.clone())),
-            }
-        }
-        content.push(&floats, &histograms, true);
         Ok(content)
-    }
-
-    fn push(
-        &mut self,
-        floats: &[(Timestamp, u64)],
-        histograms: &[(Timestamp, HistogramValue)],
-        out_of_order: bool,
-    ) {
-        let chunks = [Chunk::of_samples(floats), Chunk::of_histograms(histograms)];
-        self.chunks.extend(chunks.into_iter().flatten().map(|chunk| (chunk, out_of_order)));
-    }
-
-    fn see(&mut self, float: Option<&(Timestamp, u64)>, histogram: Option<&(Timestamp, HistogramValue)>) {
-        let float = float.map(|(t, bits)| (*t, Stored::Float(*bits)));
-        let histogram = histogram.map(|(t, histogram)| (*t, Stored::Histogram(histogram.clone())));
-        for seen in [float, histogram].into_iter().flatten() {
-            if self.last.as_ref().is_none_or(|last| seen.0 > last.0) {
-                self.last = Some(seen);
-            }
-        }
     }
 }
 
@@ -452,7 +405,9 @@ impl Loader<'_> {
                     | Entry::Layout { .. }
                     | Entry::Row { .. }
                     | Entry::Floats(_)
-                    | Entry::Histogram { .. } => return Err(DecodeError::Unknown("entry of a checkpoint")),
+                    | Entry::Histogram { .. }
+                    | Entry::Bounds(_)
+                    | Entry::Deleted { .. } => return Err(DecodeError::Unknown("entry of a checkpoint")),
                 }
                 Ok(())
             }),
@@ -493,7 +448,7 @@ impl Loader<'_> {
         let runs = (0..runs).map(|_| Ok((reader.varint()?, reader.varint()?, reader.varint()?)));
         let runs = runs.collect::<Result<Vec<_>, DecodeError>>()?;
         if !runs.is_empty() {
-            series.rare.get_or_insert_default().starts = Starts::of_runs(runs);
+            series.rare_mut().starts = Starts::of_runs(runs);
         }
         for _ in 0..reader.count(4)? {
             let flags = reader.u8()?;
@@ -522,9 +477,8 @@ impl Loader<'_> {
                 self.head.saw_in_order(min_t);
                 series.push_chunk(chunk);
             } else {
-                series.min_t = series.min_t.min(chunk.min_t);
                 let late = OutOfOrderChunk { commit: 0, chunk };
-                series.rare.get_or_insert_default().out_of_order_chunks.push(late);
+                series.rare_mut().out_of_order_chunks.push(late);
             }
         }
         let mut catalogue = self.head.catalogue.write();

@@ -19,13 +19,13 @@ use crate::chunk::HistogramValue;
 use crate::exemplars::ExemplarVerdict;
 use crate::head::Head;
 use crate::head::layout::{Layout, PlannedRow};
-use crate::head::series::{CommitMark, Series, Stored};
+use crate::head::series::{Added, CommitMark, Series, Stored};
 use crate::head::validate::{Limits, Verdict};
 use crate::metrics::SampleKind;
 use crate::wal::Wal;
 use crate::wal::record::{
     FloatSample, KIND_COMMIT, put_exemplar, put_floats, put_histogram, put_layout, put_metadata, put_row,
-    put_series,
+    put_row_part, put_series,
 };
 
 /// What a transaction collected, in order.
@@ -42,6 +42,8 @@ pub(crate) enum Op {
     Row {
         layout: Arc<Layout>,
         t: Timestamp,
+        /// The first slot of a part; `None`: all slots.
+        from: Option<u32>,
         row: Arc<[u64]>,
     },
 }
@@ -184,7 +186,7 @@ impl Committer {
             return Err(error);
         }
         for series in &draft.new_series {
-            head.table.with_mut(*series, |series| series.logged = true);
+            head.table.with_mut(*series, Series::set_logged);
         }
         let samples = draft.apply();
         for (metric, metadata) in &batch.metadata {
@@ -217,8 +219,8 @@ impl Draft<'_> {
                         Err(why) => self.head.metrics.refused(why, SampleKind::Histogram),
                     }
                 }
-                Op::Row { layout, t, row } => {
-                    let check = self.checker.row(self.head, &layout, t, &row, &self.limits);
+                Op::Row { layout, t, from, row } => {
+                    let check = self.checker.row(self.head, &layout, t, from, &row, &self.limits);
                     for (_, why) in &check.refused {
                         self.head.metrics.refused(*why, SampleKind::Float);
                     }
@@ -231,7 +233,7 @@ impl Draft<'_> {
                     }
                     // A row without samples says nothing.
                     if row.iter().any(|bits| *bits != ABSENT_BITS) {
-                        checked.push(Op::Row { layout, t, row });
+                        checked.push(Op::Row { layout, t, from, row });
                     }
                 }
             }
@@ -268,35 +270,37 @@ impl Draft<'_> {
                 put_histogram(&mut self.entries, series, t, start, &value);
                 self.resolved.push(Resolved::Histogram { series, t, start, value });
             }
-            Op::Row { layout, t, row } => self.row(&layout, t, row),
+            Op::Row { layout, t, from, row } => self.row(&layout, t, from, row),
         }
     }
 
-    fn row(&mut self, layout: &Arc<Layout>, t: Timestamp, row: Arc<[u64]>) {
+    fn row(&mut self, layout: &Arc<Layout>, t: Timestamp, from: Option<u32>, row: Arc<[u64]>) {
         let mut state = layout.state.lock();
-        if self.planned.insert(layout.id) && state.must_seal(t) {
-            let made = state.seal(&self.head.table, self.watermark, false);
-            self.head.add_chunks(made, 0);
+        let first = self.planned.insert(layout.id);
+        if first && state.must_seal(t) {
+            self.head.seal(&mut state, self.watermark);
         }
-        let defined = if state.defined_in == Some(self.segment) { state.defined_slots } else { 0 };
-        if defined < state.slots.len() {
-            let slots = state.slots[defined..].to_vec();
+        let defined = state.define(self.segment);
+        if !defined.is_empty() {
+            let slots = state.slots[defined.clone()].to_vec();
             for series in &slots {
                 self.define(*series);
             }
-            put_layout(&mut self.entries, layout.id, defined, &slots);
+            put_layout(&mut self.entries, layout.id, defined.start, &slots);
         }
-        let full = state.defined_in != Some(self.segment) || state.window.inner.read().is_empty();
-        state.defined_in = Some(self.segment);
-        state.defined_slots = state.slots.len();
-        let plan = state.plan(layout, t, row, full);
-        put_row(&mut self.entries, layout.id, t, full, &plan.words, &plan.values);
+        let plan = state.plan(layout, t, from, row, !first);
+        if from.is_some() {
+            let part = (plan.from, plan.to);
+            put_row_part(&mut self.entries, layout.id, t, part, plan.full, &plan.words, &plan.values);
+        } else {
+            put_row(&mut self.entries, layout.id, t, plan.full, &plan.words, &plan.values);
+        }
         self.resolved.push(Resolved::Row(plan));
     }
 
     /// Makes sure that the log has a series before it is named.
     fn define(&mut self, series: u32) {
-        let logged = self.head.table.with(series, |series| series.logged);
+        let logged = self.head.table.with(series, Series::is_logged);
         if logged == Some(false)
             && self.new_series.insert(series)
             && let Some(labels) = self.head.catalogue.read().labels(series)
@@ -321,9 +325,9 @@ impl Draft<'_> {
     }
 
     fn undo(self) {
-        for resolved in self.resolved.iter().rev() {
+        for resolved in &self.resolved {
             if let Resolved::Row(plan) = resolved {
-                plan.layout.state.lock().undo(plan);
+                plan.layout.state.lock().forget_logged();
             }
         }
     }
@@ -361,6 +365,8 @@ pub(crate) struct Applied<'a> {
     histograms: u64,
     out_of_order: [u64; 2],
     chunks: usize,
+    /// Series of which chunks were closed.
+    closed: Vec<u32>,
     min_t: Timestamp,
     max_t: Timestamp,
     /// The earliest that came in order.
@@ -376,6 +382,7 @@ impl<'a> Applied<'a> {
             histograms: 0,
             out_of_order: [0; 2],
             chunks: 0,
+            closed: Vec::new(),
             min_t: Timestamp::MAX,
             max_t: Timestamp::MIN,
             in_order_min_t: Timestamp::MAX,
@@ -386,13 +393,12 @@ impl<'a> Applied<'a> {
     pub(crate) fn add(&mut self, series: u32, t: Timestamp, value: Stored, start: Timestamp) -> bool {
         let histogram = matches!(value, Stored::Histogram(_));
         let at = self.at;
-        let added = self.head.table.with_mut(series, |series: &mut Series| {
-            let chunks = series.add(t, value, start, at);
-            let in_order = series.last_outside_window().is_some_and(|(last, _)| last == t);
-            (chunks, in_order)
-        });
-        let Some((chunks, in_order)) = added else { return false };
-        self.chunks += chunks;
+        let added = self.head.table.with_mut(series, |series: &mut Series| series.add(t, value, start, at));
+        let Some(Added { chunks, in_order }) = added else { return false };
+        if chunks > 0 {
+            self.chunks += chunks;
+            self.closed.push(series);
+        }
         self.saw(t);
         if in_order {
             self.in_order_min_t = self.in_order_min_t.min(t);
@@ -417,8 +423,12 @@ impl<'a> Applied<'a> {
                 lost += 1;
                 return;
             };
-            chunks += series.add(t, Stored::Float(bits), start, at);
-            if series.last_in_order() == Some(t) {
+            let added = series.add(t, Stored::Float(bits), start, at);
+            if added.chunks > 0 {
+                chunks += added.chunks;
+                self.closed.push(run[index].series);
+            }
+            if added.in_order {
                 self.in_order_min_t = self.in_order_min_t.min(t);
             } else {
                 late += 1;
@@ -443,7 +453,7 @@ impl<'a> Applied<'a> {
     }
 
     pub(crate) fn row(&mut self, plan: &PlannedRow) {
-        self.chunks += plan.apply(&self.head.table, self.at);
+        self.chunks += plan.apply(&self.head.table, self.at, &mut self.closed);
         self.floats += plan.samples;
         if plan.samples > 0 {
             self.saw(plan.t);
@@ -467,6 +477,9 @@ impl<'a> Applied<'a> {
             metrics.out_of_order_appended.with_label_values(&[kind.as_str()]).inc_by(late);
         }
         self.head.add_chunks(self.chunks, 0);
+        if !self.closed.is_empty() {
+            self.head.unflushed_series.lock().extend(self.closed);
+        }
         if self.min_t <= self.max_t {
             self.head.saw(self.min_t, self.max_t);
             self.head.saw_in_order(self.in_order_min_t);
@@ -478,7 +491,7 @@ impl<'a> Applied<'a> {
 /// Retires slots and closes layouts. Under the commit lock.
 fn release(head: &Head, retired: &[(Arc<Layout>, u32)], closed: &[Arc<Layout>]) {
     let unpin = |series: u32| {
-        head.table.with_mut(series, |series| series.pins = series.pins.saturating_sub(1));
+        head.table.with_mut(series, Series::unpin);
     };
     for (layout, slot) in retired {
         let series = layout.state.lock().retire(*slot);
@@ -490,8 +503,8 @@ fn release(head: &Head, retired: &[(Arc<Layout>, u32)], closed: &[Arc<Layout>]) 
             continue;
         }
         let mut state = layout.state.lock();
-        let made = state.seal(&head.table, watermark, true);
-        head.add_chunks(made, 0);
+        head.seal(&mut state, watermark);
+        state.close();
         let live = state.slots.iter().enumerate().filter(|(slot, _)| !state.is_retired(*slot));
         live.map(|(_, series)| *series).for_each(unpin);
     }

@@ -47,6 +47,7 @@ pub mod fs;
 #[doc(hidden)]
 pub mod fuzz;
 mod head;
+mod head_chunks;
 mod index;
 mod maintain;
 mod metrics;

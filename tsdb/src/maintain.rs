@@ -191,7 +191,7 @@ impl Db {
         upkeep.swept_at = Some(head.writers.stamp());
         let mut empty = Vec::new();
         let dropped = head.trim(|id, series| {
-            if series.is_empty() && !series.unlinked && series.mark_idle() && settled {
+            if series.is_empty() && !series.is_unlinked() && series.mark_idle() && settled {
                 empty.push(id);
             }
         });
@@ -212,10 +212,9 @@ impl Db {
         let watermark = head.views.watermark();
         for layout in layouts {
             let mut state = layout.state.lock();
-            let idle = state.window.inner.read().last_t();
-            if idle.is_some_and(|last| newest.saturating_sub(last) >= CHUNK_SPAN_MAX_MS) {
-                let made = state.seal(&head.table, watermark, false);
-                head.add_chunks(made, 0);
+            let idle = state.history.inner.read().rows.range();
+            if idle.is_some_and(|(_, last)| newest.saturating_sub(last) >= CHUNK_SPAN_MAX_MS) {
+                head.seal(&mut state, watermark);
             }
         }
     }
@@ -231,8 +230,11 @@ impl Db {
         let mut gone = Vec::new();
         for id in empty {
             let taken = head.table.with_mut(id, |series| {
-                series.unlinked = series.is_idle() && series.is_empty();
-                series.unlinked
+                let free = series.is_idle() && series.is_empty();
+                if free {
+                    series.set_unlinked();
+                }
+                free
             });
             if taken == Some(true) {
                 catalogue.unlink(id);

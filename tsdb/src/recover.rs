@@ -14,6 +14,7 @@ use crate::fs::FileSystem;
 use crate::head::Head;
 use crate::head::layout::Layout;
 use crate::head::series::{CommitMark, Series, Stored};
+use crate::head::window::RowPart;
 use crate::metrics::Metrics;
 use crate::wal::io_error;
 use crate::wal::record::{Entry, KIND_COMMIT, decode};
@@ -70,7 +71,14 @@ pub(crate) fn recover(
         Some(number) => remove_covered(fs, dir, wal_dir, &names, number),
         None => {}
     }
-    let mut target = Target { head, metrics: &head.metrics, progress, aliases: HashMap::new(), lost: 0 };
+    let mut target = Target {
+        head,
+        metrics: &head.metrics,
+        progress,
+        aliases: HashMap::new(),
+        rows: HashMap::new(),
+        lost: 0,
+    };
     let replay = Replay { fs, dir: wal_dir, metrics: &head.metrics };
     let mut end = replay.run(checkpoint, &mut target)?;
     if end.last.0 == 0
@@ -153,8 +161,9 @@ fn remove_covered(fs: &Arc<dyn FileSystem>, dir: &Path, wal_dir: &Path, names: &
 fn close_layouts(head: &Head) {
     let layouts: Vec<Arc<Layout>> = head.layouts.write().drain().map(|(_, layout)| layout).collect();
     for layout in layouts {
-        let made = layout.state.lock().seal(&head.table, head.views.watermark(), true);
-        head.add_chunks(made, 0);
+        let mut state = layout.state.lock();
+        head.seal(&mut state, head.views.watermark());
+        state.close();
     }
 }
 
@@ -164,6 +173,8 @@ struct Target<'a> {
     progress: &'a Progress,
     /// Series that left and came back under another reference while the log still has both.
     aliases: HashMap<u32, u32>,
+    /// The values of each layout's slots in the log so far.
+    rows: HashMap<u64, Vec<u64>>,
     lost: u64,
 }
 
@@ -200,8 +211,9 @@ impl Target<'_> {
         match entry {
             Entry::Series { id, labels } => self.series(id, &labels)?,
             Entry::Layout { layout, from, slots } => self.layout(layout, from, &slots)?,
-            Entry::Row { layout, t, full, words, values } => {
-                self.row(layout, t, full, &words, &values, applied, at);
+            Entry::Row { layout, t, part, full, words, values } => {
+                let row = LoggedRow { layout, t, part, full, words: &words, values: &values };
+                self.row(row, applied, at)?;
             }
             Entry::Floats(mut samples) => {
                 if !self.aliases.is_empty() {
@@ -217,6 +229,10 @@ impl Target<'_> {
             }
             Entry::Exemplar { series, exemplar } => applied.exemplar(self.alias(series), exemplar),
             Entry::Metadata { metric, metadata } => self.head.set_metadata(&metric, &metadata),
+            Entry::Bounds(bounds) => self.head.set_bounds(bounds),
+            Entry::Deleted { series, range } => {
+                self.head.table.with_mut(self.alias(series), |series| series.delete(range));
+            }
         }
         Ok(())
     }
@@ -242,10 +258,7 @@ impl Target<'_> {
 
     fn layout(&mut self, id: u64, from: usize, slots: &[u32]) -> Result<(), DecodeError> {
         self.head.next_layout.fetch_max(id.saturating_add(1), std::sync::atomic::Ordering::Relaxed);
-        let mut layouts = self.head.layouts.write();
-        let layout = layouts
-            .entry(id)
-            .or_insert_with(|| Arc::new(Layout { id, state: parking_lot::Mutex::default() }));
+        let layout = self.head.layout(id).unwrap_or_else(|| self.head.open_layout(id));
         let mut state = layout.state.lock();
         if from > state.slots.len() {
             return Err(DecodeError::Inconsistent("slots of a layout"));
@@ -261,44 +274,55 @@ impl Target<'_> {
                 Some(_) => return Err(DecodeError::Inconsistent("slots of a layout")),
             }
         }
+        self.rows.entry(id).or_default().resize(state.slots.len(), ABSENT_BITS);
         Ok(())
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the fields of one entry, and where they go")]
     fn row(
         &mut self,
-        layout: u64,
-        t: i64,
-        full: bool,
-        words: &[u64],
-        values: &[u64],
+        row: LoggedRow<'_>,
         applied: &mut Applied<'_>,
         at: CommitMark,
-    ) {
-        let Some(layout) = self.head.layout(layout) else {
-            self.lost += values.len() as u64;
-            return;
+    ) -> Result<(), DecodeError> {
+        let (Some(layout), Some(current)) = (self.head.layout(row.layout), self.rows.get_mut(&row.layout))
+        else {
+            self.lost += row.values.len() as u64;
+            return Ok(());
         };
         let mut state = layout.state.lock();
-        let mut row = if full { vec![ABSENT_BITS; state.slots.len()] } else { state.current.clone() };
-        let mut values = values.iter();
-        for (index, word) in words.iter().enumerate() {
-            let mut word = *word;
-            while word != 0 {
-                let slot = index * 64 + word.trailing_zeros() as usize;
-                if let (Some(value), Some(place)) = (values.next(), row.get_mut(slot)) {
-                    *place = *value;
-                }
-                word &= word - 1;
-            }
+        let (from, to) = row.part.unwrap_or((0, u32::try_from(current.len()).unwrap_or(u32::MAX)));
+        let Some(slots) = current.get_mut(from as usize..to as usize) else {
+            return Err(DecodeError::Inconsistent("slots of a row"));
+        };
+        if row.full {
+            slots.fill(ABSENT_BITS);
         }
-        if state.must_seal(t) {
-            let made = state.seal(&self.head.table, at.watermark, false);
-            self.head.add_chunks(made, 0);
+        let part = RowPart { t: row.t, commit: at.commit, from, to, words: row.words, values: row.values };
+        for (slot, value) in part.changes() {
+            let place = slot.checked_sub(from).and_then(|index| slots.get_mut(index as usize));
+            *place.ok_or(DecodeError::Inconsistent("slots of a row"))? = value;
         }
-        let full = state.window.inner.read().is_empty();
-        let plan = state.plan(&layout, t, row.into(), full);
+        if row.t <= state.newest(from, to) {
+            // The checkpoint was written while commits went on: it has the row.
+            return Ok(());
+        }
+        let values: Arc<[u64]> = Arc::from(&*slots);
+        if state.must_seal(row.t) {
+            self.head.seal(&mut state, at.watermark);
+        }
+        let plan = state.plan(&layout, row.t, Some(from), values, false);
         drop(state);
         applied.row(&plan);
+        Ok(())
     }
+}
+
+/// A row as the log has it.
+struct LoggedRow<'a> {
+    layout: u64,
+    t: i64,
+    part: Option<(u32, u32)>,
+    full: bool,
+    words: &'a [u64],
+    values: &'a [u64],
 }

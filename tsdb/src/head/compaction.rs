@@ -12,6 +12,7 @@
 //!    freed as soon as no older view is open.
 
 use std::cmp::Ordering;
+use std::sync::Arc;
 use std::sync::atomic::Ordering as Atomic;
 
 use model::labels::Labels;
@@ -19,10 +20,12 @@ use model::sample::{TimeRange, Timestamp};
 use model::storage::StorageError;
 
 use super::Head;
+use super::history::History;
 use super::series::Series;
 use super::view::View;
 use crate::columns::Columns;
 use crate::db::Shared;
+use crate::wal::record::Bounds;
 
 /// Comparisons of labels under one lock of the catalogue.
 const SORT_BATCH: usize = 4096;
@@ -121,12 +124,42 @@ impl Head {
         self.in_order_from.fetch_max(before, Atomic::AcqRel);
     }
 
+    /// What was taken from the head so far.
+    pub(crate) fn bounds(&self) -> Bounds {
+        Bounds {
+            in_order_from: self.in_order_from(),
+            truncated_to: self.views.truncated_to(),
+            late_through: self.late_through.load(Atomic::Acquire),
+        }
+    }
+
+    /// Sets what an earlier process had taken, where nobody reads yet.
+    pub(crate) fn set_bounds(&self, bounds: Bounds) {
+        self.freeze(bounds.in_order_from);
+        let truncated = bounds.truncated_to > self.views.truncated_to();
+        let late = bounds.late_through > self.late_through.load(Atomic::Acquire);
+        if late {
+            self.note_late_drop(OutOfOrderMark { commit: bounds.late_through });
+        }
+        if truncated {
+            self.views.raise_in_order_floor(bounds.truncated_to);
+        }
+        if truncated || late {
+            self.trim(|_, _| {});
+        }
+    }
+
+    fn note_late_drop(&self, mark: OutOfOrderMark) {
+        self.late_through.fetch_max(mark.commit, Atomic::AcqRel);
+        self.late_drops.lock().push((self.views.stamp(), mark));
+    }
+
     /// Reads what `view` sees of `range`.
     pub(crate) fn scan<'a>(&'a self, view: &'a View, range: TimeRange, part: HeadPart) -> HeadScan<'a> {
         let next_id = self.catalogue.read().next_id();
         let mut ids = Vec::new();
         self.table.for_each(next_id, |id, series| {
-            if !series.unlinked && series.may_overlap(range) {
+            if !series.is_unlinked() && series.may_overlap(range) {
                 ids.push(id);
             }
         });
@@ -180,15 +213,22 @@ impl Head {
         let (mut dropped, mut min_time, mut in_order_min) = (0, Timestamp::MAX, Timestamp::MAX);
         // Commits that come meanwhile lower it; those before are seen by the walk.
         self.in_order_min_time.store(Timestamp::MAX, Atomic::Release);
+        let histories: Vec<Arc<History>> = self.histories.lock().values().cloned().collect();
+        dropped += histories.iter().map(|history| history.trim(in_order_floor)).sum::<usize>();
         let next_id = self.catalogue.read().next_id();
         self.table.for_each_mut(next_id, |id, series| {
             dropped += series.trim(floor, in_order_floor);
             if let Some(commit) = late {
                 dropped += series.drop_out_of_order(commit);
             }
-            min_time = min_time.min(series.min_t);
+            min_time = min_time.min(series.min_t());
             in_order_min = in_order_min.min(series.in_order_min().max(in_order_floor));
             look(id, series);
+        });
+        drop(histories);
+        self.histories.lock().retain(|_, history| {
+            let state = history.inner.read();
+            !state.closed || state.range().is_some()
         });
         self.add_chunks(0, dropped);
         self.saw_in_order(in_order_min);

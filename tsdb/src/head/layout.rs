@@ -1,9 +1,12 @@
-//! Layouts: what a row means. Slots name series; the state here is the writer's side of a [`Window`].
+//! Layouts: what a row means. Slots name series; the state here is the writer's side of a [`History`].
 //!
 //! A slot is *fresh* until its series first gets a value from this layout and the layout *joins* it: from then on the
-//! series' newest samples are in the window. A slot is *lost* for the rest of a window when its series is written by
+//! series' newest samples are in the history. A slot is *lost* for the rest of a window when its series is written by
 //! anybody else; its values then go the way of single samples. While a slot is joined and not lost, its series has no
-//! newer sample than the layout's last row, which is why a row needs no look at its series.
+//! newer sample than the last row of the slot, which is why a row needs no look at its series.
+//!
+//! A row covers all slots or some neighbouring ones, and *goes on* when it is later than the last row of each of them. Planning a
+//! row changes nothing but what the log is thought to have; applying it does.
 
 use std::sync::Arc;
 
@@ -11,13 +14,16 @@ use model::sample::Timestamp;
 use model::storage::ABSENT_BITS;
 use parking_lot::Mutex;
 
-use super::series::{CommitMark, Series, Stored};
+use super::history::History;
+use super::sealed::SealedWindow;
+use super::series::{CommitMark, Stored};
 use super::table::SeriesTable;
-use super::window::{Rows, SlotSet, Window};
-use crate::chunk::{CHUNK_SAMPLES_MAX, CHUNK_SPAN_MAX_MS, Chunk, TimeColumn};
+use super::window::{RowPart, Rows, SlotSet};
+use crate::chunk::{CHUNK_SAMPLES_MAX, CHUNK_SPAN_MAX_MS};
 
-/// Below this many slots a shared column of times costs more than times in each chunk.
-const SHARED_TIMES_SLOTS_MIN: usize = 32;
+/// Changed values for each slot after which a window is closed: what a series may take in memory, 256 bytes, is half of it on
+/// average.
+const CHANGES_PER_SLOT_MAX: usize = 32;
 
 /// A layout.
 #[derive(Debug)]
@@ -27,46 +33,63 @@ pub(crate) struct Layout {
 }
 
 /// Its state, under the lock.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct LayoutState {
     /// Series by slot.
     pub(crate) slots: Vec<u32>,
     retired: SlotSet,
     joined: SlotSet,
-    /// The last row.
-    pub(crate) current: Vec<u64>,
-    pub(crate) window: Arc<Window>,
-    pub(crate) last_t: Option<Timestamp>,
+    pub(crate) history: Arc<History>,
     /// The log segment that holds the layout's definition, and how many slots it defines.
     pub(crate) defined_in: Option<u64>,
     pub(crate) defined_slots: usize,
+    /// Slots that have a row in that segment.
+    logged: SlotSet,
+    /// Sixteenths of a full window after which the first one is closed: layouts that begin together do not seal together.
+    first_part: usize,
 }
 
-/// A row that is ready to be logged and applied: its difference to the row before, already noted in the state.
+/// A row that is ready to be logged and applied.
 #[derive(Debug)]
 pub(crate) struct PlannedRow {
     pub(crate) layout: Arc<Layout>,
     pub(crate) t: Timestamp,
-    /// The values by slot.
+    pub(crate) from: u32,
+    pub(crate) to: u32,
+    /// The values of slots from `from` on.
     row: Arc<[u64]>,
+    /// Whether `words` mark all values.
+    pub(crate) full: bool,
     /// Marks the changed slots.
     pub(crate) words: Vec<u64>,
     /// Their values.
     pub(crate) values: Vec<u64>,
-    /// Their values before, to undo.
-    old: Vec<u64>,
-    old_t: Option<Timestamp>,
     /// Slots that get their first value.
     joins: Vec<u32>,
     /// Samples in the row.
     pub(crate) samples: u64,
 }
 
+impl Layout {
+    pub(crate) fn new(id: u64) -> Self {
+        let state = LayoutState {
+            slots: Vec::new(),
+            retired: SlotSet::default(),
+            joined: SlotSet::default(),
+            history: Arc::new(History::new(id)),
+            defined_in: None,
+            defined_slots: 0,
+            logged: SlotSet::default(),
+            first_part: 4 + (id.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 60) as usize * 3 / 4,
+        };
+        Self { id, state: Mutex::new(state) }
+    }
+}
+
 impl LayoutState {
     pub(crate) fn push_slot(&mut self, series: u32) -> u32 {
         let slot = slot32(self.slots.len());
         self.slots.push(series);
-        self.current.push(ABSENT_BITS);
         slot
     }
 
@@ -83,163 +106,166 @@ impl LayoutState {
         self.retired.contains(slot)
     }
 
-    /// Whether the slot's value can be taken without a look at its series, if time goes on.
-    pub(crate) fn is_sure(&self, lost: &SlotSet, slot: usize) -> bool {
-        self.current[slot] != ABSENT_BITS && self.joined.contains(slot) && !lost.contains(slot)
+    /// The newest row of some of `from..to`; `MIN`: none.
+    pub(crate) fn newest(&self, from: u32, to: u32) -> Timestamp {
+        self.history.inner.read().covered.newest(from, to)
     }
 
-    /// Slots that the window has lost. A copy: no page may be locked under a window.
-    pub(crate) fn lost(&self) -> SlotSet {
-        self.window.inner.read().lost()
+    /// The slots that a row of `len` values covers: see [`LayoutState::plan`]. Those beyond the end of a whole row are absent.
+    pub(crate) fn covers(&self, from: Option<u32>, len: usize) -> (u32, u32) {
+        let all = slot32(self.slots.len());
+        let Some(from) = from else { return (0, all) };
+        let end = from.saturating_add(u32::try_from(len).unwrap_or(u32::MAX));
+        (from, end.min(all).max(from))
     }
 
-    /// Compares a row (already checked, refused samples absent) with the one before and takes note of it.
+    /// Slots whose value can be taken without a look at their series, if time goes on: by word, from that of slot `from` on. A
+    /// copy: no page may be locked under a history.
+    pub(crate) fn sure(&self, from: u32, to: u32) -> Vec<u64> {
+        let rows = self.history.inner.read();
+        let words = from as usize / 64..(to as usize).div_ceil(64).max(from as usize / 64);
+        let sure = |word| {
+            let (joined, present) = (self.joined.word(word), rows.present.word(word));
+            joined & present & !rows.lost.word(word) & !self.retired.word(word)
+        };
+        words.map(sure).collect()
+    }
+
+    /// Compares a row (already checked, refused samples absent) with what its slots had before. `from`: the first slot of a
+    /// part; `None` for a whole row. `blind`: another row of the same commit comes before it, so that nothing is known of that.
     pub(crate) fn plan(
         &mut self,
         layout: &Arc<Layout>,
         t: Timestamp,
+        from: Option<u32>,
         row: Arc<[u64]>,
-        full: bool,
+        blind: bool,
     ) -> PlannedRow {
-        let mut words = vec![0; self.slots.len().div_ceil(64)];
-        let (mut values, mut old, mut joins) = (Vec::new(), Vec::new(), Vec::new());
+        let (from, to) = self.covers(from, row.len());
+        let rows = self.history.inner.read();
+        let full = blind || !self.logged.contains_range(from, to) || !rows.rows.has_started(from, to);
+        let mut words = vec![0; RowPart::words_of(from, to)];
+        let (mut values, mut joins) = (Vec::new(), Vec::new());
         let mut samples = 0;
-        // Slots beyond the end of the row are absent.
-        let new = row.iter().copied().chain(std::iter::repeat(ABSENT_BITS));
-        for (slot, (current, new)) in self.current.iter_mut().zip(new).enumerate() {
-            samples += u64::from(new != ABSENT_BITS);
-            if new != ABSENT_BITS && !self.joined.contains(slot) {
-                joins.push(slot32(slot));
-                self.joined.insert(slot);
-            }
-            if new != *current || full && new != ABSENT_BITS {
-                words[slot / 64] |= 1 << (slot % 64);
-                values.push(new);
-                old.push(*current);
-                *current = new;
+        for (index, changed) in words.iter_mut().enumerate() {
+            let word = from as usize / 64 + index;
+            let (joined, first) = (self.joined.word(word), word * 64);
+            for slot in first.max(from as usize)..(first + 64).min(to as usize) {
+                let new = row.get(slot - from as usize).copied().unwrap_or(ABSENT_BITS);
+                let there = new != ABSENT_BITS;
+                if there {
+                    samples += 1;
+                    if joined >> (slot - first) & 1 == 0 {
+                        joins.push(slot32(slot));
+                    }
+                }
+                if blind || full && there || new != rows.current(slot) {
+                    *changed |= 1 << (slot - first);
+                    values.push(new);
+                }
             }
         }
-        let old_t = self.last_t.replace(t);
-        PlannedRow { layout: Arc::clone(layout), t, row, words, values, old, old_t, joins, samples }
+        drop(rows);
+        self.logged.insert_range(from, to);
+        PlannedRow { layout: Arc::clone(layout), t, from, to, row, full, words, values, joins, samples }
     }
 
-    /// Takes back the newest plan, which was not applied.
-    pub(crate) fn undo(&mut self, plan: &PlannedRow) {
-        let mut old = plan.old.iter();
-        for (index, word) in plan.words.iter().enumerate() {
-            let mut word = *word;
-            while word != 0 {
-                let slot = index * 64 + word.trailing_zeros() as usize;
-                if let Some(old) = old.next() {
-                    self.current[slot] = *old;
-                }
-                word &= word - 1;
-            }
-        }
-        for slot in &plan.joins {
-            self.joined.remove(*slot as usize);
-        }
-        self.last_t = plan.old_t;
+    /// The log may not have what was planned last.
+    pub(crate) fn forget_logged(&mut self) {
         self.defined_in = None;
+        self.logged.clear();
+    }
+
+    /// Takes note that the layout is defined in the log segment `segment`. Answers the slots that are not there yet.
+    pub(crate) fn define(&mut self, segment: u64) -> std::ops::Range<usize> {
+        if self.defined_in != Some(segment) {
+            self.defined_in = Some(segment);
+            self.defined_slots = 0;
+            self.logged.clear();
+        }
+        let defined = self.defined_slots..self.slots.len();
+        self.defined_slots = self.slots.len();
+        defined
     }
 
     /// Whether the window must be sealed before a row at `t`.
     pub(crate) fn must_seal(&self, t: Timestamp) -> bool {
-        let rows = self.window.inner.read();
-        rows.len() >= CHUNK_SAMPLES_MAX
-            || rows.first_t().is_some_and(|first| t.saturating_sub(first) >= CHUNK_SPAN_MAX_MS)
-            || !rows.has_room(self.slots.len().div_ceil(64), self.slots.len())
+        let state = self.history.inner.read();
+        let rows = &state.rows;
+        let Some((min_t, max_t)) = rows.range() else { return false };
+        if !rows.has_room(self.slots.len().div_ceil(64), self.slots.len()) {
+            return true;
+        }
+        // Parts of one time stay together.
+        if t <= max_t {
+            return false;
+        }
+        let part = if state.sealed.is_empty() { self.first_part } else { 16 };
+        rows.turns() * 16 >= CHUNK_SAMPLES_MAX * part
+            || rows.changes() * 16 >= CHANGES_PER_SLOT_MAX * self.slots.len() * part && rows.turns() >= 8
+            || t.saturating_sub(min_t) >= CHUNK_SPAN_MAX_MS
     }
 
-    /// Turns the window into a chunk for each of its series; these go on in a new window, or in none when the layout is
-    /// `closing`. Answers the number of chunks.
-    pub(crate) fn seal(&mut self, table: &SeriesTable, watermark: u64, closing: bool) -> usize {
-        let old = Arc::clone(&self.window);
-        let rows = old.inner.read();
-        let next = Arc::new(Window { inner: Rows::after(&rows, watermark).into() });
-        let times = Arc::new(TimeColumn { times: rows.times() });
-        let shared = self.slots.len() >= SHARED_TIMES_SLOTS_MIN;
-        let mut chunks: Vec<Option<(Chunk, Timestamp, u64)>> = Vec::new();
-        chunks.resize_with(self.slots.len(), || None);
-        rows.for_each_column(self.slots.len(), |slot, values, present| {
-            let Some(last) = present.iter().rposition(|present| *present) else { return };
-            let chunk = if shared {
-                Chunk::of_rows(&times, values, Some(present))
-            } else {
-                let samples = times.times.iter().zip(values).zip(present).filter(|(_, present)| **present);
-                Chunk::of_samples(&samples.map(|((t, value), _)| (*t, *value)).collect::<Vec<_>>())
-            };
-            chunks[slot as usize] = chunk.map(|chunk| (chunk, times.times[last], values[last]));
-        });
-        let hidden = rows.steps.hidden_from(watermark).is_some();
-        let steps = rows.steps.clone();
-        drop(rows);
-        let mut made = 0;
-        for (slot, (series, chunk)) in self.slots.iter().zip(chunks).enumerate() {
-            if !self.joined.contains(slot) {
-                continue;
-            }
-            if old.inner.read().is_lost(slot) {
-                // It may join again with the next window.
-                self.joined.remove(slot);
-                continue;
-            }
-            let keep = !closing && !self.retired.contains(slot);
-            table.with_mut(*series, |series: &mut Series| {
-                if !series.window.as_ref().is_some_and(|window| Arc::ptr_eq(window, &old)) {
-                    return;
-                }
-                if let Some((chunk, t, bits)) = chunk {
-                    series.set_last(t, &Stored::Float(bits));
-                    series.push_chunk(chunk);
-                    made += 1;
-                }
-                series.window = keep.then(|| Arc::clone(&next));
-                if !keep && hidden {
-                    series.open.get_or_insert_default().steps.merge(&steps, watermark);
-                }
-            });
+    /// Turns the open rows into a sealed window, which they leave for a new one. Lost slots may join again. Under the commit
+    /// lock.
+    pub(crate) fn seal(&mut self, watermark: u64) -> Option<Arc<SealedWindow>> {
+        let sealed = {
+            // Readers go on meanwhile, and nobody writes.
+            let state = self.history.inner.read();
+            SealedWindow::of(&state.rows, self.slots.len(), watermark).map(Arc::new)
+        };
+        let mut state = self.history.inner.write();
+        for slot in std::mem::take(&mut state.lost).iter() {
+            self.joined.remove(slot);
         }
-        self.window = next;
-        made
+        state.rows = Rows::default();
+        state.sealed.extend(sealed.clone());
+        sealed
+    }
+
+    /// The layout is gone: its rows remain.
+    pub(crate) fn close(&mut self) {
+        self.history.inner.write().closed = true;
     }
 }
 
 impl PlannedRow {
-    /// Makes the row part of the window. Joining and lost slots touch their series; the rest costs nothing.
-    pub(crate) fn apply(&self, table: &SeriesTable, at: CommitMark) -> usize {
-        let state = self.layout.state.lock();
-        let window = &state.window;
-        let hides_from = window.inner.read().steps.hidden_from(at.watermark).unwrap_or(self.t).min(self.t);
-        let mut chunks = 0;
+    /// Makes the row part of the history. Joining and lost slots touch their series; the rest costs nothing. Answers the number
+    /// of chunks closed.
+    pub(crate) fn apply(&self, table: &SeriesTable, at: CommitMark, closed: &mut Vec<u32>) -> usize {
+        let mut state = self.layout.state.lock();
+        let history = Arc::clone(&state.history);
         for &slot in &self.joins {
-            let joined = table.with_mut(state.slots[slot as usize], |series| {
-                chunks += usize::from(series.detach(at.watermark));
-                // Steps of the window must not hide samples that the series has already, and none of them may be newer
-                // than the row.
-                let joins = series.last_outside_window().is_none_or(|(t, _)| t < hides_from);
-                if joins {
-                    chunks += series.seal_open();
-                    series.drop_settled_open(at.watermark);
-                    series.window = Some(Arc::clone(window));
-                    series.slot = slot;
-                    series.min_t = series.min_t.min(self.t);
-                    series.touch();
-                }
-                joins
-            });
+            let series = state.slots[slot as usize];
+            let joined = table.with_mut(series, |series| series.join(&history, slot, self.t));
+            state.joined.insert(slot as usize);
             if joined != Some(true) {
-                window.inner.write().set_lost(slot);
+                history.inner.write().lost.insert(slot as usize);
             }
         }
-        let lost: Vec<usize> = window.inner.read().lost_slots().collect();
+        let lost: Vec<usize> = {
+            let mut rows = history.inner.write();
+            rows.push(&RowPart {
+                t: self.t,
+                commit: at.commit,
+                from: self.from,
+                to: self.to,
+                words: &self.words,
+                values: &self.values,
+            });
+            if rows.lost.is_empty() { Vec::new() } else { rows.lost.iter().collect() }
+        };
+        let mut chunks = 0;
         for slot in lost {
-            let Some(&bits) = self.row.get(slot).filter(|bits| **bits != ABSENT_BITS) else { continue };
-            let series = state.slots[slot];
-            chunks +=
-                table.with_mut(series, |series| series.add(self.t, Stored::Float(bits), 0, at)).unwrap_or(0);
+            let value = slot.checked_sub(self.from as usize).and_then(|index| self.row.get(index));
+            let Some(&bits) = value.filter(|bits| **bits != ABSENT_BITS) else { continue };
+            let id = state.slots[slot];
+            let added = table.with_mut(id, |series| series.add(self.t, Stored::Float(bits), 0, at));
+            if let Some(added) = added.filter(|added| added.chunks > 0) {
+                chunks += added.chunks;
+                closed.push(id);
+            }
         }
-        window.inner.write().push(self.t, &self.words, &self.values, at.commit, at.watermark);
         chunks
     }
 }

@@ -1,17 +1,18 @@
 //! The head: all series and samples in memory.
 //!
-//! Samples reach a series by two roads. A *layout* (a scrape target, a rule) appends rows into a [`window`] shared by its
+//! Samples reach a series by two roads. A *layout* (a scrape target, a rule) appends rows into a [`history`] shared by its
 //! series; everything else is appended series by series into an open column. In-order times ascend strictly per series
-//! over both roads, which is what isolation rests on (see [`view`]). Out-of-order samples have buffers of their own and
-//! are merged when read.
+//! over both roads. Out-of-order samples have buffers of their own and are merged when read.
 //!
 //! # Locks
 //! In this order, any of them may be skipped: the commit lock ([`crate::commit`]), a layout's state, the catalogue, the
-//! series table, a page of series, a window. Readers hold a page or a window only while they copy compressed bytes.
+//! series table, a page of series, a history. Readers hold a page or a history only while they copy compressed bytes.
 
 pub(crate) mod compaction;
+pub(crate) mod history;
 pub(crate) mod layout;
 pub(crate) mod read;
+pub(crate) mod sealed;
 pub(crate) mod series;
 pub(crate) mod table;
 pub(crate) mod validate;
@@ -32,7 +33,9 @@ use crate::exemplars::ExemplarRing;
 use crate::index::Catalogue;
 use crate::metrics::Metrics;
 use compaction::OutOfOrderMark;
-use layout::Layout;
+use history::History;
+use layout::{Layout, LayoutState};
+use sealed::SealedWindow;
 use series::Series;
 use table::SeriesTable;
 use validate::Limits;
@@ -73,6 +76,14 @@ pub(crate) struct Head {
     in_order_min_time: AtomicI64,
     /// What is older is out of order: see [`compaction`].
     in_order_from: AtomicI64,
+    /// Out-of-order samples of commits up to this one are in blocks.
+    late_through: AtomicU64,
+    /// Histories by the id that they began with; none without rows or a layout.
+    pub(crate) histories: Mutex<HashMap<u64, Arc<History>>>,
+    /// Sealed windows that are not in a file yet.
+    pub(crate) unflushed_windows: Mutex<Vec<(Arc<History>, Arc<SealedWindow>)>>,
+    /// Series that may have chunks that are not in a file yet.
+    pub(crate) unflushed_series: Mutex<Vec<u32>>,
     /// Out-of-order samples that are in blocks, to be dropped when all views opened before a stamp are closed.
     late_drops: Mutex<Vec<(u64, OutOfOrderMark)>>,
 }
@@ -94,6 +105,10 @@ impl Head {
             max_time: AtomicI64::new(Timestamp::MIN),
             in_order_min_time: AtomicI64::new(Timestamp::MAX),
             in_order_from: AtomicI64::new(Timestamp::MIN),
+            late_through: AtomicU64::new(0),
+            histories: Mutex::default(),
+            unflushed_windows: Mutex::default(),
+            unflushed_series: Mutex::default(),
             late_drops: Mutex::default(),
         }
     }
@@ -145,7 +160,9 @@ impl Head {
         let hold = |id: u32| {
             self.table.with_mut(id, |series| {
                 series.touch();
-                series.pins += u32::from(pin);
+                if pin {
+                    series.pin();
+                }
             });
         };
         {
@@ -182,14 +199,14 @@ impl Head {
 
     /// Whether the series is there and stays for this transaction.
     pub(crate) fn hold(&self, id: u32) -> bool {
-        match self.table.with(id, |series| (series.unlinked, series.is_idle())) {
+        match self.table.with(id, |series| (series.is_unlinked(), series.is_idle())) {
             Some((false, false)) => true,
             Some((false, true)) => {
                 // The collector may be about to take it.
                 let _catalogue = self.catalogue.read();
                 self.table.with(id, |series| {
                     series.touch();
-                    !series.unlinked
+                    !series.is_unlinked()
                 }) == Some(true)
             }
             Some((true, _)) | None => false,
@@ -203,6 +220,22 @@ impl Head {
             known.clone_from(metadata);
         } else if all.len() < METADATA_MAX {
             all.insert(metric.to_owned(), metadata.clone());
+        }
+    }
+
+    /// Makes a layout.
+    pub(crate) fn open_layout(&self, id: u64) -> Arc<Layout> {
+        let layout = Arc::new(Layout::new(id));
+        self.histories.lock().insert(id, Arc::clone(&layout.state.lock().history));
+        self.layouts.write().insert(id, Arc::clone(&layout));
+        layout
+    }
+
+    /// Seals a layout's rows. Under the commit lock.
+    pub(crate) fn seal(&self, state: &mut LayoutState, watermark: u64) {
+        if let Some(window) = state.seal(watermark) {
+            self.add_chunks(window.chunks(), 0);
+            self.unflushed_windows.lock().push((Arc::clone(&state.history), window));
         }
     }
 

@@ -1,14 +1,12 @@
-//! Reading one series of the head: its compressed bytes are copied under a lock and decoded outside of it.
+//! Reading one series of the head: compressed bytes are copied under a lock and decoded outside of it.
 
 use model::sample::{TimeRange, Timestamp};
 use model::storage::StorageError;
 
 use super::Head;
 use super::compaction::HeadPart;
-use super::series::{Snapshot, Stored};
+use super::series::{OwnChunk, Snapshot, Stored};
 use super::view::View;
-use crate::chunk::{decode_floats, decode_histograms};
-use crate::coding::DecodeError;
 use crate::columns::Columns;
 
 impl Head {
@@ -25,91 +23,141 @@ impl Head {
         into: &mut Columns,
     ) -> Result<(), StorageError> {
         let range = TimeRange::new(range.min.max(view.floor), range.max);
+        let in_order = TimeRange::new(range.min.max(view.in_order_floor), range.max);
         let Some(snapshot) = self.table.with(id, |series| series.snapshot(range, view.commit)) else {
             return Ok(());
         };
-        decode(&snapshot, range, view, part, into).map_err(|what| StorageError::Corrupted {
-            file: "(head in memory)".into(),
-            offset: 0,
-            what: what.to_string(),
-        })
+        let deleted = (!snapshot.deleted.is_empty()).then(|| snapshot.deleted.clone());
+        let start = (into.times.len(), into.histogram_times.len());
+        if part != HeadPart::OutOfOrder {
+            read_in_order(&snapshot, in_order, view.commit, into)?;
+        }
+        if part != HeadPart::InOrder {
+            read_out_of_order(&snapshot, range, into)?;
+        }
+        put_starts(&snapshot, start, into);
+        if let Some(deleted) = deleted {
+            into.retain(|t| !deleted.iter().any(|range| range.contains(t)));
+        }
+        Ok(())
     }
 }
 
-fn decode(
+fn read_in_order(
     snapshot: &Snapshot,
     range: TimeRange,
-    view: &View,
-    part: HeadPart,
+    commit: u64,
     into: &mut Columns,
-) -> Result<(), DecodeError> {
-    let window = snapshot.window.as_ref().map(|(window, slot)| (window.inner.read(), *slot));
-    let in_window = window.as_ref().and_then(|(rows, _)| rows.steps.hidden_from(view.commit));
-    let hidden_from = [snapshot.hidden_from, in_window].into_iter().flatten().min();
-    let in_order = |t: Timestamp| {
-        part != HeadPart::OutOfOrder
-            && t >= view.in_order_floor
-            && range.contains(t)
-            && hidden_from.is_none_or(|hidden| t < hidden)
-    };
-    let out_of_order = |t: Timestamp| part != HeadPart::InOrder && range.contains(t);
-    let starts = |times: &[Timestamp]| snapshot.starts.column(times);
-    let (floats, histograms) = (into.times.len(), into.histogram_times.len());
-    let had_starts = !into.starts.is_empty() || !into.histogram_starts.is_empty();
-    for part in &snapshot.parts {
-        let bytes = snapshot.bytes.get(part.at.clone()).unwrap_or_default();
-        let take = |t: Timestamp| if part.out_of_order { out_of_order(t) } else { in_order(t) };
-        if part.histogram {
-            decode_histograms(bytes, |t, histogram| {
-                if take(t) {
-                    into.histogram_times.push(t);
-                    into.histograms.push(histogram);
-                }
-            })?;
-        } else {
-            decode_floats(bytes, part.times.as_deref(), |t, bits| {
-                if take(t) {
-                    into.times.push(t);
-                    into.values.push(f64::from_bits(bits));
-                }
-            })?;
-        }
+) -> Result<(), StorageError> {
+    let own_first = snapshot.chunks.iter().map(|chunk| chunk.min_t).min();
+    let rows_first = snapshot.histories.first().and_then(|(history, _)| history.inner.read().range());
+    // Whichever is older comes first, so that there is nothing to sort as a rule.
+    let own_is_older = own_first.is_some_and(|own| rows_first.is_none_or(|rows| own < rows.0));
+    if own_is_older {
+        read_own(snapshot, range, into)?;
     }
-    if let Some((rows, slot)) = window {
-        rows.slot(slot, |t, bits| {
-            if in_order(t) {
-                into.times.push(t);
-                into.values.push(f64::from_bits(bits));
+    for (history, slot) in &snapshot.histories {
+        let before = into.times.len();
+        let sealed = {
+            let state = history.inner.read();
+            let sealed = state.sealed.iter().filter(|window| window.range().overlaps(&range));
+            let sealed: Vec<_> = sealed.cloned().collect();
+            if sealed.is_empty() {
+                state.rows.slot(*slot, commit, |t, bits| push(into, range, t, bits));
+                continue;
             }
-        });
-    }
-    for (t, histogram) in snapshot.histograms.iter().filter(|(t, _)| in_order(*t)) {
-        into.histogram_times.push(*t);
-        into.histograms.push(histogram.clone());
-    }
-    for (t, value) in snapshot.out_of_order.iter().filter(|(t, _)| out_of_order(*t)) {
-        match value {
-            Stored::Float(bits) => {
-                into.times.push(*t);
-                into.values.push(f64::from_bits(*bits));
-            }
-            Stored::Histogram(histogram) => {
-                into.histogram_times.push(*t);
-                into.histograms.push(histogram.clone());
-            }
-        }
-    }
-    if had_starts || !snapshot.starts.is_empty() {
-        let add = |column: &mut Vec<Timestamp>, before: usize, times: &[Timestamp]| {
-            let new = starts(&times[before..]);
-            if !column.is_empty() || !new.is_empty() {
-                column.resize(before, 0);
-                column.extend(new);
-                column.resize(times.len(), 0);
-            }
+            // Behind the sealed ones, when they are read.
+            let mut open = Columns::default();
+            state.rows.slot(*slot, commit, |t, bits| push(&mut open, range, t, bits));
+            (sealed, open)
         };
-        add(&mut into.starts, floats, &into.times);
-        add(&mut into.histogram_starts, histograms, &into.histogram_times);
+        for window in &sealed.0 {
+            window.read(*slot, commit, into)?;
+        }
+        clip(into, before, range);
+        into.append(&sealed.1);
+    }
+    if !own_is_older {
+        read_own(snapshot, range, into)?;
     }
     Ok(())
+}
+
+fn push(into: &mut Columns, range: TimeRange, t: Timestamp, bits: u64) {
+    if range.contains(t) {
+        into.push_float(t, f64::from_bits(bits), 0);
+    }
+}
+
+/// Cuts the floats from place `before` on, which ascend, to a range.
+fn clip(into: &mut Columns, before: usize, range: TimeRange) {
+    let times = &into.times[before..];
+    let end = before + times.partition_point(|t| *t <= range.max);
+    let start = before + times.partition_point(|t| *t < range.min);
+    into.times.truncate(end);
+    into.values.truncate(end);
+    into.starts.truncate(end);
+    if start > before {
+        into.times.drain(before..start.min(end));
+        into.values.drain(before..start.min(end));
+        if !into.starts.is_empty() {
+            into.starts.drain(before..start.min(end));
+        }
+    }
+}
+
+fn read_own(snapshot: &Snapshot, range: TimeRange, into: &mut Columns) -> Result<(), StorageError> {
+    let seen = |t: Timestamp| range.contains(t) && snapshot.hidden_from.is_none_or(|hidden| t < hidden);
+    read_chunks(&snapshot.chunks, seen, into)?;
+    for (t, histogram) in snapshot.histograms.iter().filter(|(t, _)| seen(*t)) {
+        into.push_histogram(*t, histogram.clone(), 0);
+    }
+    Ok(())
+}
+
+fn read_out_of_order(snapshot: &Snapshot, range: TimeRange, into: &mut Columns) -> Result<(), StorageError> {
+    read_chunks(&snapshot.late_chunks, |t| range.contains(t), into)?;
+    for (t, value) in snapshot.out_of_order.iter().filter(|(t, _)| range.contains(*t)) {
+        match value {
+            Stored::Float(bits) => into.push_float(*t, f64::from_bits(*bits), 0),
+            Stored::Histogram(histogram) => into.push_histogram(*t, histogram.clone(), 0),
+        }
+    }
+    Ok(())
+}
+
+fn read_chunks(
+    chunks: &[OwnChunk],
+    take: impl Fn(Timestamp) -> bool,
+    into: &mut Columns,
+) -> Result<(), StorageError> {
+    let mut scratch = Columns::default();
+    for chunk in chunks {
+        if take(chunk.min_t) && take(chunk.max_t) {
+            chunk.read(into)?;
+        } else {
+            scratch.clear();
+            chunk.read(&mut scratch)?;
+            scratch.retain(&take);
+            into.append(&scratch);
+        }
+    }
+    Ok(())
+}
+
+/// Chunks of the head have no start timestamps: the series keeps them as runs.
+fn put_starts(snapshot: &Snapshot, from: (usize, usize), into: &mut Columns) {
+    if snapshot.starts.is_empty() {
+        return;
+    }
+    let add = |column: &mut Vec<Timestamp>, before: usize, times: &[Timestamp]| {
+        let new = snapshot.starts.column(&times[before..]);
+        if !column.is_empty() || !new.is_empty() {
+            column.resize(before, 0);
+            column.extend(new);
+            column.resize(times.len(), 0);
+        }
+    };
+    add(&mut into.starts, from.0, &into.times);
+    add(&mut into.histogram_starts, from.1, &into.histogram_times);
 }

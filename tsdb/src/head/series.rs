@@ -1,19 +1,22 @@
-//! One series in the head: its chunks, its open ends on both roads, its out-of-order samples.
+//! One series in the head: the rows that a layout writes for it, its own chunks and open ends, its out-of-order samples.
 //!
-//! Kept small, since there may be millions: what only some series have hangs on a box. Labels live in the catalogue.
+//! Kept small, since there may be millions: a series that a layout writes is a place in a [`History`] and nothing else; what is
+//! written sample by sample hangs on a box, and what only some series have on another. Labels live in the catalogue.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use model::sample::{TimeRange, Timestamp};
+use model::storage::StorageError;
 
+use super::history::History;
 use super::view::Steps;
-use super::window::Window;
 use crate::chunk::xor::SampleEncoder;
-use crate::chunk::{
-    CHUNK_SAMPLES_MAX, CHUNK_SPAN_MAX_MS, Chunk, HistogramValue, TimeColumn, decode_floats, decode_histograms,
-};
+use crate::chunk::{CHUNK_SAMPLES_MAX, CHUNK_SPAN_MAX_MS, Chunk, HistogramValue, decode_into};
 use crate::coding::DecodeError;
+use crate::columns::Columns;
+use crate::frame::chunk_of;
+use crate::head_chunks::HeadFile;
 
 /// Out-of-order samples after which they are compressed.
 const OUT_OF_ORDER_SAMPLES_MAX: usize = 128;
@@ -40,48 +43,112 @@ impl Stored {
 }
 
 /// A series.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Series {
+    /// What a layout wrote, and writes as long as nobody else does; the series is `slot` there.
+    history: Option<Arc<History>>,
+    pub(crate) own: Option<Box<Own>>,
+    slot: u32,
+    /// Layouts that name the series; `MAX`: too many to count.
+    pins: u16,
+    /// Found empty by the collector and not looked up since.
+    idle: AtomicBool,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stage {
+    /// The log does not have its labels.
+    #[default]
+    New,
+    Logged,
+    /// Gone from the catalogue; freed when no reader holds it.
+    Unlinked,
+}
+
+/// What a series has that is not in the rows of a layout.
+#[derive(Debug, Default)]
+pub(crate) struct Own {
     /// In-order chunks, ascending for each kind.
-    pub(crate) chunks: Vec<Chunk>,
-    pub(crate) open: Option<Box<OpenFloats>>,
+    pub(crate) chunks: Vec<OwnChunk>,
+    /// The open column of floats.
+    pub(crate) open: SampleEncoder,
+    /// Commits that not every view sees.
+    steps: Steps,
     pub(crate) rare: Option<Box<Rare>>,
-    /// Where rows of a layout go on; the series is `slot` there.
-    pub(crate) window: Option<Arc<Window>>,
-    pub(crate) slot: u32,
-    /// Layouts that name the series.
-    pub(crate) pins: u32,
-    /// Newest in-order sample but for those in `window`.
+    /// Layouts that wrote the series before, and where.
+    past: Option<Box<Vec<(Arc<History>, u32)>>>,
+    /// Newest in-order sample but for those in a history that still is the series'.
     last_t: Timestamp,
     last_bits: u64,
     last_kind: LastKind,
-    /// Not later than any sample; `MAX` without samples.
-    pub(crate) min_t: Timestamp,
-    /// Whether the log has its labels.
-    pub(crate) logged: bool,
-    /// Gone from the catalogue; freed when no reader holds it.
-    pub(crate) unlinked: bool,
-    /// Found empty by the collector and not looked up since.
-    idle: AtomicBool,
 }
 
-/// A series that must be looked at with more care: see [`Series::plain_last`].
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct NotPlain;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum LastKind {
+    #[default]
     None,
     Float,
     /// The value is in [`Rare::last_histogram`].
     Histogram,
 }
 
-/// The open column of floats that came sample by sample.
-#[derive(Debug, Default)]
-pub(crate) struct OpenFloats {
-    pub(crate) stream: SampleEncoder,
-    pub(crate) steps: Steps,
+/// A chunk of a series' own.
+#[derive(Clone, Debug)]
+pub(crate) struct OwnChunk {
+    pub(crate) min_t: Timestamp,
+    pub(crate) max_t: Timestamp,
+    pub(crate) bytes: ChunkBytes,
+}
+
+/// Where a chunk is.
+#[derive(Clone, Debug)]
+pub(crate) enum ChunkBytes {
+    Memory(Box<[u8]>),
+    File(FilePlace),
+}
+
+/// A chunk in a frame of a file.
+#[derive(Clone, Debug)]
+pub(crate) struct FilePlace {
+    pub(crate) file: Arc<HeadFile>,
+    /// Files have at most 2^28 bytes.
+    pub(crate) offset: u32,
+    /// Length of the frame, above the index of the chunk in it, which has six bits.
+    pub(crate) len_and_index: u32,
+}
+
+impl FilePlace {
+    fn read<R>(&self, take: impl FnOnce(&[u8]) -> Result<R, DecodeError>) -> Result<R, StorageError> {
+        let (offset, index) = (u64::from(self.offset), self.len_and_index & 63);
+        let plain = self.file.frame(offset, self.len_and_index >> 6)?;
+        let chunk = chunk_of(&plain, index as usize).and_then(take);
+        chunk.map_err(|error| self.file.damaged(offset, error))
+    }
+}
+
+impl OwnChunk {
+    fn range(&self) -> TimeRange {
+        TimeRange::new(self.min_t, self.max_t)
+    }
+
+    /// Appends its samples.
+    pub(crate) fn read(&self, into: &mut Columns) -> Result<(), StorageError> {
+        match &self.bytes {
+            ChunkBytes::Memory(bytes) => decode_into(bytes, None, into).map_err(in_memory),
+            ChunkBytes::File(place) => place.read(|bytes| decode_into(bytes, None, into)),
+        }
+    }
+}
+
+impl From<Chunk> for OwnChunk {
+    fn from(chunk: Chunk) -> Self {
+        Self { min_t: chunk.min_t, max_t: chunk.max_t, bytes: ChunkBytes::Memory(chunk.bytes) }
+    }
+}
+
+fn in_memory(what: DecodeError) -> StorageError {
+    StorageError::Corrupted { file: "(head in memory)".into(), offset: 0, what: what.to_string() }
 }
 
 /// What few series have.
@@ -94,7 +161,13 @@ pub(crate) struct Rare {
     /// In any order, overlapping.
     pub(crate) out_of_order_chunks: Vec<OutOfOrderChunk>,
     pub(crate) starts: Starts,
+    /// What was deleted: sorted, apart from each other.
+    pub(crate) deleted: Vec<TimeRange>,
 }
+
+/// A series that must be looked at with more care: see [`Series::plain_last`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NotPlain;
 
 /// Compressed out-of-order samples.
 #[derive(Debug)]
@@ -111,82 +184,132 @@ pub(crate) struct OutOfOrderSample {
     pub(crate) value: Stored,
 }
 
-impl Default for Series {
-    fn default() -> Self {
-        Self {
-            chunks: Vec::new(),
-            open: None,
-            rare: None,
-            window: None,
-            slot: 0,
-            pins: 0,
-            last_t: 0,
-            last_bits: 0,
-            last_kind: LastKind::None,
-            min_t: Timestamp::MAX,
-            logged: false,
-            unlinked: false,
-            idle: AtomicBool::new(false),
-        }
-    }
+/// What became of a sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Added {
+    /// Chunks that were closed.
+    pub(crate) chunks: usize,
+    pub(crate) in_order: bool,
 }
 
 impl Series {
     /// An empty series that the log has.
     pub(crate) fn logged() -> Self {
-        Self { logged: true, ..Self::default() }
+        Self { stage: Stage::Logged, ..Self::default() }
+    }
+
+    pub(crate) fn is_logged(&self) -> bool {
+        self.stage != Stage::New
+    }
+
+    pub(crate) fn set_logged(&mut self) {
+        if self.stage == Stage::New {
+            self.stage = Stage::Logged;
+        }
+    }
+
+    pub(crate) fn is_unlinked(&self) -> bool {
+        self.stage == Stage::Unlinked
+    }
+
+    pub(crate) fn set_unlinked(&mut self) {
+        self.stage = Stage::Unlinked;
+    }
+
+    /// A layout names the series.
+    pub(crate) fn pin(&mut self) {
+        self.pins = self.pins.saturating_add(1);
+    }
+
+    /// A layout that named it does so no more.
+    pub(crate) fn unpin(&mut self) {
+        if self.pins < u16::MAX {
+            self.pins = self.pins.saturating_sub(1);
+        }
+    }
+
+    /// The layout's rows that go on with the series' samples.
+    pub(crate) fn history(&self) -> Option<(&Arc<History>, u32)> {
+        self.history.as_ref().map(|history| (history, self.slot))
+    }
+
+    /// All rows that hold samples of the series, the oldest first.
+    pub(crate) fn histories(&self) -> impl Iterator<Item = (&Arc<History>, u32)> {
+        let past = self.own.iter().filter_map(|own| own.past.as_ref()).flat_map(|past| past.iter());
+        past.map(|(history, slot)| (history, *slot)).chain(self.history())
+    }
+
+    /// Restores where rows are.
+    pub(crate) fn set_histories(&mut self, past: Vec<(Arc<History>, u32)>, now: Option<(Arc<History>, u32)>) {
+        if !past.is_empty() {
+            self.own.get_or_insert_default().past = Some(Box::new(past));
+        }
+        if let Some((history, slot)) = now {
+            (self.history, self.slot) = (Some(history), slot);
+        }
+    }
+
+    fn rare(&self) -> Option<&Rare> {
+        self.own.as_ref()?.rare.as_deref()
+    }
+
+    pub(crate) fn rare_mut(&mut self) -> &mut Rare {
+        self.own.get_or_insert_default().rare.get_or_insert_default()
     }
 
     /// The newest in-order sample.
     pub(crate) fn latest(&self) -> Option<(Timestamp, Stored)> {
-        if let Some(window) = &self.window
-            && let Some((t, bits)) = window.inner.read().latest(self.slot)
-        {
-            return Some((t, Stored::Float(bits)));
+        let own = self.last_own();
+        let row = self.history().and_then(|(history, slot)| history.latest(slot));
+        match (own, row) {
+            (Some(own), Some((t, _))) if own.0 >= t => Some(own),
+            (_, Some((t, bits))) => Some((t, Stored::Float(bits))),
+            (own, None) => own,
         }
-        self.last_outside_window()
     }
 
-    /// The newest in-order sample that is not in the window.
-    pub(crate) fn last_outside_window(&self) -> Option<(Timestamp, Stored)> {
-        let value = match self.last_kind {
+    /// The newest in-order sample that is not in the rows of its layout.
+    pub(crate) fn last_own(&self) -> Option<(Timestamp, Stored)> {
+        let own = self.own.as_ref()?;
+        let value = match own.last_kind {
             LastKind::None => return None,
-            LastKind::Float => Stored::Float(self.last_bits),
+            LastKind::Float => Stored::Float(own.last_bits),
             LastKind::Histogram => {
-                let last = self.rare.as_ref()?.last_histogram.clone();
+                let last = own.rare.as_ref()?.last_histogram.clone();
                 Stored::Histogram(last.expect("kept with the kind"))
             }
         };
-        Some((self.last_t, value))
+        Some((own.last_t, value))
     }
 
     /// The newest sample of a series that is written sample by sample, with floats only so far: `Err` for any other.
     pub(crate) fn plain_last(&self) -> Result<Option<(Timestamp, u64)>, NotPlain> {
-        if self.window.is_some() || self.unlinked || self.is_idle() {
+        if self.history.is_some() || self.is_unlinked() || self.is_idle() {
             return Err(NotPlain);
         }
-        match self.last_kind {
+        let Some(own) = &self.own else { return Ok(None) };
+        match own.last_kind {
             LastKind::None => Ok(None),
-            LastKind::Float => Ok(Some((self.last_t, self.last_bits))),
+            LastKind::Float => Ok(Some((own.last_t, own.last_bits))),
             LastKind::Histogram => Err(NotPlain),
         }
     }
 
-    /// The time of the newest in-order sample that is not in the window.
-    pub(crate) fn last_in_order(&self) -> Option<Timestamp> {
-        (self.last_kind != LastKind::None).then_some(self.last_t)
+    fn last_own_t(&self) -> Option<Timestamp> {
+        self.own.as_ref().filter(|own| own.last_kind != LastKind::None).map(|own| own.last_t)
     }
 
     pub(crate) fn set_last(&mut self, t: Timestamp, value: &Stored) {
-        self.last_t = t;
+        let own = self.own.get_or_insert_default();
+        own.last_t = t;
         match value {
             Stored::Float(bits) => {
-                self.last_bits = *bits;
-                self.last_kind = LastKind::Float;
+                own.last_bits = *bits;
+                own.last_kind = LastKind::Float;
             }
             Stored::Histogram(histogram) => {
-                self.rare.get_or_insert_default().last_histogram = Some(histogram.clone());
-                self.last_kind = LastKind::Histogram;
+                own.rare.get_or_insert_default().last_histogram = Some(histogram.clone());
+                own.last_kind = LastKind::Histogram;
             }
         }
     }
@@ -207,218 +330,254 @@ impl Series {
 
     /// Whether nothing is stored and nobody is about to.
     pub(crate) fn is_empty(&self) -> bool {
-        self.chunks.is_empty()
-            && self.window.is_none()
+        self.history.is_none()
             && self.pins == 0
-            && self.open.as_ref().is_none_or(|open| open.stream.len() == 0)
-            && self.rare.as_ref().is_none_or(|rare| rare.is_empty())
+            && self.own.as_ref().is_none_or(|own| {
+                own.chunks.is_empty()
+                    && own.open.len() == 0
+                    && own.past.is_none()
+                    && own.rare.as_ref().is_none_or(|rare| rare.is_empty())
+            })
     }
 
-    pub(crate) fn push_chunk(&mut self, chunk: Chunk) {
-        if self.chunks.len() == self.chunks.capacity() {
+    pub(crate) fn push_chunk(&mut self, chunk: impl Into<OwnChunk>) {
+        let chunks = &mut self.own.get_or_insert_default().chunks;
+        if chunks.len() == chunks.capacity() {
             // Doubling would waste half a chunk head per chunk on average over a million series.
-            self.chunks.reserve_exact(self.chunks.len() / 4 + 1);
+            chunks.reserve_exact(chunks.len() / 4 + 1);
         }
-        self.min_t = self.min_t.min(chunk.min_t);
-        self.chunks.push(chunk);
+        chunks.push(chunk.into());
     }
 
-    /// Appends or inserts a sample that was admitted. Answers by how many chunks there are more.
-    pub(crate) fn add(&mut self, t: Timestamp, value: Stored, start: Timestamp, at: CommitMark) -> usize {
+    /// Appends or inserts a sample that was admitted.
+    pub(crate) fn add(&mut self, t: Timestamp, value: Stored, start: Timestamp, at: CommitMark) -> Added {
         self.touch();
-        let detached = usize::from(self.window.is_some() && self.detach(at.watermark));
-        let in_order = t >= at.in_order_from && self.last_outside_window().is_none_or(|(last, _)| t > last);
-        self.min_t = self.min_t.min(t);
-        if start != 0 || self.rare.as_ref().is_some_and(|rare| !rare.starts.is_empty()) {
-            self.rare.get_or_insert_default().starts.note(t, start, in_order);
+        let row = self.history().and_then(|(history, slot)| history.latest(slot));
+        let newest = self.last_own_t().max(row.map(|row| row.0));
+        let in_order = t >= at.in_order_from && newest.is_none_or(|newest| t > newest);
+        if start != 0 || self.rare().is_some_and(|rare| !rare.starts.is_empty()) {
+            self.rare_mut().starts.note(t, start, in_order);
         }
         if !in_order {
-            return detached + self.rare.get_or_insert_default().insert(t, value, at);
+            return Added { chunks: self.rare_mut().insert(t, value, at), in_order };
         }
+        self.detach();
         self.set_last(t, &value);
-        let open = self.open.get_or_insert_default();
-        open.steps.note(at.commit, t, at.watermark);
-        detached
-            + match value {
-                Stored::Float(bits) => self.append_float(t, bits),
-                Stored::Histogram(histogram) => self.append_histogram(t, histogram),
-            }
+        let own = self.own.get_or_insert_default();
+        own.steps.note(at.commit, t, at.watermark);
+        let chunks = match value {
+            Stored::Float(bits) => self.append_float(t, bits),
+            Stored::Histogram(histogram) => self.append_histogram(t, histogram),
+        };
+        Added { chunks, in_order }
     }
 
     fn append_float(&mut self, t: Timestamp, bits: u64) -> usize {
-        let full = self.open.as_ref().is_some_and(|open| {
-            let stream = &open.stream;
-            stream.len() >= CHUNK_SAMPLES_MAX
-                || stream.len() > 0 && t.saturating_sub(stream.range().0) >= CHUNK_SPAN_MAX_MS
-        });
+        let stream = &self.own.get_or_insert_default().open;
+        let full = stream.len() >= CHUNK_SAMPLES_MAX
+            || stream.len() > 0 && t.saturating_sub(stream.range().0) >= CHUNK_SPAN_MAX_MS;
         let sealed = if full { self.seal_open() } else { 0 };
-        self.open.get_or_insert_default().stream.push(t, bits);
+        self.own.get_or_insert_default().open.push(t, bits);
         sealed
     }
 
     fn append_histogram(&mut self, t: Timestamp, histogram: HistogramValue) -> usize {
-        let rare = self.rare.get_or_insert_default();
+        let rare = self.rare_mut();
         let full = rare.histograms.first().is_some_and(|first| {
             rare.histograms.len() >= HISTOGRAM_SAMPLES_MAX || t.saturating_sub(first.0) >= CHUNK_SPAN_MAX_MS
         });
         let sealed = if full { self.seal_histograms() } else { 0 };
-        self.rare.get_or_insert_default().histograms.push((t, histogram));
+        self.rare_mut().histograms.push((t, histogram));
         sealed
     }
 
     /// Makes a chunk of the open column.
-    pub(crate) fn seal_open(&mut self) -> usize {
-        let Some(open) = self.open.as_mut().filter(|open| open.stream.len() > 0) else { return 0 };
-        let stream = std::mem::take(&mut open.stream);
+    fn seal_open(&mut self) -> usize {
+        let Some(own) = self.own.as_mut().filter(|own| own.open.len() > 0) else { return 0 };
+        let stream = std::mem::take(&mut own.open);
         let (min_t, max_t) = stream.range();
-        self.push_chunk(Chunk { bytes: stream.chunk_bytes().into(), times: None, min_t, max_t });
+        let bytes = ChunkBytes::Memory(stream.chunk_bytes().into());
+        self.push_chunk(OwnChunk { min_t, max_t, bytes });
         1
     }
 
-    /// Frees an empty open column that hides nothing from any view.
-    pub(crate) fn drop_settled_open(&mut self, watermark: u64) {
-        if let Some(open) = self.open.as_mut().filter(|open| open.stream.len() == 0) {
-            open.steps.prune(watermark);
-            if open.steps.is_empty() {
-                self.open = None;
-            }
-        }
-    }
-
     fn seal_histograms(&mut self) -> usize {
-        let Some(rare) = self.rare.as_mut() else { return 0 };
-        let samples = std::mem::take(&mut rare.histograms);
+        let samples = std::mem::take(&mut self.rare_mut().histograms);
         let Some(chunk) = Chunk::of_histograms(&samples) else { return 0 };
         self.push_chunk(chunk);
         1
     }
 
-    /// Lets go of the layout that the series was written by: its rows so far become a chunk. Says whether there is one.
-    pub(crate) fn detach(&mut self, watermark: u64) -> bool {
-        let Some(window) = self.window.take() else { return false };
-        let mut samples = Vec::new();
-        let mut rows = window.inner.write();
-        rows.slot(self.slot, |t, bits| samples.push((t, bits)));
-        rows.set_lost(self.slot);
-        if rows.steps.hidden_from(watermark).is_some() {
-            self.open.get_or_insert_default().steps.merge(&rows.steps, watermark);
+    /// Goes on in the rows of a layout, if the series has nothing newer than `t`, the time of the first one.
+    pub(crate) fn join(&mut self, history: &Arc<History>, slot: u32, t: Timestamp) -> bool {
+        if self.history().is_some_and(|(now, at)| Arc::ptr_eq(now, history) && at == slot) {
+            return true;
         }
-        drop(rows);
-        if let Some(&(t, bits)) = samples.last() {
-            self.set_last(t, &Stored::Float(bits));
+        self.touch();
+        self.detach();
+        if self.last_own_t().is_some_and(|last| last >= t) {
+            return false;
         }
-        let Some(chunk) = Chunk::of_samples(&samples) else { return false };
-        self.push_chunk(chunk);
+        if let Some(past) = self.own.as_mut().and_then(|own| own.past.as_mut()) {
+            past.retain(|(past, at)| !(Arc::ptr_eq(past, history) && *at == slot));
+        }
+        (self.history, self.slot) = (Some(Arc::clone(history)), slot);
         true
     }
 
-    /// The value stored at `t`, wherever it is. Decodes the chunks that span `t`.
-    pub(crate) fn value_at(&self, t: Timestamp) -> Result<Option<Stored>, DecodeError> {
-        let mut found = None;
-        let range = TimeRange::new(t, t);
-        let mut look = |sample: Timestamp, value: Stored| {
-            if sample == t && found.is_none() {
-                found = Some(value);
-            }
+    /// Lets go of the layout that the series was written by; its rows remain the series'.
+    fn detach(&mut self) {
+        let Some(history) = self.history.take() else { return };
+        let slot = self.slot;
+        let last = {
+            let mut rows = history.inner.write();
+            rows.lost.insert(slot as usize);
+            rows.latest(slot)
         };
-        if let Some(window) = &self.window {
-            window.inner.read().slot(self.slot, |t, bits| look(t, Stored::Float(bits)));
+        let Some((t, bits)) = last else { return };
+        if self.last_own_t().is_none_or(|own| own < t) {
+            self.set_last(t, &Stored::Float(bits));
         }
-        if let Some(open) = self.open.as_ref().filter(|open| open.stream.len() > 0) {
-            let (min, max) = open.stream.range();
-            if range.overlaps(&TimeRange::new(min, max)) {
-                decode_floats(&open.stream.chunk_bytes(), None, |t, bits| look(t, Stored::Float(bits)))?;
+        self.own.get_or_insert_default().past.get_or_insert_default().push((history, slot));
+    }
+
+    /// The value stored at `t`, wherever it is. Decodes the chunks that span `t`.
+    ///
+    /// # Errors
+    /// When a chunk cannot be read.
+    pub(crate) fn value_at(&self, t: Timestamp) -> Result<Option<Stored>, StorageError> {
+        if let Some(rare) = self.rare() {
+            if let Ok(index) = rare.out_of_order.binary_search_by_key(&t, |sample| sample.t) {
+                return Ok(Some(rare.out_of_order[index].value.clone()));
+            }
+            if let Ok(index) = rare.histograms.binary_search_by_key(&t, |sample| sample.0) {
+                return Ok(Some(Stored::Histogram(rare.histograms[index].1.clone())));
             }
         }
-        let rare_chunks = self.rare.iter().flat_map(|rare| &rare.out_of_order_chunks).map(|late| &late.chunk);
-        for chunk in self.chunks.iter().chain(rare_chunks).filter(|chunk| chunk.range().overlaps(&range)) {
-            if chunk.is_histogram() {
-                decode_histograms(&chunk.bytes, |t, h| look(t, Stored::Histogram(h)))?;
-            } else {
-                decode_floats(&chunk.bytes, chunk.times.as_deref(), |t, bits| look(t, Stored::Float(bits)))?;
+        for (history, slot) in self.histories() {
+            if let Some(bits) = history.value_at(slot, t)? {
+                return Ok(Some(Stored::Float(bits)));
             }
         }
-        if let Some(rare) = &self.rare {
-            for (t, histogram) in rare.histograms.iter().filter(|sample| sample.0 == t) {
-                look(*t, Stored::Histogram(histogram.clone()));
-            }
-            for sample in rare.out_of_order.iter().filter(|sample| sample.t == t) {
-                look(sample.t, sample.value.clone());
-            }
+        let Some(own) = &self.own else { return Ok(None) };
+        let mut columns = Columns::default();
+        let at = TimeRange::new(t, t);
+        let (min, max) = own.open.range();
+        if own.open.len() > 0 && TimeRange::new(min, max).overlaps(&at) {
+            decode_into(&own.open.chunk_bytes(), None, &mut columns).map_err(in_memory)?;
         }
-        Ok(found)
+        for chunk in own.chunks.iter().filter(|chunk| chunk.range().overlaps(&at)) {
+            chunk.read(&mut columns)?;
+        }
+        let late = own.rare.iter().flat_map(|rare| &rare.out_of_order_chunks).map(|late| &late.chunk);
+        for chunk in late.filter(|chunk| chunk.range().overlaps(&at)) {
+            decode_into(&chunk.bytes, None, &mut columns).map_err(in_memory)?;
+        }
+        let float = columns.times.iter().position(|time| *time == t);
+        let histogram = || columns.histogram_times.iter().position(|time| *time == t);
+        Ok(match float {
+            Some(index) => Some(Stored::Float(columns.values[index].to_bits())),
+            None => histogram().map(|index| Stored::Histogram(columns.histograms[index].clone())),
+        })
     }
 
     /// Not later than any in-order sample; `MAX` without them.
     pub(crate) fn in_order_min(&self) -> Timestamp {
-        let chunk = self.chunks.first().map(|chunk| chunk.min_t);
-        let open = self.open.as_ref().filter(|open| open.stream.len() > 0).map(|open| open.stream.range().0);
-        let histogram = self.rare.as_ref().and_then(|rare| rare.histograms.first()).map(|sample| sample.0);
-        let window = self.window.as_ref().and_then(|window| window.inner.read().first_t());
-        [chunk, open, histogram, window].into_iter().flatten().min().unwrap_or(Timestamp::MAX)
+        let mut min = Timestamp::MAX;
+        for (history, _) in self.histories() {
+            min = history.inner.read().range().map_or(min, |range| min.min(range.0));
+        }
+        let Some(own) = &self.own else { return min };
+        let chunks = own.chunks.iter().map(|chunk| chunk.min_t);
+        let open = (own.open.len() > 0).then(|| own.open.range().0);
+        let histogram = own.rare.as_ref().and_then(|rare| rare.histograms.first()).map(|sample| sample.0);
+        chunks.chain(open).chain(histogram).fold(min, Timestamp::min)
+    }
+
+    /// Not later than any sample; `MAX` without them.
+    pub(crate) fn min_t(&self) -> Timestamp {
+        let mut min = self.in_order_min();
+        self.out_of_order_spans(|from, _| min = min.min(from));
+        min
     }
 
     /// Whether some sample may lie in `range`.
     pub(crate) fn may_overlap(&self, range: TimeRange) -> bool {
-        if self.min_t > range.max {
-            return false;
-        }
-        let last = match self.last_kind {
-            LastKind::None => None,
-            LastKind::Float | LastKind::Histogram => Some(self.last_t),
-        };
-        // A series may have no others: those that came after the head was frozen.
+        // Samples that came after the head was frozen may be newer than all in-order ones, or the only ones.
         let mut late = false;
-        self.out_of_order_spans(|_, max| late |= max >= range.min);
-        late || last.is_some_and(|t| t >= range.min)
-            || self
-                .window
-                .as_ref()
-                .is_some_and(|window| window.inner.read().last_t().is_some_and(|t| t >= range.min))
+        self.out_of_order_spans(|min, max| late |= min <= range.max && max >= range.min);
+        if late {
+            return true;
+        }
+        let row = self.history().and_then(|(history, slot)| history.latest(slot)).map(|row| row.0);
+        self.last_own_t().max(row).is_some_and(|last| last >= range.min) && self.in_order_min() <= range.max
     }
 
-    /// Drops chunks that end before `floor`, and in-order ones that end before `in_order_floor`. Answers how many.
+    /// Drops chunks that end before `floor`, and in-order ones that end before `in_order_floor`. Answers how many. Histories
+    /// are trimmed by themselves.
     pub(crate) fn trim(&mut self, floor: Timestamp, in_order_floor: Timestamp) -> usize {
-        if self.min_t >= floor.max(in_order_floor) {
-            return 0;
-        }
-        let before = self.chunk_count();
-        self.chunks.retain(|chunk| chunk.max_t >= in_order_floor);
-        let mut min_t = Timestamp::MAX;
-        if let Some(open) = &mut self.open
-            && open.stream.len() > 0
+        if let Some((history, slot)) = self.history()
+            && self.pins == 0
         {
-            if open.stream.range().1 < in_order_floor {
-                open.stream = SampleEncoder::default();
-            } else {
-                min_t = open.stream.range().0;
+            let last = history.latest(slot);
+            if last.is_none_or(|(t, _)| t < in_order_floor) {
+                self.history = None;
             }
         }
-        if let Some(rare) = &mut self.rare {
+        let Some(own) = &mut self.own else { return 0 };
+        let before = own.chunk_count();
+        own.chunks.retain(|chunk| chunk.max_t >= in_order_floor);
+        if own.open.len() > 0 && own.open.range().1 < in_order_floor {
+            own.open = SampleEncoder::default();
+        }
+        if let Some(past) = &mut own.past {
+            past.retain(|(history, slot)| {
+                let state = history.inner.read();
+                state.range().is_some_and(|range| range.1 >= in_order_floor)
+                    && state.latest(*slot).is_none_or(|(t, _)| t >= in_order_floor)
+            });
+            if past.is_empty() {
+                own.past = None;
+            }
+        }
+        if let Some(rare) = &mut own.rare {
             rare.trim(floor, in_order_floor);
-            min_t = min_t.min(rare.min_t());
         }
-        if let Some(window) = &self.window {
-            min_t = min_t.min(window.inner.read().first_t().unwrap_or(Timestamp::MAX));
-        }
-        self.min_t = self.chunks.iter().map(|chunk| chunk.min_t).fold(min_t, Timestamp::min);
-        before - self.chunk_count()
+        before - own.chunk_count()
+    }
+
+    /// Hides what is in `range` for ever.
+    pub(crate) fn delete(&mut self, range: TimeRange) {
+        let deleted = &mut self.rare_mut().deleted;
+        let mut all = range;
+        deleted.retain(|other| {
+            let apart = other.max.saturating_add(1) < all.min || all.max.saturating_add(1) < other.min;
+            if !apart {
+                all = TimeRange::new(all.min.min(other.min), all.max.max(other.max));
+            }
+            apart
+        });
+        let index = deleted.partition_point(|other| other.min < all.min);
+        deleted.insert(index, all);
     }
 
     /// Drops out-of-order samples of commits up to `commit`: they are in a block. Answers how many chunks.
     pub(crate) fn drop_out_of_order(&mut self, commit: u64) -> usize {
-        self.rare.as_mut().map_or(0, |rare| rare.drop_out_of_order(commit))
+        let rare = self.own.as_mut().and_then(|own| own.rare.as_mut());
+        rare.map_or(0, |rare| rare.drop_out_of_order(commit))
     }
 
     /// The times of out-of-order samples, chunks by their ends, to `take`.
     pub(crate) fn out_of_order_spans(&self, mut take: impl FnMut(Timestamp, Timestamp)) {
-        let Some(rare) = &self.rare else { return };
+        let Some(rare) = self.rare() else { return };
         rare.out_of_order.iter().for_each(|sample| take(sample.t, sample.t));
         rare.out_of_order_chunks.iter().for_each(|late| take(late.chunk.min_t, late.chunk.max_t));
     }
+}
 
+impl Own {
     /// Closed chunks, out-of-order ones included.
-    pub(crate) fn chunk_count(&self) -> usize {
+    fn chunk_count(&self) -> usize {
         self.chunks.len() + self.rare.as_ref().map_or(0, |rare| rare.out_of_order_chunks.len())
     }
 }
@@ -468,14 +627,9 @@ impl Rare {
         self.histograms.retain(|sample| sample.0 >= in_order_floor);
         let late = self.out_of_order_chunks.iter().map(|late| late.chunk.min_t);
         let late = late.chain(self.out_of_order.first().map(|sample| sample.t)).min();
-        self.starts.trim(late.unwrap_or(Timestamp::MAX).min(in_order_floor));
-    }
-
-    fn min_t(&self) -> Timestamp {
-        let chunks = self.out_of_order_chunks.iter().map(|late| late.chunk.min_t);
-        let loose = self.out_of_order.first().map(|sample| sample.t);
-        let histograms = self.histograms.first().map(|sample| sample.0);
-        chunks.chain(loose).chain(histograms).min().unwrap_or(Timestamp::MAX)
+        let oldest = late.unwrap_or(Timestamp::MAX).min(in_order_floor);
+        self.starts.trim(oldest);
+        self.deleted.retain(|range| range.max >= oldest);
     }
 }
 
@@ -557,58 +711,45 @@ impl Starts {
 /// All of a series that a reader needs, copied under the page's lock; compressed parts stay compressed.
 #[derive(Debug, Default)]
 pub(crate) struct Snapshot {
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) parts: Vec<Part>,
-    pub(crate) window: Option<(Arc<Window>, u32)>,
+    pub(crate) histories: Vec<(Arc<History>, u32)>,
+    /// In-order chunks, the open one included.
+    pub(crate) chunks: Vec<OwnChunk>,
+    /// Time from which the series' own in-order samples are hidden.
     pub(crate) hidden_from: Option<Timestamp>,
     pub(crate) histograms: Vec<(Timestamp, HistogramValue)>,
+    pub(crate) late_chunks: Vec<OwnChunk>,
     pub(crate) out_of_order: Vec<(Timestamp, Stored)>,
     pub(crate) starts: Starts,
-}
-
-/// One compressed part of a snapshot.
-#[derive(Debug)]
-pub(crate) struct Part {
-    pub(crate) at: std::ops::Range<usize>,
-    pub(crate) times: Option<Arc<TimeColumn>>,
-    pub(crate) histogram: bool,
-    pub(crate) out_of_order: bool,
+    pub(crate) deleted: Vec<TimeRange>,
 }
 
 impl Series {
     /// Copies what may hold samples of `range` for a view of `commit`.
     pub(crate) fn snapshot(&self, range: TimeRange, commit: u64) -> Snapshot {
-        let mut snapshot = Snapshot::default();
-        let overlapping = |chunk: &&Chunk| chunk.range().overlaps(&range);
-        for chunk in self.chunks.iter().filter(overlapping) {
-            snapshot.push(&chunk.bytes, chunk.times.as_ref(), chunk.is_histogram(), false);
+        let histories = self.histories().map(|(history, slot)| (Arc::clone(history), slot)).collect();
+        let mut snapshot = Snapshot { histories, ..Snapshot::default() };
+        let Some(own) = &self.own else { return snapshot };
+        snapshot.hidden_from = own.steps.hidden_from(commit);
+        snapshot.chunks = own.chunks.iter().filter(|chunk| chunk.range().overlaps(&range)).cloned().collect();
+        let (min_t, max_t) = own.open.range();
+        if own.open.len() > 0 && range.overlaps(&TimeRange::new(min_t, max_t)) {
+            let bytes = ChunkBytes::Memory(own.open.chunk_bytes().into());
+            snapshot.chunks.push(OwnChunk { min_t, max_t, bytes });
         }
-        if let Some(open) = &self.open {
-            snapshot.hidden_from = open.steps.hidden_from(commit);
-            let (min, max) = open.stream.range();
-            if open.stream.len() > 0 && range.overlaps(&TimeRange::new(min, max)) {
-                snapshot.push(&open.stream.chunk_bytes(), None, false, false);
-            }
-        }
-        snapshot.window = self.window.as_ref().map(|window| (Arc::clone(window), self.slot));
-        let Some(rare) = &self.rare else { return snapshot };
-        for chunk in rare.out_of_order_chunks.iter().map(|late| &late.chunk).filter(overlapping) {
-            snapshot.push(&chunk.bytes, chunk.times.as_ref(), chunk.is_histogram(), true);
+        let Some(rare) = &own.rare else { return snapshot };
+        for late in
+            rare.out_of_order_chunks.iter().map(|late| &late.chunk).filter(|c| c.range().overlaps(&range))
+        {
+            let bytes = ChunkBytes::Memory(late.bytes.clone());
+            snapshot.late_chunks.push(OwnChunk { min_t: late.min_t, max_t: late.max_t, bytes });
         }
         let open = rare.histograms.iter().filter(|sample| range.contains(sample.0));
         snapshot.histograms = open.cloned().collect();
         let loose = rare.out_of_order.iter().filter(|s| s.commit <= commit && range.contains(s.t));
         snapshot.out_of_order = loose.map(|sample| (sample.t, sample.value.clone())).collect();
         snapshot.starts = rare.starts.clone();
+        snapshot.deleted.clone_from(&rare.deleted);
         snapshot
-    }
-}
-
-impl Snapshot {
-    fn push(&mut self, bytes: &[u8], times: Option<&Arc<TimeColumn>>, histogram: bool, out_of_order: bool) {
-        let start = self.bytes.len();
-        self.bytes.extend_from_slice(bytes);
-        self.parts.push(Part { at: start..self.bytes.len(), times: times.cloned(), histogram, out_of_order });
     }
 }
 
@@ -620,8 +761,9 @@ mod tests {
 
     #[test]
     fn a_series_stays_small() {
-        assert!(size_of::<Series>() <= 104, "{}", size_of::<Series>());
-        assert!(size_of::<Chunk>() <= 40, "{}", size_of::<Chunk>());
+        assert_eq!(size_of::<Option<Series>>(), 24);
+        assert!(size_of::<Own>() <= 176, "{}", size_of::<Own>());
+        assert!(size_of::<OwnChunk>() <= 40, "{}", size_of::<OwnChunk>());
     }
 
     #[test]
@@ -645,7 +787,8 @@ mod tests {
         for t in 0..200 {
             series.add(t * 10 + 5, Stored::Float(7), 0, SETTLED);
         }
-        assert!(series.chunks.len() == 2 && series.rare.as_ref().unwrap().out_of_order_chunks.len() == 1);
+        let own = series.own.as_ref().unwrap();
+        assert!(own.chunks.len() == 2 && own.rare.as_ref().unwrap().out_of_order_chunks.len() == 1);
         for (t, want) in [(0, Some(0)), (2990, Some(299)), (15, Some(7)), (1995, Some(7)), (2005, None)] {
             let found = series.value_at(t).unwrap();
             assert!(
@@ -656,5 +799,31 @@ mod tests {
         }
         assert_eq!(series.trim(10_000, 10_000), 3);
         assert!(series.value_at(0).unwrap().is_none());
+    }
+
+    /// By rows, alone, by rows again: everything is found, and nothing twice.
+    #[test]
+    fn a_series_leaves_its_layout_and_comes_back() {
+        use super::super::window::RowPart;
+        let history = Arc::new(History::new(1));
+        let row = |t: i64, v: u64| {
+            let row = RowPart { t, commit: 1, from: 0, to: 1, words: &[1], values: &[v] };
+            history.inner.write().push(&row);
+        };
+        let mut series = Series::default();
+        assert!(series.join(&history, 0, 10));
+        row(10, 1);
+        assert!(series.add(5, Stored::Float(9), 0, SETTLED).in_order.eq(&false), "stays joined");
+        assert!(series.history().is_some());
+        assert!(series.add(20, Stored::Float(2), 0, SETTLED).in_order);
+        assert!(history.inner.read().lost.contains(0) && series.history().is_none());
+        assert!(!series.join(&history, 0, 20) && series.join(&history, 0, 30));
+        row(30, 3);
+        assert_eq!(series.histories().count(), 1);
+        for (t, want) in [(5, 9), (10, 1), (20, 2), (30, 3)] {
+            assert!(matches!(series.value_at(t).unwrap(), Some(Stored::Float(v)) if v == want), "{t}");
+        }
+        assert!(matches!(series.latest(), Some((30, Stored::Float(3)))));
+        assert!(series.may_overlap(TimeRange::new(12, 14)) && !series.may_overlap(TimeRange::new(31, 40)));
     }
 }

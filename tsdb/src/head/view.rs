@@ -1,9 +1,9 @@
 //! Isolation: a view sees the commits that were published when it was opened, whole, and none after.
 //!
-//! Commits are numbered and applied one after another. A view remembers the number of the last one published. Since the
-//! in-order samples of a series have ascending times in order of commits, what a view must not see of a series is all from
-//! some time on: series and windows keep [`Steps`], a short list (commit, first time it wrote), of the commits that some
-//! open view does not see, and drop them once all views do. Out-of-order samples carry the number of their commit.
+//! Commits are numbered and applied one after another. A view remembers the number of the last one published. Rows and
+//! out-of-order samples carry the number of their commit. Since the in-order samples that a series has of its own have
+//! ascending times in order of commits, what a view must not see of them is all from some time on: series keep [`Steps`], a
+//! short list (commit, first time it wrote), of the commits that some open view does not see.
 //!
 //! The same registry protects readers from retention and from reuse: a view has a floor of time below which it sees
 //! nothing, and chunks are dropped only below the floors of all open views.
@@ -137,47 +137,39 @@ impl Drop for View {
     }
 }
 
-/// Commits that not every view sees, in order, and the first time each wrote.
+/// Commits that not every view sees, in order, and the first time each wrote. One is the rule, since no reader is open for
+/// long: the others hang on a box.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Steps {
-    list: Vec<(u64, Timestamp)>,
+    /// Commit 0: there is none.
+    newest: (u64, Timestamp),
+    #[expect(clippy::box_collection, reason = "small where there is none")]
+    older: Option<Box<Vec<(u64, Timestamp)>>>,
 }
 
 impl Steps {
     /// Notes that `commit` writes from `t` on; forgets commits that all views see.
     pub(crate) fn note(&mut self, commit: u64, t: Timestamp, watermark: u64) {
-        if let Some(last) = self.list.last_mut().filter(|last| last.0 == commit) {
-            last.1 = last.1.min(t);
+        if self.newest.0 == commit {
+            self.newest.1 = self.newest.1.min(t);
             return;
         }
-        self.prune(watermark);
-        if self.list.capacity() == 0 {
-            // One is the rule: no reader is open for long.
-            self.list.reserve_exact(1);
+        if let Some(older) = &mut self.older {
+            older.retain(|step| step.0 > watermark);
+            if older.is_empty() {
+                self.older = None;
+            }
         }
-        self.list.push((commit, t));
-    }
-
-    /// Forgets commits that all views see.
-    pub(crate) fn prune(&mut self, watermark: u64) {
-        self.list.retain(|step| step.0 > watermark);
+        if self.newest.0 > watermark {
+            self.older.get_or_insert_default().push(self.newest);
+        }
+        self.newest = (commit, t);
     }
 
     /// The first time hidden from a view of `commit`; `None`: nothing is hidden.
     pub(crate) fn hidden_from(&self, commit: u64) -> Option<Timestamp> {
-        // Not just the first: what a series took over from a layout may be of rows that it had no part in.
-        self.list.iter().filter(|step| step.0 > commit).map(|step| step.1).min()
-    }
-
-    /// Adds what `other` hides.
-    pub(crate) fn merge(&mut self, other: &Self, watermark: u64) {
-        self.prune(watermark);
-        self.list.extend(other.list.iter().filter(|step| step.0 > watermark));
-        self.list.sort_unstable();
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.list.is_empty()
+        let all = self.older.iter().flat_map(|older| older.iter()).chain([&self.newest]);
+        all.filter(|step| step.0 > commit).map(|step| step.1).min()
     }
 }
 

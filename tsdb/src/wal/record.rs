@@ -6,11 +6,12 @@
 use model::exemplar::Exemplar;
 use model::labels::Labels;
 use model::metadata::{Metadata, MetricKind};
-use model::sample::Timestamp;
+use model::sample::{TimeRange, Timestamp};
 
 use crate::chunk::HistogramValue;
 use crate::chunk::histogram::{get_one, put_one};
 use crate::coding::{DecodeError, Reader, put_str, put_uvarint, put_varint};
+use crate::head::window::RowPart;
 
 /// Record kind of a commit.
 pub(crate) const KIND_COMMIT: u8 = 1;
@@ -23,6 +24,9 @@ const FLOATS_WITH_START: u8 = 5;
 const HISTOGRAM: u8 = 6;
 const EXEMPLAR: u8 = 7;
 const METADATA: u8 = 8;
+const ROW_PART: u8 = 9;
+const BOUNDS: u8 = 10;
+const DELETED: u8 = 11;
 
 /// One float sample of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,13 +41,56 @@ pub(crate) struct FloatSample {
 /// A decoded entry.
 #[derive(Debug)]
 pub(crate) enum Entry {
-    Series { id: u32, labels: Labels },
-    Layout { layout: u64, from: usize, slots: Vec<u32> },
-    Row { layout: u64, t: Timestamp, full: bool, words: Vec<u64>, values: Vec<u64> },
+    Series {
+        id: u32,
+        labels: Labels,
+    },
+    Layout {
+        layout: u64,
+        from: usize,
+        slots: Vec<u32>,
+    },
+    /// `part`: the slots it covers; `None`: all.
+    Row {
+        layout: u64,
+        t: Timestamp,
+        part: Option<(u32, u32)>,
+        full: bool,
+        words: Vec<u64>,
+        values: Vec<u64>,
+    },
     Floats(Vec<FloatSample>),
-    Histogram { series: u32, t: Timestamp, start: Timestamp, value: HistogramValue },
-    Exemplar { series: u32, exemplar: Exemplar },
-    Metadata { metric: String, metadata: Metadata },
+    Histogram {
+        series: u32,
+        t: Timestamp,
+        start: Timestamp,
+        value: HistogramValue,
+    },
+    Exemplar {
+        series: u32,
+        exemplar: Exemplar,
+    },
+    Metadata {
+        metric: String,
+        metadata: Metadata,
+    },
+    Bounds(Bounds),
+    /// Samples of the series from `range.min` to `range.max` were deleted.
+    Deleted {
+        series: u32,
+        range: TimeRange,
+    },
+}
+
+/// What compaction has taken from the head so far: samples behind it in the log are judged by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bounds {
+    /// Samples before it are out of order.
+    pub(crate) in_order_from: Timestamp,
+    /// In-order samples before it are in blocks.
+    pub(crate) truncated_to: Timestamp,
+    /// Out-of-order samples of commits up to this one are in blocks.
+    pub(crate) late_through: u64,
 }
 
 pub(crate) fn put_labels(out: &mut Vec<u8>, labels: &Labels) {
@@ -102,6 +149,42 @@ pub(crate) fn put_row(
     for word in words.iter().chain(values) {
         out.extend_from_slice(&word.to_le_bytes());
     }
+}
+
+/// A row of the slots `from..to`; `words` begin with that of slot `from`.
+#[expect(clippy::too_many_arguments, reason = "the fields of one entry")]
+pub(crate) fn put_row_part(
+    out: &mut Vec<u8>,
+    layout: u64,
+    t: Timestamp,
+    (from, to): (u32, u32),
+    full: bool,
+    words: &[u64],
+    values: &[u64],
+) {
+    out.push(ROW_PART);
+    put_uvarint(out, layout);
+    put_varint(out, t);
+    put_uvarint(out, u64::from(from));
+    put_uvarint(out, u64::from(to - from));
+    out.push(u8::from(full));
+    for word in words.iter().chain(values) {
+        out.extend_from_slice(&word.to_le_bytes());
+    }
+}
+
+pub(crate) fn put_bounds(out: &mut Vec<u8>, bounds: Bounds) {
+    out.push(BOUNDS);
+    put_varint(out, bounds.in_order_from);
+    put_varint(out, bounds.truncated_to);
+    put_uvarint(out, bounds.late_through);
+}
+
+pub(crate) fn put_deleted(out: &mut Vec<u8>, series: u32, range: TimeRange) {
+    out.push(DELETED);
+    put_uvarint(out, u64::from(series));
+    put_varint(out, range.min);
+    put_varint(out, range.max);
 }
 
 /// Column by column, values byte by byte: that is what LZ4 finds repetitions in.
@@ -202,7 +285,21 @@ fn entry(reader: &mut Reader<'_>) -> Result<Entry, DecodeError> {
             }
             Entry::Layout { layout, from, slots }
         }
-        ROW => row(reader)?,
+        ROW => row(reader, false)?,
+        ROW_PART => row(reader, true)?,
+        BOUNDS => Entry::Bounds(Bounds {
+            in_order_from: reader.varint()?,
+            truncated_to: reader.varint()?,
+            late_through: reader.uvarint()?,
+        }),
+        DELETED => {
+            let series = reader.uvarint32()?;
+            let range = TimeRange::new(reader.varint()?, reader.varint()?);
+            if range.min > range.max {
+                return Err(DecodeError::Inconsistent("deleted range"));
+            }
+            Entry::Deleted { series, range }
+        }
         FLOATS => floats(reader, false)?,
         FLOATS_WITH_START => floats(reader, true)?,
         HISTOGRAM => Entry::Histogram {
@@ -227,22 +324,34 @@ fn entry(reader: &mut Reader<'_>) -> Result<Entry, DecodeError> {
     })
 }
 
-fn row(reader: &mut Reader<'_>) -> Result<Entry, DecodeError> {
+fn row(reader: &mut Reader<'_>, is_part: bool) -> Result<Entry, DecodeError> {
     let layout = reader.uvarint()?;
     let t = reader.varint()?;
+    let part = if is_part {
+        let (from, len) = (reader.uvarint32()?, reader.uvarint32()?);
+        Some((from, from.checked_add(len).ok_or(DecodeError::NumberRange)?))
+    } else {
+        None
+    };
     let full = match reader.u8()? {
         0 => false,
         1 => true,
         _ => return Err(DecodeError::Unknown("row flag")),
     };
-    let count = reader.count(8)?;
+    let count = match part {
+        Some((from, to)) => RowPart::words_of(from, to),
+        None => reader.count(8)?,
+    };
+    if count.saturating_mul(8) > reader.remaining() {
+        return Err(DecodeError::UnexpectedEnd);
+    }
     let words = (0..count).map(|_| reader.u64_le()).collect::<Result<Vec<_>, _>>()?;
     let changed: u64 = words.iter().map(|word| u64::from(word.count_ones())).sum();
     if changed.saturating_mul(8) > reader.remaining() as u64 {
         return Err(DecodeError::UnexpectedEnd);
     }
     let values = (0..changed).map(|_| reader.u64_le()).collect::<Result<Vec<_>, _>>()?;
-    Ok(Entry::Row { layout, t, full, words, values })
+    Ok(Entry::Row { layout, t, part, full, words, values })
 }
 
 fn floats(reader: &mut Reader<'_>, starts: bool) -> Result<Entry, DecodeError> {
