@@ -313,14 +313,18 @@ pub trait Appender: Send {
     ) -> Result<SeriesRef, AppendError>;
 
     /// Appends float samples of known series, which is cheaper than one call for each. Samples of one series are taken in the
-    /// order given. Answers which were refused, by their index here, ascending, and why; the others are taken.
-    fn append_floats(&mut self, samples: &[SeriesSample]) -> Vec<(usize, AppendError)> {
+    /// order given. Answers which were refused, by their index here, ascending, and why; the others are taken. `stop`: whether
+    /// a refusal, but for [`AppendError::UnknownSeries`], makes all the others useless, so that none need be tried after it.
+    fn append_floats(&mut self, samples: &[SeriesSample], stop: bool) -> Vec<(usize, AppendError)> {
         let labels = Labels::empty();
         let mut refused = Vec::new();
         for (index, sample) in samples.iter().enumerate() {
             let float = AppendSample::float(sample.t, sample.v);
             if let Err(why) = self.append(Some(sample.series), &labels, float) {
                 refused.push((index, why));
+                if stop && why != AppendError::UnknownSeries {
+                    break;
+                }
             }
         }
         refused

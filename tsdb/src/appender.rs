@@ -322,13 +322,16 @@ impl Appender for Transaction {
         result
     }
 
-    fn append_floats(&mut self, samples: &[SeriesSample]) -> Vec<(usize, AppendError)> {
+    fn append_floats(&mut self, samples: &[SeriesSample], stop: bool) -> Vec<(usize, AppendError)> {
         let labels = Labels::empty();
         let mut refused = Vec::new();
         for index in self.append_plain_floats(samples) {
             let SeriesSample { series, t, v } = samples[index];
             if let Err(why) = self.append(Some(series), &labels, AppendSample::float(t, v)) {
                 refused.push((index, why));
+                if stop && why != AppendError::UnknownSeries {
+                    break;
+                }
             }
         }
         refused

@@ -61,7 +61,7 @@ impl Store {
                 };
                 let samples: Vec<SeriesSample> = samples.iter().map(sample).collect();
                 if at_once {
-                    return appender.append_floats(&samples);
+                    return appender.append_floats(&samples, false);
                 }
                 let mut refused = Vec::new();
                 for (index, sample) in samples.iter().enumerate() {
@@ -134,8 +134,11 @@ fn unknown_series_are_refused_by_index() {
     let samples = samples.map(|(id, t)| SeriesSample { series: SeriesRef(id), t, v: 1.0 });
     let unknown = AppendError::UnknownSeries;
     // The one that no series can have sends all the careful way, with the same answers.
-    assert_eq!(appender.append_floats(&samples), [(1, unknown), (3, AppendError::OutOfOrder), (4, unknown)]);
-    assert_eq!(appender.append_floats(&samples[..2]), [(1, unknown)]);
+    assert_eq!(
+        appender.append_floats(&samples, false),
+        [(1, unknown), (3, AppendError::OutOfOrder), (4, unknown)]
+    );
+    assert_eq!(appender.append_floats(&samples[..2], true), [(1, unknown)]);
     assert_eq!(
         appender.append(None, &Labels::empty(), AppendSample::float(1, 1.0)),
         Err(AppendError::InvalidLabels)

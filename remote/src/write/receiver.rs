@@ -1,19 +1,29 @@
-//! From a request's body to a committed transaction.
+//! From a request's body to a committed transaction: decompressed, scanned, recognised, planned, written; then the index
+//! learns from it (see [`super::upkeep`]).
 
+use std::cell::Cell;
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 
 use model::labels::METRIC_NAME;
-use model::storage::{Append, AppendError, AppendOptions, AppendSample, Appender, SeriesRef, StorageError};
+use model::storage::{
+    Append, AppendError, AppendOptions, AppendSample, Appender, CommitSummary, LayoutRef, LayoutSlot, Row,
+    SeriesRef, SeriesSample, StorageError,
+};
 use model::{Clock, Labels, Metadata, SampleValue};
-use parking_lot::Mutex;
-use prometheus::{IntCounter, IntGauge, Registry};
+use parking_lot::RwLock;
+use prometheus::Registry;
 
-use super::cache::SeriesCache;
+use super::index::{Index, NONE};
+use super::plan::{Part, Plan, Step};
+use super::scan::{Item, present, scan_v1, scan_v2};
 use super::series::WrittenSeries;
-use super::v1::{self, Entry};
-use super::v2;
+use super::upkeep::Metrics;
+use super::{v1, v2};
 use crate::protobuf::DecodeError;
 
+/// Most bytes of memory that a thread keeps for its next request.
+const SCRATCH_BYTES_MAX: usize = 8 << 20;
 /// How far in the future samples may lie (as Prometheus' receiver).
 const FUTURE_MAX_MS: i64 = 10 * 60 * 1000;
 
@@ -88,22 +98,48 @@ pub struct PartialWrite {
 
 /// Takes remote-write requests for one store. Shared by all connections.
 pub struct Receiver {
-    append: Arc<dyn Append>,
-    clock: Arc<dyn Clock>,
+    pub(super) append: Arc<dyn Append>,
+    pub(super) clock: Arc<dyn Clock>,
     options: ReceiverOptions,
-    /// Held for the look-ups of one request. Lock order: nothing is locked within.
-    cache: Mutex<SeriesCache>,
-    metrics: Metrics,
-}
-
-struct Metrics {
-    invalid_labels: IntCounter,
-    cache_entries: IntGauge,
+    /// Of the hashes that series are recognised by.
+    seed: u64,
+    /// Read by requests while they are recognised, changed by what they found. Lock order: before anything of the storage.
+    pub(super) index: RwLock<Index>,
+    /// When upkeep is due.
+    pub(super) upkeep_ms: AtomicI64,
+    pub(super) metrics: Metrics,
 }
 
 impl std::fmt::Debug for Receiver {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Receiver").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+/// Memory that a thread uses again.
+#[derive(Debug, Default)]
+struct Scratch {
+    message: Vec<u8>,
+    items: Vec<Item>,
+    found: Vec<u32>,
+    plan: Plan,
+}
+
+thread_local! {
+    static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
+}
+
+impl Scratch {
+    fn take() -> Box<Self> {
+        SCRATCH.take().unwrap_or_default()
+    }
+
+    /// Keeps the memory for the next request, unless a huge one has made it huge.
+    fn put_back(self: Box<Self>) {
+        let bytes = self.message.capacity() + 72 * self.items.capacity() + self.plan.capacity();
+        if bytes <= SCRATCH_BYTES_MAX {
+            SCRATCH.set(Some(self));
+        }
     }
 }
 
@@ -119,20 +155,10 @@ impl Receiver {
         options: ReceiverOptions,
         registry: &Registry,
     ) -> Result<Self, prometheus::Error> {
-        let metrics = Metrics {
-            invalid_labels: IntCounter::new(
-                "prometheus_api_remote_write_invalid_labels_samples_total",
-                "Samples of remote-write series left out because their labels are invalid.",
-            )?,
-            cache_entries: IntGauge::new(
-                "nilometer_remote_write_cache_entries",
-                "Series that the remote-write receiver recognises by their raw bytes.",
-            )?,
-        };
-        registry.register(Box::new(metrics.invalid_labels.clone()))?;
-        registry.register(Box::new(metrics.cache_entries.clone()))?;
-        let cache = Mutex::new(SeriesCache::new(seed, options.cache_entries_max));
-        Ok(Self { append, clock, options, cache, metrics })
+        let metrics = Metrics::register(registry)?;
+        let index = RwLock::new(Index::new(options.cache_entries_max));
+        let upkeep_ms = AtomicI64::new(clock.now_ms());
+        Ok(Self { append, clock, options, seed, index, upkeep_ms, metrics })
     }
 
     /// Stores a remote-write 1.0 request: `body` is a snappy block of a `prometheus.WriteRequest`. All of it or nothing,
@@ -141,18 +167,18 @@ impl Receiver {
     /// # Errors
     /// See [`WriteError`]; nothing is stored then.
     pub fn write_v1(&self, body: &[u8]) -> Result<WriteSummary, WriteError> {
-        let message = self.decompress(body)?;
-        let mut request = self.request(false);
-        let read = v1::read_request(&message, |entry| match entry {
-            Entry::Series(series) => request.series(&series),
-            Entry::Metadata(..) => Ok(()),
+        let mut scratch = Scratch::take();
+        let Scratch { message, items, found, plan } = &mut *scratch;
+        items.clear();
+        let written = self.decompress(body, message).and_then(|message| {
+            scan_v1(message, self.seed, items)?;
+            self.store(Scanned { message, items }, found, plan, false, v1::TimeSeries::new)
         });
-        match read {
-            Ok(()) => self.commit(request),
-            Err(error) => {
-                request.appender.rollback();
-                Err(error)
-            }
+        scratch.put_back();
+        let written = written?;
+        match written.first_refusal {
+            Some(refusal) => Err(refusal),
+            None => Ok(written.summary),
         }
     }
 
@@ -162,44 +188,63 @@ impl Receiver {
     /// # Errors
     /// When the request cannot be read or storage fails: nothing is stored then.
     pub fn write_v2(&self, body: &[u8]) -> Result<PartialWrite, WriteError> {
-        let message = self.decompress(body)?;
-        let decoded = v2::Request::read(&message)?;
-        let mut request = self.request(true);
-        for series in decoded.series() {
-            if let Err(error) = request.series(&series) {
-                request.appender.rollback();
-                return Err(error);
-            }
-        }
-        let first_refusal = request.first_refusal.take();
-        let summary = self.commit(request)?;
-        Ok(PartialWrite { summary, first_refusal })
+        let mut scratch = Scratch::take();
+        let Scratch { message, items, found, plan } = &mut *scratch;
+        items.clear();
+        let written =
+            self.decompress(body, message).and_then(|message| {
+                let decoded = v2::Request::read(message)?;
+                scan_v2(&decoded, self.seed, items)?;
+                self.store(Scanned { message, items }, found, plan, true, |message| {
+                    Ok(decoded.series_of(message))
+                })
+            });
+        scratch.put_back();
+        written
     }
 
-    fn request(&self, partial: bool) -> Request<'_> {
+    /// Writes a request that was scanned, and learns from it. Where it is not `partial`, a refusal means that nothing is
+    /// stored.
+    fn store<'a, S: WrittenSeries>(
+        &self,
+        scanned: Scanned<'a>,
+        found: &mut Vec<u32>,
+        plan: &mut Plan,
+        partial: bool,
+        series_of: impl Fn(&'a [u8]) -> Result<S, DecodeError>,
+    ) -> Result<PartialWrite, WriteError> {
+        {
+            let index = self.index.read();
+            index.recognise(scanned.items, found);
+            plan.make(&index, scanned.items, found);
+        }
         let options = AppendOptions {
             max_time: Some(self.clock.now_ms().saturating_add(FUTURE_MAX_MS)),
             reject_out_of_order: false,
         };
-        Request {
-            appender: self.append.appender(options),
-            cache: &self.cache,
-            summary: WriteSummary::default(),
-            key: Vec::new(),
-            partial,
-            first_refusal: None,
+        let appender = self.append.appender(options);
+        let mut request = Request::new(appender, scanned, partial, &series_of);
+        let written = request.write(plan);
+        let Request { appender, summary, first_refusal, learned, dead, rows, references, .. } = request;
+        let first_refusal = first_refusal.map(|(_, refusal)| refusal);
+        let stored = match written {
+            Ok(()) if partial || first_refusal.is_none() => appender.commit().map_err(WriteError::from),
+            other => {
+                appender.rollback();
+                other.map(|()| CommitSummary::default())
+            }
+        };
+        if let (Ok(_), None) = (&stored, &first_refusal) {
+            self.metrics.wrote(rows, references, summary.samples);
         }
-    }
-
-    fn commit(&self, request: Request<'_>) -> Result<WriteSummary, WriteError> {
-        let summary = request.summary;
-        request.appender.commit()?;
+        self.learn(scanned, plan, &learned, &dead, stored.is_ok(), &series_of);
+        stored?;
         self.metrics.invalid_labels.inc_by(summary.invalid_labels_samples);
-        self.metrics.cache_entries.set(i64::try_from(self.cache.lock().len()).unwrap_or(i64::MAX));
-        Ok(summary)
+        Ok(PartialWrite { summary, first_refusal })
     }
 
-    fn decompress(&self, body: &[u8]) -> Result<Vec<u8>, WriteError> {
+    /// The bytes that a snappy block stands for, in memory that is used again.
+    fn decompress<'a>(&self, body: &[u8], memory: &'a mut Vec<u8>) -> Result<&'a [u8], WriteError> {
         let length =
             snap::raw::decompress_len(body).map_err(|error| WriteError::Compression(error.to_string()))?;
         if length > self.options.decoded_bytes_max {
@@ -208,50 +253,193 @@ impl Receiver {
                 "declares {length} bytes, more than the limit of {limit}"
             )));
         }
-        snap::raw::Decoder::new()
-            .decompress_vec(body)
-            .map_err(|error| WriteError::Compression(error.to_string()))
+        if memory.len() < length {
+            // Never shorter again: what is there need not be cleared.
+            memory.resize(length, 0);
+        }
+        let memory = &mut memory[..length];
+        let read = snap::raw::Decoder::new()
+            .decompress(body, memory)
+            .map_err(|error| WriteError::Compression(error.to_string()))?;
+        Ok(&memory[..read])
     }
 }
 
-/// One request on its way into a transaction.
-struct Request<'a> {
-    appender: Box<dyn Appender>,
-    cache: &'a Mutex<SeriesCache>,
-    summary: WriteSummary,
-    /// The series' key, reused.
-    key: Vec<u8>,
-    /// Whether samples that are refused are left out instead of failing the request.
-    partial: bool,
-    first_refusal: Option<WriteError>,
+/// A request's bytes and what they hold.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Scanned<'a> {
+    pub(super) message: &'a [u8],
+    pub(super) items: &'a [Item],
 }
 
-impl Request<'_> {
-    fn series(&mut self, series: &impl WrittenSeries) -> Result<(), WriteError> {
-        self.key.clear();
-        let has_key = series.write_key(&mut self.key)?;
-        let (key, known) = {
-            let cache = self.cache.lock();
-            let key = has_key.then(|| cache.key(&self.key));
-            (key, key.and_then(|key| cache.get(key)))
+/// One request on its way into a transaction.
+struct Request<'a, F> {
+    appender: Box<dyn Appender>,
+    scanned: Scanned<'a>,
+    series_of: F,
+    summary: WriteSummary,
+    /// Whether samples that are refused are left out instead of failing the request.
+    partial: bool,
+    /// The refused sample that comes first in the request, as far as it was looked at.
+    first_refusal: Option<(u32, WriteError)>,
+    /// Items refused on a road without their exemplars.
+    refused: Vec<u32>,
+    /// Series that were named by their labels.
+    learned: Vec<(u32, SeriesRef)>,
+    /// Layouts that the storage does not know any more.
+    dead: Vec<(u32, LayoutRef)>,
+    /// Samples by road.
+    rows: u64,
+    references: u64,
+}
+
+impl<'a, S: WrittenSeries, F: Fn(&'a [u8]) -> Result<S, DecodeError>> Request<'a, F> {
+    fn new(appender: Box<dyn Appender>, scanned: Scanned<'a>, partial: bool, series_of: F) -> Self {
+        Self {
+            appender,
+            scanned,
+            series_of,
+            summary: WriteSummary::default(),
+            partial,
+            first_refusal: None,
+            refused: Vec::new(),
+            learned: Vec::new(),
+            dead: Vec::new(),
+            rows: 0,
+            references: 0,
+        }
+    }
+
+    /// Whether there is no use in going on.
+    fn has_failed(&self) -> bool {
+        !self.partial && self.first_refusal.is_some()
+    }
+
+    fn write(&mut self, plan: &Plan) -> Result<(), WriteError> {
+        for step in &plan.steps {
+            match step {
+                Step::Part(part) => self.part(plan, part)?,
+                Step::Bound(range) => {
+                    self.floats(&plan.bound[range.clone()], &plan.bound_items[range.clone()])?;
+                }
+            }
+            if self.has_failed() {
+                return Ok(());
+            }
+        }
+        self.floats(&plan.loose, &plan.loose_items)?;
+        for (item, known) in &plan.slow {
+            if self.has_failed() {
+                return Ok(());
+            }
+            self.series(*item, *known)?;
+        }
+        for (item, series) in &plan.extras {
+            if !self.refused.contains(item) {
+                let written = self.written(*item)?;
+                self.extras(&written, *series)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn written(&self, item: u32) -> Result<S, DecodeError> {
+        (self.series_of)(self.scanned.items[item as usize].message(self.scanned.message))
+    }
+
+    /// Appends a part of a row.
+    fn part(&mut self, plan: &Plan, part: &Part) -> Result<(), WriteError> {
+        let values = &plan.values[part.values.clone()];
+        let items = &plan.items[part.values.clone()];
+        let row = Row { layout: part.layout, t: part.t, values };
+        let outcome = if part.whole {
+            self.appender.append_row(&row)
+        } else {
+            self.appender.append_row_part(LayoutSlot(part.first), &row)
         };
+        if outcome.error.is_some() {
+            // The storage has let go of the layout: name the series anew.
+            self.dead.push((part.index, part.layout));
+            return items.iter().filter(|item| **item != NONE).try_for_each(|item| self.series(*item, None));
+        }
+        self.rows += outcome.appended as u64;
+        self.summary.samples += outcome.appended as u64;
+        for (slot, why) in outcome.refused {
+            let item = slot.0.checked_sub(part.first).and_then(|at| items.get(at as usize));
+            match (item, why) {
+                (Some(item), AppendError::UnknownSeries) => self.series(*item, None)?,
+                (Some(item), why) => self.refuse(*item, why)?,
+                (None, _) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends floats of known series.
+    fn floats(&mut self, samples: &[SeriesSample], items: &[u32]) -> Result<(), WriteError> {
+        let refused = self.appender.append_floats(samples, !self.partial);
+        let taken = (samples.len() - refused.len()) as u64;
+        self.references += taken;
+        self.summary.samples += taken;
+        for (index, why) in refused {
+            match why {
+                // The storage has forgotten the series since: name it anew.
+                AppendError::UnknownSeries => self.series(items[index], None)?,
+                why => self.refuse(items[index], why)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes note of a refused sample of a simple series.
+    fn refuse(&mut self, item: u32, error: AppendError) -> Result<(), WriteError> {
+        self.refused.push(item);
+        if self.first_refusal.as_ref().is_none_or(|(first, _)| item < *first) {
+            let labels = valid_labels(&self.written(item)?.label_pairs()?);
+            let t = self.scanned.items[item as usize].t;
+            let refused = WriteError::Refused { error, labels: labels.unwrap_or_default(), t };
+            self.first_refusal = Some((item, refused));
+        }
+        Ok(())
+    }
+
+    /// Appends a series of any kind.
+    fn series(&mut self, item: u32, known: Option<SeriesRef>) -> Result<(), WriteError> {
+        let series = self.written(item)?;
         let mut state = SeriesState { known, labels: None };
-        if state.known.is_none() && !self.resolve(series, &mut state)? {
+        if state.known.is_none() && !self.resolve(&series, &mut state)? {
             return Ok(());
         }
         let mut first = None;
-        series.samples(|t, start, value| match self.sample(series, &mut state, t, start, value) {
+        series.samples(|t, start, value| match self.sample(&series, &mut state, t, start, value) {
             Ok(reference) => {
                 first.get_or_insert(reference);
                 Ok(())
             }
-            Err(error @ WriteError::Refused { .. }) if self.partial => {
-                self.first_refusal.get_or_insert(error);
+            Err(error @ WriteError::Refused { .. }) => {
+                if self.first_refusal.as_ref().is_none_or(|(first, _)| item < *first) {
+                    self.first_refusal = Some((item, error));
+                }
                 Ok(())
             }
             Err(error) => Err(error),
         })?;
-        let Some(reference) = first else { return Ok(()) };
+        let Some(reference) = first else {
+            self.refused.push(item);
+            return Ok(());
+        };
+        if known != Some(reference) {
+            self.learned.push((item, reference));
+        }
+        if self.scanned.items[item as usize].simple && known.is_none() {
+            // Named anew: its turn for exemplars may come with another reference, which is gone.
+            self.refused.push(item);
+        }
+        self.extras(&series, reference)
+    }
+
+    /// Appends the exemplars of a series, and what its metric is.
+    fn extras(&mut self, series: &S, reference: SeriesRef) -> Result<(), WriteError> {
         for exemplar in series.exemplars()? {
             // As in Prometheus: exemplars that cannot be taken never fail a request.
             if self.appender.append_exemplar(reference, &exemplar).is_ok() {
@@ -263,23 +451,22 @@ impl Request<'_> {
         {
             tracing::debug!(%error, "metadata of a series not kept");
         }
-        if let Some(key) = key
-            && known != Some(reference)
-        {
-            self.cache.lock().insert(key, reference);
-        }
         Ok(())
     }
 
     fn sample(
         &mut self,
-        series: &impl WrittenSeries,
+        series: &S,
         state: &mut SeriesState,
         t: i64,
         start: Option<i64>,
         value: SampleValue,
     ) -> Result<SeriesRef, WriteError> {
         let is_float = matches!(value, SampleValue::Float(_));
+        let value = match value {
+            SampleValue::Float(v) => SampleValue::Float(present(v)),
+            histogram => histogram,
+        };
         let sample = AppendSample { t, value, start };
         let empty = Labels::empty();
         let labels = state.labels.as_ref().unwrap_or(&empty);
@@ -315,7 +502,7 @@ impl Request<'_> {
     }
 
     /// Decodes the labels of `series`. `false`: they are invalid; its samples are counted as left out.
-    fn resolve(&mut self, series: &impl WrittenSeries, state: &mut SeriesState) -> Result<bool, WriteError> {
+    fn resolve(&mut self, series: &S, state: &mut SeriesState) -> Result<bool, WriteError> {
         let valid = match series.label_pairs() {
             Ok(pairs) => valid_labels(&pairs),
             Err(DecodeError::InvalidUtf8(_)) => None,
@@ -345,7 +532,7 @@ fn refused(error: AppendError, state: &SeriesState, t: i64) -> WriteError {
 }
 
 /// The label set, unless it lacks a metric name, has an empty or repeated label name.
-fn valid_labels(pairs: &[(&str, &str)]) -> Option<Labels> {
+pub(super) fn valid_labels(pairs: &[(&str, &str)]) -> Option<Labels> {
     let has_name = pairs.iter().any(|(name, value)| *name == METRIC_NAME && !value.is_empty());
     let names_filled = pairs.iter().all(|(name, _)| !name.is_empty());
     (has_name && names_filled && Labels::duplicate_name(pairs).is_none())

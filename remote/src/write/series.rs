@@ -7,9 +7,6 @@ use crate::protobuf::DecodeError;
 
 /// A series of a request.
 pub(super) trait WrittenSeries {
-    /// Puts bytes into `key` that are equal for equal label sets and differ for others; `false` when there are none.
-    fn write_key(&self, key: &mut Vec<u8>) -> Result<bool, DecodeError>;
-
     /// The labels as sent.
     fn label_pairs(&self) -> Result<Vec<(&str, &str)>, DecodeError>;
 
@@ -27,12 +24,6 @@ pub(super) trait WrittenSeries {
 }
 
 impl WrittenSeries for v1::TimeSeries<'_> {
-    fn write_key(&self, key: &mut Vec<u8>) -> Result<bool, DecodeError> {
-        let Some(raw) = self.raw_labels else { return Ok(false) };
-        key.extend_from_slice(raw);
-        Ok(true)
-    }
-
     fn label_pairs(&self) -> Result<Vec<(&str, &str)>, DecodeError> {
         Self::label_pairs(self)
     }
@@ -55,19 +46,6 @@ impl WrittenSeries for v1::TimeSeries<'_> {
 }
 
 impl WrittenSeries for v2::TimeSeries<'_> {
-    fn write_key(&self, key: &mut Vec<u8>) -> Result<bool, DecodeError> {
-        // References differ from request to request; the texts do not. Lengths keep `ab`,`c` and `a`,`bc` apart, the first
-        // byte keeps these keys apart from those of version 1.
-        key.push(2);
-        for (name, value) in Self::label_pairs(self)? {
-            for text in [name, value] {
-                key.extend_from_slice(&(text.len() as u64).to_le_bytes());
-                key.extend_from_slice(text.as_bytes());
-            }
-        }
-        Ok(true)
-    }
-
     fn label_pairs(&self) -> Result<Vec<(&str, &str)>, DecodeError> {
         Self::label_pairs(self)
     }

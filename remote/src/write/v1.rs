@@ -50,7 +50,7 @@ pub fn read_request<'a, E: From<DecodeError>>(
 }
 
 impl<'a> TimeSeries<'a> {
-    fn new(message: &'a [u8]) -> Result<Self, DecodeError> {
+    pub(super) fn new(message: &'a [u8]) -> Result<Self, DecodeError> {
         // Senders write all labels first: then they are one run of bytes at the start of the message. The message is
         // scanned to its end all the same, or labels further on would be missed and two series taken for one.
         let mut reader = Reader::new(message);
@@ -138,7 +138,7 @@ fn read_pair(bytes: &[u8]) -> Result<(&str, &str), DecodeError> {
     Ok((name, value))
 }
 
-fn read_sample(bytes: &[u8]) -> Result<(Timestamp, f64), DecodeError> {
+pub(super) fn read_sample(bytes: &[u8]) -> Result<(Timestamp, f64), DecodeError> {
     let (mut t, mut v) = (0, 0.0);
     let mut reader = Reader::new(bytes);
     while let Some(field) = reader.next_field()? {
@@ -167,7 +167,7 @@ fn read_exemplar(bytes: &[u8]) -> Result<Exemplar, DecodeError> {
     Ok(exemplar)
 }
 
-fn read_metadata(bytes: &[u8]) -> Result<(&str, Metadata), DecodeError> {
+pub(super) fn read_metadata(bytes: &[u8]) -> Result<(&str, Metadata), DecodeError> {
     let mut name = "";
     let mut metadata = Metadata::default();
     let mut reader = Reader::new(bytes);

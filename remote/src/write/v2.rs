@@ -14,7 +14,8 @@ use crate::protobuf::{DecodeError, Reader};
 #[derive(Debug)]
 pub struct Request<'a> {
     symbols: Vec<&'a str>,
-    series: Vec<&'a [u8]>,
+    /// Where each begins, and its message.
+    series: Vec<(usize, &'a [u8])>,
 }
 
 /// One `TimeSeries`, its parts not yet decoded.
@@ -35,7 +36,10 @@ impl<'a> Request<'a> {
         while let Some(field) = reader.next_field()? {
             match field.number {
                 4 => request.symbols.push(field.string()?),
-                5 => request.series.push(field.bytes()?),
+                5 => {
+                    let message = field.bytes()?;
+                    request.series.push((reader.position() - message.len(), message));
+                }
                 _ => {}
             }
         }
@@ -44,7 +48,22 @@ impl<'a> Request<'a> {
 
     /// The series in the order of the request.
     pub fn series(&self) -> impl Iterator<Item = TimeSeries<'_>> {
-        self.series.iter().map(|message| TimeSeries { symbols: &self.symbols, message })
+        self.series.iter().map(|(_, message)| TimeSeries { symbols: &self.symbols, message })
+    }
+
+    /// The table of symbols.
+    pub(super) fn symbols(&self) -> &[&'a str] {
+        &self.symbols
+    }
+
+    /// Where each series' message begins in the request, and the message.
+    pub(super) fn messages(&self) -> impl Iterator<Item = (usize, &'a [u8])> {
+        self.series.iter().copied()
+    }
+
+    /// The series that has this message.
+    pub(super) fn series_of<'b>(&'b self, message: &'b [u8]) -> TimeSeries<'b> {
+        TimeSeries { symbols: &self.symbols, message }
     }
 }
 
@@ -176,7 +195,7 @@ fn read_references(bytes: &[u8], into: &mut Vec<u64>) -> Result<(), DecodeError>
     Ok(())
 }
 
-fn read_sample(bytes: &[u8]) -> Result<(Timestamp, Option<Timestamp>, f64), DecodeError> {
+pub(super) fn read_sample(bytes: &[u8]) -> Result<(Timestamp, Option<Timestamp>, f64), DecodeError> {
     let (mut t, mut start, mut v) = (0, None, 0.0);
     let mut reader = Reader::new(bytes);
     while let Some(field) = reader.next_field()? {

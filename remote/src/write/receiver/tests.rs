@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex as StdMutex;
 
-use model::storage::{CommitSummary, LayoutRef, LayoutSlot, Row, RowOutcome};
+use model::storage::{ABSENT_BITS, CommitSummary, LayoutRef, LayoutSlot, Row, RowOutcome};
 use model::{Exemplar, ManualClock, Metadata};
 
 use super::*;
@@ -16,6 +16,10 @@ struct Store {
     lookups: usize,
     exemplars: usize,
     forget: bool,
+    /// Series by slot; `None` once closed.
+    layouts: Vec<Option<Vec<u64>>>,
+    retired: usize,
+    in_rows: usize,
 }
 
 #[derive(Clone, Default)]
@@ -36,19 +40,47 @@ impl Append for FakeAppend {
 
 impl Appender for FakeAppender {
     fn open_layout(&mut self) -> LayoutRef {
-        unreachable!("remote write appends sample by sample")
+        let mut store = self.store.lock().unwrap();
+        store.layouts.push(Some(Vec::new()));
+        LayoutRef(store.layouts.len() as u64 - 1)
     }
-    fn extend_layout(&mut self, _: LayoutRef, _: &Labels) -> Result<LayoutSlot, AppendError> {
-        unreachable!("remote write appends sample by sample")
+    fn extend_layout(&mut self, layout: LayoutRef, labels: &Labels) -> Result<LayoutSlot, AppendError> {
+        let mut store = self.store.lock().unwrap();
+        let known = store.series.iter().position(|known| known == labels);
+        let series = known.unwrap_or_else(|| {
+            store.series.push(labels.clone());
+            store.series.len() - 1
+        });
+        let slots = store.layouts[layout.0 as usize].as_mut().ok_or(AppendError::UnknownSeries)?;
+        slots.push(series as u64);
+        Ok(LayoutSlot(slots.len() as u32 - 1))
     }
-    fn retire_slot(&mut self, _: LayoutRef, _: LayoutSlot) {}
-    fn close_layout(&mut self, _: LayoutRef) {}
-    fn append_row_part(&mut self, _: LayoutSlot, _: &Row<'_>) -> RowOutcome {
-        unreachable!("nobody here writes parts of rows")
+    fn retire_slot(&mut self, _: LayoutRef, _: LayoutSlot) {
+        self.store.lock().unwrap().retired += 1;
     }
-
-    fn append_row(&mut self, _: &Row<'_>) -> RowOutcome {
-        unreachable!("remote write appends sample by sample")
+    fn close_layout(&mut self, layout: LayoutRef) {
+        self.store.lock().unwrap().layouts[layout.0 as usize] = None;
+    }
+    fn append_row(&mut self, row: &Row<'_>) -> RowOutcome {
+        self.append_row_part(LayoutSlot(0), row)
+    }
+    fn append_row_part(&mut self, first: LayoutSlot, row: &Row<'_>) -> RowOutcome {
+        let slots = self.store.lock().unwrap().layouts[row.layout.0 as usize].clone();
+        let Some(slots) = slots else {
+            return RowOutcome { error: Some(AppendError::UnknownSeries), ..RowOutcome::default() };
+        };
+        let mut outcome = RowOutcome::default();
+        for (slot, value) in (first.0..).zip(row.values) {
+            if value.to_bits() != ABSENT_BITS {
+                let sample = AppendSample::float(row.t, *value);
+                match self.append(Some(SeriesRef(slots[slot as usize])), &Labels::empty(), sample) {
+                    Ok(_) => outcome.appended += 1,
+                    Err(why) => outcome.refused.push((LayoutSlot(slot), why)),
+                }
+            }
+        }
+        self.store.lock().unwrap().in_rows += outcome.appended;
+        outcome
     }
     fn append(
         &mut self,
