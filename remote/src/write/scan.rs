@@ -21,7 +21,8 @@ pub(super) struct Key(pub(super) [u64; 2]);
 impl Key {
     fn of(bytes: &[u8], seed: u64) -> Self {
         let hash = xxh3_128_with_seed(bytes, seed);
-        Self([(hash & u128::from(u64::MAX)) as u64, (hash >> 64) as u64])
+        let low = u64::try_from(hash & u128::from(u64::MAX)).unwrap_or_default();
+        Self([low, (hash >> 64) as u64])
     }
 }
 
@@ -229,7 +230,7 @@ pub(super) fn scan_v2(
 }
 
 #[cfg(test)]
-#[expect(clippy::indexing_slicing, reason = "tests")]
+#[expect(clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "tests")]
 mod tests {
     use super::*;
     use proptest::prelude::*;
