@@ -21,10 +21,11 @@ use model::matcher::{MatchOp, Matcher};
 use model::sample::{TimeRange, Timestamp};
 use model::storage::{Append, AppendOptions, AppendSample, Queryable, SelectHints, SeriesColumns};
 
-use crate::block::{BlockMeta, Tombstones};
+use crate::block::{Block, BlockMeta, Tombstones};
+use crate::cache::BlockCache;
 use crate::coding::{DecodeError, Reader};
 use crate::columns::Columns;
-use crate::fs::FaultyFs;
+use crate::fs::{FaultyFs, FileSystem};
 use crate::wal::frame::{CHECKPOINT_MAGIC, Frame, FrameReader, Header, SEGMENT_MAGIC, put_record};
 use crate::{Db, DbOptions, chunk, frame};
 
@@ -52,6 +53,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "frame", run: frame, seeds: seeds::frame, cost: 2 },
     Target { name: "meta", run: meta, seeds: seeds::meta, cost: 2 },
     Target { name: "tombstones", run: tombstones, seeds: seeds::tombstones, cost: 1 },
+    Target { name: "block_index", run: block_index, seeds: seeds::block_index, cost: 10 },
+    Target { name: "block_chunks", run: block_chunks, seeds: seeds::block_chunks, cost: 50 },
 ];
 
 /// The target of a name.
@@ -238,4 +241,76 @@ fn tombstones(bytes: &[u8]) {
         let again = Tombstones::decode(&tombstones.encode()).expect("what was written can be read");
         assert_eq!(again, tombstones);
     }
+}
+
+/// A block's index, as it is and with the checksums of its end and of its table mended.
+fn block_index(bytes: &[u8]) {
+    const END: usize = 24;
+    let block = seeds::block();
+    let path = block.dir.join("index");
+    read_block(&block.fs, &block.dir, &path, bytes);
+    let mut sealed = bytes.to_vec();
+    let Some(end) = sealed.len().checked_sub(END).filter(|end| *end >= 12) else { return };
+    let table = sealed.get(end..).and_then(|bytes| Reader::new(bytes).u64_le().ok()).unwrap_or(0);
+    let table = usize::try_from(table).unwrap_or(usize::MAX).clamp(8, end - 4);
+    let crc = crc32c::crc32c(&sealed[table..end - 4]).to_le_bytes();
+    sealed[end - 4..end].copy_from_slice(&crc);
+    let (at, len) = ((table as u64).to_le_bytes(), ((end - table) as u64).to_le_bytes());
+    sealed[end..end + 8].copy_from_slice(&at);
+    sealed[end + 8..end + 16].copy_from_slice(&len);
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&sealed[..8]), &sealed[end..end + 16]).to_le_bytes();
+    sealed[end + 16..end + 20].copy_from_slice(&crc);
+    read_block(&block.fs, &block.dir, &path, &sealed);
+}
+
+/// A block's file of chunks, as it is and with the checksums of its frames mended.
+fn block_chunks(bytes: &[u8]) {
+    let block = seeds::block();
+    let path = block.dir.join("chunks/000001");
+    read_block(&block.fs, &block.dir, &path, bytes);
+    let mut sealed = bytes.to_vec();
+    // Behind the head of the file.
+    let mut at = 16;
+    while let Some(rest) = sealed.get_mut(at..).filter(|rest| rest.len() > frame::FRAME_HEAD_LEN) {
+        let (head, stored) = rest.split_at_mut(frame::FRAME_HEAD_LEN);
+        let len = Reader::new(&head[1..]).u32_le().unwrap_or(0) as usize;
+        let stored = &stored[..len.min(stored.len())];
+        let crc = crc32c::crc32c_append(crc32c::crc32c(&head[..frame::FRAME_HEAD_LEN - 4]), stored);
+        head[frame::FRAME_HEAD_LEN - 4..].copy_from_slice(&crc.to_le_bytes());
+        at += frame::FRAME_HEAD_LEN + stored.len();
+    }
+    read_block(&block.fs, &block.dir, &path, &sealed);
+}
+
+/// Reads all of a block of which one file has other bytes, in every way there is.
+fn read_block(fs: &FaultyFs, dir: &Path, file: &Path, bytes: &[u8]) {
+    let fs = fs.after_kill();
+    fs.write(file, bytes.to_vec());
+    let fs: Arc<dyn FileSystem> = Arc::new(fs);
+    let Ok(block) = Block::open(&fs, dir, &BlockCache::new(1 << 20)) else { return };
+    let index = block.index();
+    let all = Matcher::new(MatchOp::Regex, "__name__", ".+").expect("invariant: it compiles");
+    let odd = Matcher::equal("parity", "odd");
+    let mut columns = Columns::default();
+    for matchers in [vec![all.clone()], vec![odd.clone()], vec![all, odd]] {
+        let Ok(found) = index.select(&matchers) else { continue };
+        let _ = index.label_names_of(&found);
+        for series in found.into_iter().take(100) {
+            let _ = index.labels(series);
+            columns.clear();
+            let _ = block.read(series, TimeRange::ALL, &mut columns);
+            let _ = block.read(series, TimeRange::new(100_000, 200_000), &mut columns);
+        }
+    }
+    for name in index.label_names().into_iter().take(20) {
+        let _ = index.label_values(&name);
+    }
+    let mut scan = block.scan();
+    let mut labels = Labels::empty();
+    for _ in 0..1000 {
+        if !matches!(scan.next(&mut labels, &mut columns), Ok(true)) {
+            break;
+        }
+    }
+    block.verify();
 }

@@ -1,7 +1,7 @@
 //! Sound inputs of every target, made by what writes them.
 
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use model::exemplar::Exemplar;
 use model::histogram::{CUSTOM_BUCKETS_SCHEMA, Histogram, Span};
@@ -12,11 +12,12 @@ use model::storage::{ABSENT_BITS, Append, AppendOptions, AppendSample, Row};
 
 use super::{options, unseal};
 use crate::Db;
-use crate::block::{BlockMeta, Tombstones};
+use crate::block::{BlockMeta, BlockOptions, BlockWriter, Made, Tombstones};
 use crate::chunk;
 use crate::chunk::HistogramValue;
+use crate::columns::Columns;
 use crate::frame::{Compression, encode_frame};
-use crate::fs::FaultyFs;
+use crate::fs::{FaultyFs, FileSystem};
 use crate::wal::frame::{CHECKPOINT_MAGIC, SEGMENT_MAGIC};
 
 /// Values of the kinds that encodings tell apart.
@@ -255,4 +256,60 @@ pub(super) fn tombstones() -> Vec<Vec<u8>> {
         bytes
     };
     vec![without(tombstones.encode()), without(Tombstones::default().encode())]
+}
+
+/// A sound block.
+pub(super) struct TemplateBlock {
+    pub(super) fs: FaultyFs,
+    pub(super) dir: PathBuf,
+}
+
+/// A block with series of all kinds, packed little, so that changes reach what is packed.
+pub(super) fn block() -> &'static TemplateBlock {
+    static BLOCK: OnceLock<TemplateBlock> = OnceLock::new();
+    BLOCK.get_or_init(|| {
+        let fs = FaultyFs::new();
+        let disk: Arc<dyn FileSystem> = Arc::new(fs.clone());
+        let id = ulid::Ulid(0x018b_cfe5_6800_0123_4567_89ab_cdef_0123);
+        let options =
+            BlockOptions { compression: Compression::None, batch_series: 8, ..BlockOptions::for_level(1) };
+        let mut writer = BlockWriter::create(&disk, Path::new("/data"), id, options).expect("a sound disk");
+        for number in 0..30usize {
+            let parity = if number.is_multiple_of(2) { "even" } else { "odd" };
+            let name = format!("metric_{:02}", number / 3);
+            let labels = Labels::from_pairs([
+                ("__name__", name.as_str()),
+                ("n", &format!("{number:02}")),
+                ("parity", parity),
+            ]);
+            let mut columns = Columns::default();
+            let rows = 20 + number;
+            for (row, t) in times(rows).into_iter().enumerate() {
+                if number % 10 == 9 {
+                    columns.push_histogram(t, HistogramValue::Integer(Arc::new(histogram(row))), 0);
+                } else {
+                    columns.push_float(t, values(number % 6, rows)[row], if number == 4 { 7 } else { 0 });
+                }
+            }
+            writer.add(&labels, &columns).expect("a sound disk");
+        }
+        let made = Made {
+            min_time: 0,
+            max_time: 7_200_000,
+            level: 1,
+            sources: vec![],
+            parents: vec![],
+            hints: vec![],
+        };
+        writer.finish(made).expect("a sound disk").expect("it has samples");
+        TemplateBlock { fs, dir: Path::new("/data").join(id.to_string()) }
+    })
+}
+
+pub(super) fn block_index() -> Vec<Vec<u8>> {
+    vec![block().fs.read(&block().dir.join("index")).expect("it was written")]
+}
+
+pub(super) fn block_chunks() -> Vec<Vec<u8>> {
+    vec![block().fs.read(&block().dir.join("chunks/000001")).expect("it was written")]
 }

@@ -41,4 +41,4 @@ macro_rules! tests {
     };
 }
 
-tests!(wal_record wal_segment wal_commits checkpoint chunk columns frame meta tombstones);
+tests!(wal_record wal_segment wal_commits checkpoint chunk columns frame meta tombstones block_index block_chunks);
