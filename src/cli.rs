@@ -13,6 +13,7 @@ use clap::{
 };
 
 use crate::logging::{LogFormat, LogLevel};
+use crate::tsdb_cmd::args::TsdbCommand;
 
 /// Prometheus' flags that are known but have no effect here (yet), and whether they take a value. Unit files in the wild
 /// set them, so they are accepted; using one logs a warning by name.
@@ -104,6 +105,12 @@ pub(crate) enum Subcommands {
         /// As the server would be started
         #[command(flatten)]
         args: CheckArgs,
+    },
+    /// Look into a data directory, or make blocks for it; a server may be running
+    Tsdb {
+        /// What to do
+        #[command(subcommand)]
+        what: TsdbCommand,
     },
 }
 

@@ -14,6 +14,7 @@ mod process_metrics;
 mod reload;
 mod rule_engine;
 mod serve;
+mod tsdb_cmd;
 
 use std::process::ExitCode;
 
@@ -37,6 +38,8 @@ fn main() -> ExitCode {
                 Check::Rules { files } => check::rules(files, args),
             }
         }
+        // Nothing is logged: these commands say themselves what there is to say.
+        Some(Subcommands::Tsdb { what }) => tsdb_cmd::run(what),
         None => {
             logging::start(parsed.cli.serve.log_level, parsed.cli.serve.log_format);
             match serve::run(&parsed) {

@@ -49,6 +49,7 @@ pub mod fuzz;
 mod head;
 mod head_chunks;
 mod index;
+pub mod inspect;
 mod maintain;
 mod metrics;
 mod options;

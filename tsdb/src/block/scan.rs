@@ -15,7 +15,7 @@ use super::Tombstones;
 use super::directory::{ChunkEntry, Directory, FrameRef, Place, SampleFrame};
 use super::reader::{Block, ReadError, bury, check_batch, column_frame, directory_error, usize_of};
 use super::time_columns::decode_column;
-use crate::chunk::decode_into;
+use crate::chunk::{self, ChunkInfo, decode_into};
 use crate::columns::Columns;
 use crate::frame::chunk_of;
 
@@ -43,6 +43,18 @@ pub(super) struct Batch {
     frames: HashMap<FrameRef, Vec<u8>>,
     columns: HashMap<(FrameRef, usize), Vec<Timestamp>>,
     column_times: usize,
+    /// Of the chunks read since it was emptied, where somebody wants to know.
+    chunks: Option<Vec<ScannedChunk>>,
+}
+
+/// A chunk as a scan passes it, for statistics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ScannedChunk {
+    /// How it is encoded, for people.
+    pub(crate) kind: &'static str,
+    pub(crate) info: ChunkInfo,
+    /// Unpacked, without shared times.
+    pub(crate) bytes: usize,
 }
 
 impl<'a> BlockScan<'a> {
@@ -57,6 +69,17 @@ impl<'a> BlockScan<'a> {
         }
     }
 
+    /// The same scan, but keeping what [`BlockScan::chunks`] tells.
+    pub(crate) fn with_chunks(mut self) -> Self {
+        self.batch.chunks = Some(Vec::new());
+        self
+    }
+
+    /// The chunks of the series that was read last; empty without [`BlockScan::with_chunks`].
+    pub(crate) fn chunks(&self) -> &[ScannedChunk] {
+        self.batch.chunks.as_deref().unwrap_or_default()
+    }
+
     /// The next series: replaces `labels` and `columns`, which may be empty when all samples are deleted. Whether there was
     /// one.
     ///
@@ -69,6 +92,9 @@ impl<'a> BlockScan<'a> {
         let series = self.next;
         self.next += 1;
         columns.clear();
+        if let Some(chunks) = &mut self.batch.chunks {
+            chunks.clear();
+        }
         *labels = self.cursor.labels(self.block.index(), series)?;
         let place = self.block.place(series, &mut self.blob)?;
         self.batch.read(self.block, series, place, columns)?;
@@ -147,7 +173,13 @@ impl Batch {
             }
         };
         chunk_of(frame_of(&mut self.frames, block, frame.at)?, entry.at.place)
-            .and_then(|chunk| decode_into(chunk, column, into))
+            .and_then(|chunk| {
+                if let Some(chunks) = &mut self.chunks {
+                    let (kind, info) = (chunk::kind_name(chunk), chunk::info(chunk)?);
+                    chunks.push(ScannedChunk { kind, info, bytes: chunk.len() });
+                }
+                decode_into(chunk, column, into)
+            })
             .map_err(|error| block.chunk_error(frame.at, entry.at.place, error))?;
         Ok(())
     }

@@ -108,6 +108,17 @@ pub(crate) fn info(bytes: &[u8]) -> Result<ChunkInfo, DecodeError> {
     Ok(ChunkInfo { histogram, count: sample_count(&mut reader)? })
 }
 
+/// How a chunk is encoded, in words.
+pub(crate) fn kind_name(bytes: &[u8]) -> &'static str {
+    let Some(tag) = bytes.first() else { return "nothing" };
+    match (tag & KIND_MASK, tag & OWN_TIMES != 0) {
+        (KIND_FLOATS, false) => "floats at shared times",
+        (KIND_FLOATS, true) => "floats with own times",
+        (KIND_HISTOGRAM_ROWS, _) => "histograms",
+        _ => "chunks of an older format",
+    }
+}
+
 fn sample_count(reader: &mut Reader<'_>) -> Result<usize, DecodeError> {
     let count = usize::try_from(reader.uvarint()?).map_err(|_| DecodeError::NumberRange)?;
     if count > CHUNK_SAMPLES_LIMIT { Err(DecodeError::Inconsistent("number of samples")) } else { Ok(count) }
