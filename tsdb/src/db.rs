@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use model::Clock;
 use model::exemplar::Exemplar;
 use model::labels::Labels;
@@ -11,13 +12,17 @@ use model::matcher::Matcher;
 use model::metadata::Metadata;
 use model::sample::{TimeRange, Timestamp};
 use model::storage::{
-    Append, AppendOptions, Appender, ExemplarQueryable, HeadStats, Querier, Queryable, ReplayProgress,
-    SeriesRef, StorageAdmin, StorageError,
+    Append, AppendOptions, Appender, BlockInfo, ExemplarQueryable, HeadStats, Querier, Queryable,
+    ReplayProgress, SeriesRef, StorageAdmin, StorageError,
 };
 use parking_lot::Mutex;
 
 use crate::appender::Transaction;
+use crate::cache::BlockCache;
 use crate::commit::Committer;
+use crate::compact::Compaction;
+use crate::compact::rules::{Floors, Retention};
+use crate::compact::set::BlockSet;
 use crate::fs::{FileSystem, LockFile};
 use crate::head::{Head, HeadOptions};
 use crate::maintain::Upkeep;
@@ -25,6 +30,7 @@ use crate::metrics::Metrics;
 use crate::options::DbOptions;
 use crate::querier::HeadQuerier;
 use crate::recover;
+use crate::select::StoreQuerier;
 use crate::wal::{Wal, WalOptions, io_error};
 
 /// Start-up takes its progress from here when the store is not there yet.
@@ -61,8 +67,12 @@ pub struct Db {
     pub(crate) wal_dir: PathBuf,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) upkeep: Mutex<Upkeep>,
+    pub(crate) blocks: BlockSet,
+    pub(crate) compaction: Compaction,
+    /// What rules of retention hide, as of the last compaction; `None`: there are no rules.
+    pub(crate) floors: ArcSwapOption<Floors>,
     /// What `options` said at first.
-    retention: Mutex<Duration>,
+    retention: Mutex<Retention>,
     progress: Arc<Progress>,
     lock: Mutex<Option<Box<dyn LockFile>>>,
 }
@@ -106,7 +116,6 @@ impl Db {
             None
         };
         metrics.clean_start.set(lock.as_ref().map_or(-1, |lock| i64::from(lock.was_clean())));
-        metrics.retention_seconds.set(options.retention.as_secs_f64());
         metrics.exemplars_max.set(options.exemplars_max as i64);
 
         let head_options = HeadOptions {
@@ -114,6 +123,9 @@ impl Db {
             series_max: options.series_max,
             exemplars_max: options.exemplars_max,
         };
+        let cache = BlockCache::new(options.block_cache_bytes);
+        let blocks =
+            BlockSet::open(Arc::clone(&fs), options.dir.clone(), Arc::clone(&cache), Arc::clone(&metrics))?;
         let head = Head::new(head_options, Arc::clone(&metrics));
         let recovered = recover::recover(&fs, &options.dir, &wal_dir, &head, &progress)?;
         let wal_options = WalOptions {
@@ -131,18 +143,29 @@ impl Db {
         );
         let committer = Committer { wal: Mutex::new(wal) };
         let upkeep = Upkeep::new(recovered.checkpoint_bytes, recovered.damaged);
-        Ok(Arc::new(Self {
+        let retention = Retention {
+            time: options.retention,
+            size_bytes: options.retention_size_bytes,
+            rules: options.retention_rules.clone(),
+        };
+        let db = Self {
             shared: Arc::new(Shared { head, committer }),
             fs,
             clock: Arc::clone(&options.clock),
             wal_dir,
             metrics,
             upkeep: Mutex::new(upkeep),
-            retention: Mutex::new(options.retention),
+            blocks,
+            compaction: Compaction::new(),
+            floors: ArcSwapOption::empty(),
+            retention: Mutex::default(),
             progress,
             lock: Mutex::new(lock),
             options,
-        }))
+        };
+        db.remove_unfinished_snapshots();
+        db.set_retention(retention);
+        Ok(Arc::new(db))
     }
 
     /// Syncs the log and marks the directory as left in good order. Commits fail from here on; reading goes on.
@@ -150,6 +173,8 @@ impl Db {
     /// # Errors
     /// When the log could not be synced, or the lock file not be written.
     pub fn close(&self) -> Result<(), StorageError> {
+        self.compaction.close();
+        self.blocks.remove_retired();
         // Under the maintenance lock, so that no checkpoint is being written.
         let _upkeep = self.upkeep.lock();
         let mut wal = self.shared.committer.wal.lock();
@@ -172,15 +197,17 @@ impl Db {
         }
     }
 
-    /// Changes how long samples are kept ([`DbOptions::retention`]; zero: for ever), from the next upkeep on. What is hidden
-    /// by its age already does not come back when it grows.
-    pub fn set_retention(&self, retention: Duration) {
+    /// Changes how long samples are kept and how much of them (a duration changes the time, and no more is said of the
+    /// rest), from the next upkeep and compaction on. What is hidden by its age already does not come back when it grows.
+    pub fn set_retention(&self, retention: impl Into<Retention>) {
+        let retention = retention.into();
+        self.metrics.retention_seconds.set(retention.time.as_secs_f64());
+        self.metrics.retention_bytes.set(i64::try_from(retention.size_bytes).unwrap_or(i64::MAX));
         *self.retention.lock() = retention;
-        self.metrics.retention_seconds.set(retention.as_secs_f64());
     }
 
-    pub(crate) fn retention(&self) -> Duration {
-        *self.retention.lock()
+    pub(crate) fn retention(&self) -> Retention {
+        self.retention.lock().clone()
     }
 
     /// What is known about a metric.
@@ -211,7 +238,9 @@ impl Append for Db {
 
 impl Queryable for Db {
     fn querier(&self, range: TimeRange) -> Result<Box<dyn Querier>, StorageError> {
-        Ok(Box::new(HeadQuerier::new(Arc::clone(&self.shared), range)))
+        // The head's view first: what becomes a block meanwhile is then in both rather than in neither.
+        let head = HeadQuerier::new(Arc::clone(&self.shared), range);
+        Ok(Box::new(StoreQuerier::new(head, &self.blocks.current(), self.floors.load_full(), range)))
     }
 }
 
@@ -270,12 +299,45 @@ impl StorageAdmin for Db {
     }
 
     fn time_range(&self) -> Option<TimeRange> {
-        self.shared.head.range()
+        let (head, blocks) = (self.shared.head.range(), self.blocks.current().range());
+        let both = head.zip(blocks).map(|(a, b)| TimeRange::new(a.min.min(b.min), a.max.max(b.max)));
+        both.or(head).or(blocks)
     }
 
     fn retention_text(&self) -> String {
-        duration_text(self.retention().as_millis())
+        let Retention { time, size_bytes, .. } = self.retention();
+        let time = duration_text(time.as_millis());
+        match size_bytes {
+            0 => time,
+            bytes if time == "0s" => bytes_text(bytes),
+            bytes => format!("{time} or {}", bytes_text(bytes)),
+        }
     }
+
+    fn blocks(&self) -> Vec<BlockInfo> {
+        self.block_infos()
+    }
+
+    fn clean_tombstones(&self) -> Result<(), StorageError> {
+        self.clean()
+    }
+
+    fn snapshot(&self, skip_head: bool) -> Result<String, StorageError> {
+        self.copy(skip_head)
+    }
+}
+
+/// As Prometheus writes sizes: `10GiB`, `1GiB512MiB`.
+fn bytes_text(mut bytes: u64) -> String {
+    let mut text = String::new();
+    for (power, unit) in ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"].into_iter().enumerate().rev() {
+        let size = 1u64 << (10 * power);
+        if bytes >= size {
+            text.push_str(&format!("{}{unit}", bytes / size));
+            bytes %= size;
+        }
+    }
+    text
 }
 
 /// As Prometheus writes durations: `15d`, `1d12h`, `0s`.
@@ -324,6 +386,9 @@ mod tests {
             (1500, "1s500ms"),
         ] {
             assert_eq!(duration_text(millis), text);
+        }
+        for (bytes, text) in [(512, "512B"), (10 << 30, "10GiB"), ((3 << 29) + 1, "1GiB512MiB1B")] {
+            assert_eq!(bytes_text(bytes), text);
         }
     }
 }

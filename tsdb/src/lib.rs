@@ -38,6 +38,7 @@ mod chunk;
 mod coding;
 mod columns;
 mod commit;
+mod compact;
 mod db;
 mod exemplars;
 #[allow(dead_code, reason = "blocks are being joined to it")]
@@ -55,7 +56,9 @@ mod metrics;
 mod options;
 mod querier;
 mod recover;
+mod select;
 mod wal;
 
+pub use compact::rules::{Retention, RetentionRule};
 pub use db::{Db, Progress};
 pub use options::DbOptions;

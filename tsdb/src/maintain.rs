@@ -178,7 +178,7 @@ impl Db {
     /// Drops what retention has passed, and series of which nothing is left.
     fn sweep(&self, upkeep: &mut Upkeep, now: Timestamp) {
         let head = &self.shared.head;
-        let retention = millis(self.retention());
+        let retention = millis(self.retention().longest());
         let newest = head.range().map(|range| range.max);
         if retention > 0
             && let Some(newest) = newest

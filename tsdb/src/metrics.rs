@@ -34,7 +34,25 @@ pub(crate) struct Metrics {
     pub(crate) gc_duration: Histogram,
     pub(crate) clean_start: IntGauge,
     pub(crate) retention_seconds: Gauge,
+    pub(crate) retention_bytes: IntGauge,
     pub(crate) time_retentions: IntCounter,
+    pub(crate) size_retentions: IntCounter,
+    pub(crate) head_truncations: IntCounter,
+    pub(crate) blocks_loaded: IntGauge,
+    pub(crate) blocks_bytes: IntGauge,
+    pub(crate) blocks_unreadable: IntGauge,
+    pub(crate) reloads: IntCounter,
+    pub(crate) reloads_failed: IntCounter,
+    pub(crate) compactions: IntCounter,
+    pub(crate) compactions_triggered: IntCounter,
+    pub(crate) compactions_failed: IntCounter,
+    pub(crate) vertical_compactions: IntCounter,
+    pub(crate) compaction_duration: Histogram,
+    pub(crate) compaction_chunk_samples: Histogram,
+    pub(crate) compaction_chunk_bytes: Histogram,
+    pub(crate) compaction_chunk_range: Histogram,
+    pub(crate) tombstone_cleanup: Histogram,
+    pub(crate) tombstone_cleanups_failed: IntCounter,
     pub(crate) exemplars_appended: IntCounter,
     pub(crate) exemplars_refused: IntCounter,
     pub(crate) exemplars_stored: IntGauge,
@@ -171,9 +189,110 @@ impl Metrics {
                     "How long to retain samples, in seconds.",
                 ),
             )?,
+            retention_bytes: gauge("retention_limit_bytes", "Most bytes of storage, 0 for no limit.")?,
             time_retentions: counter(
                 "time_retentions_total",
-                "Number of times that samples were dropped because of their age.",
+                "Number of blocks, and of sweeps of the head, that were dropped because of their age.",
+            )?,
+            size_retentions: counter(
+                "size_retentions_total",
+                "Number of blocks that were dropped because of the size limit.",
+            )?,
+            head_truncations: counter(
+                "head_truncations_total",
+                "Total number of times that a part of the head had become a block and was let go.",
+            )?,
+            blocks_loaded: gauge("blocks_loaded", "Number of blocks.")?,
+            blocks_bytes: gauge("storage_blocks_bytes", "Bytes of all blocks.")?,
+            blocks_unreadable: registered(
+                registry,
+                IntGauge::new("nilometer_tsdb_blocks_unreadable", "Number of blocks that cannot be opened."),
+            )?,
+            reloads: counter("reloads_total", "Number of times that the directory was searched for blocks.")?,
+            reloads_failed: counter(
+                "reloads_failures_total",
+                "Number of searches of the directory that failed, or found a block that cannot be opened.",
+            )?,
+            compactions: counter("compactions_total", "Total number of compactions that were done.")?,
+            compactions_triggered: counter(
+                "compactions_triggered_total",
+                "Total number of compactions that were begun.",
+            )?,
+            compactions_failed: counter(
+                "compactions_failed_total",
+                "Total number of compactions that failed.",
+            )?,
+            vertical_compactions: counter(
+                "vertical_compactions_total",
+                "Total number of compactions of blocks that overlap.",
+            )?,
+            compaction_duration: histogram(
+                "compaction_duration_seconds",
+                "Duration of compactions.",
+                &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0],
+            )?,
+            compaction_chunk_samples: histogram(
+                "compaction_chunk_samples",
+                "Samples in a chunk of a new block, on average.",
+                &[
+                    4.0,
+                    6.0,
+                    9.0,
+                    13.5,
+                    20.25,
+                    30.375,
+                    45.5625,
+                    68.34375,
+                    102.515625,
+                    153.7734375,
+                    230.66015625,
+                    345.990234375,
+                    518.9853515625,
+                    778.47802734375,
+                ],
+            )?,
+            compaction_chunk_bytes: histogram(
+                "compaction_chunk_size_bytes",
+                "Bytes of a chunk of a new block with its share of everything else, on average.",
+                &[
+                    32.0,
+                    48.0,
+                    72.0,
+                    108.0,
+                    162.0,
+                    243.0,
+                    364.5,
+                    546.75,
+                    820.125,
+                    1230.1875,
+                    1845.28125,
+                    2767.921875,
+                ],
+            )?,
+            compaction_chunk_range: histogram(
+                "compaction_chunk_range_seconds",
+                "Span of time of a chunk of a new block, on average.",
+                &[
+                    100.0,
+                    400.0,
+                    1600.0,
+                    6400.0,
+                    25_600.0,
+                    102_400.0,
+                    409_600.0,
+                    1_638_400.0,
+                    6_553_600.0,
+                    26_214_400.0,
+                ],
+            )?,
+            tombstone_cleanup: histogram(
+                "tombstone_cleanup_seconds",
+                "Duration of carrying out deletions when asked to.",
+                &[0.1, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0, 3600.0],
+            )?,
+            tombstone_cleanups_failed: own(
+                "tombstone_cleanups_failed_total",
+                "Total number of times that deletions could not be carried out when asked to.",
             )?,
             exemplars_appended: counter(
                 "exemplar_exemplars_appended_total",
@@ -206,6 +325,12 @@ impl Metrics {
                 "Total number of samples refused for other reasons (labels, limits, invalid histograms).",
             )?,
         })
+    }
+
+    /// How many out-of-order samples there have been.
+    pub(crate) fn out_of_order_samples_appended(&self) -> u64 {
+        let of = |kind: SampleKind| self.out_of_order_appended.with_label_values(&[kind.as_str()]).get();
+        of(SampleKind::Float) + of(SampleKind::Histogram)
     }
 
     /// Counts a refused sample.

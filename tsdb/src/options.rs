@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use model::Clock;
 
+use crate::compact::rules::RetentionRule;
+
 /// Where and how to store. Made by [`DbOptions::new`] with defaults, then changed field by field.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -30,6 +32,17 @@ pub struct DbOptions {
     /// How long samples are kept; zero: for ever. Default 15 days. Counted from the newest sample, but never from a time
     /// later than now, so that a clock that jumps cannot drop anything.
     pub retention: Duration,
+    /// Most bytes of all files together; 0: no bound. Default 0. See [`Retention::size_bytes`](crate::Retention).
+    pub retention_size_bytes: u64,
+    /// Other times for the series of selectors: the first rule that accepts a series decides. Default none.
+    pub retention_rules: Vec<RetentionRule>,
+    /// Span of time of the blocks that come from the head, aligned to it. Default 2 h. The head holds up to one and a half
+    /// of it.
+    pub block_duration_min: Duration,
+    /// Longest span of a block; `None`: a tenth of retention, 31 days at most. Default `None`.
+    pub block_duration_max: Option<Duration>,
+    /// Most bytes of blocks that are kept in memory, unpacked. Default 64 MiB.
+    pub block_cache_bytes: usize,
     /// Most series; 0: no bound. Default 0.
     pub series_max: u64,
     /// Most exemplars; 0: none are kept. Default 100 000.
@@ -50,6 +63,11 @@ impl DbOptions {
             checkpoint_bytes: 256 << 20,
             out_of_order_window_ms: 0,
             retention: Duration::from_hours(15 * 24),
+            retention_size_bytes: 0,
+            retention_rules: Vec::new(),
+            block_duration_min: Duration::from_hours(2),
+            block_duration_max: None,
+            block_cache_bytes: 64 << 20,
             series_max: 0,
             exemplars_max: 100_000,
             lock: true,

@@ -1,19 +1,20 @@
-//! Reading: views, selections, and the decoding of one series.
+//! Reading the head: views and selections. Head and blocks are joined in [`crate::select`].
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use model::annotations::Annotations;
 use model::labels::Labels;
 use model::matcher::Matcher;
 use model::sample::TimeRange;
-use model::storage::{LabelHints, LabelList, Querier, SelectHints, SeriesColumns, SeriesSet, StorageError};
+use model::storage::{LabelHints, LabelList, StorageError};
 
 use crate::columns::Columns;
 use crate::db::Shared;
 use crate::head::compaction::HeadPart;
 use crate::head::view::View;
 
-/// A view of a span of time.
+/// A view of a span of time of the head.
 #[derive(Debug)]
 pub(crate) struct HeadQuerier {
     shared: Arc<Shared>,
@@ -38,55 +39,56 @@ impl HeadQuerier {
         ids
     }
 
-    fn clamped(&self, hinted: Option<TimeRange>) -> TimeRange {
-        let hinted = hinted.unwrap_or(self.range);
-        TimeRange::new(self.range.min.max(hinted.min).max(self.view.floor), self.range.max.min(hinted.max))
+    /// What the view may see of the querier's range.
+    fn visible(&self, range: TimeRange) -> TimeRange {
+        TimeRange::new(range.min.max(self.view.floor), range.max)
     }
-}
 
-impl Querier for HeadQuerier {
-    fn select(&self, matchers: &[Matcher], hints: &SelectHints) -> Result<Box<dyn SeriesSet>, StorageError> {
-        let range = self.clamped(hints.range);
+    /// The series that may have samples within `range`; in order of labels if `sorted`, at most `limit` unless that is 0.
+    pub(crate) fn selection(
+        &self,
+        matchers: &[Matcher],
+        range: TimeRange,
+        sorted: bool,
+        limit: usize,
+    ) -> HeadSelection {
+        let range = self.visible(range);
         let mut ids = if range.min <= range.max { self.ids(matchers, range) } else { Vec::new() };
-        if hints.sorted {
+        if sorted {
             self.shared.head.catalogue.read().sort_by_labels(&mut ids);
         }
-        if hints.limit > 0 {
-            ids.truncate(hints.limit);
+        if limit > 0 {
+            ids.truncate(limit);
         }
-        let (shared, view) = (Arc::clone(&self.shared), Arc::clone(&self.view));
-        Ok(Box::new(Selection { shared, view, ids, range }))
+        HeadSelection { shared: Arc::clone(&self.shared), view: Arc::clone(&self.view), ids }
     }
 
-    fn label_names(&self, matchers: &[Matcher], hints: &LabelHints) -> Result<LabelList, StorageError> {
+    /// Names of labels on the series that `matchers` accept, sorted.
+    pub(crate) fn label_names(&self, matchers: &[Matcher], hints: &LabelHints) -> LabelList {
         if !self.sees_something() {
-            return Ok(LabelList::default());
+            return LabelList::default();
         }
         if matchers.is_empty() {
             let catalogue = self.shared.head.catalogue.read();
-            return Ok(list(catalogue.label_names(), hints.limit));
+            return list(catalogue.label_names(), hints.limit);
         }
-        let ids = self.ids(matchers, self.clamped(None));
+        let ids = self.ids(matchers, self.visible(self.range));
         let catalogue = self.shared.head.catalogue.read();
-        Ok(list(catalogue.label_names_of(&ids), hints.limit))
+        list(catalogue.label_names_of(&ids), hints.limit)
     }
 
-    fn label_values(
-        &self,
-        name: &str,
-        matchers: &[Matcher],
-        hints: &LabelHints,
-    ) -> Result<LabelList, StorageError> {
+    /// Values of a label on the series that `matchers` accept, sorted.
+    pub(crate) fn label_values(&self, name: &str, matchers: &[Matcher], hints: &LabelHints) -> LabelList {
         if !self.sees_something() {
-            return Ok(LabelList::default());
+            return LabelList::default();
         }
         if matchers.is_empty() {
             let catalogue = self.shared.head.catalogue.read();
-            return Ok(list(catalogue.label_values(name), hints.limit));
+            return list(catalogue.label_values(name), hints.limit);
         }
-        let ids = self.ids(matchers, self.clamped(None));
+        let ids = self.ids(matchers, self.visible(self.range));
         let catalogue = self.shared.head.catalogue.read();
-        Ok(list(catalogue.label_values_of(name, &ids), hints.limit))
+        list(catalogue.label_values_of(name, &ids), hints.limit)
     }
 }
 
@@ -97,32 +99,37 @@ fn list<'a>(items: impl IntoIterator<Item = &'a str>, limit: usize) -> LabelList
     LabelList { items: taken, truncated: items.next().is_some(), annotations: Annotations::new() }
 }
 
-/// Selected series. Reading one copies its compressed bytes under a lock and decodes them outside of it.
+/// Selected series of the head. Reading one copies its compressed bytes under a lock and decodes them outside of it.
 #[derive(Debug)]
-struct Selection {
+pub(crate) struct HeadSelection {
     shared: Arc<Shared>,
     view: Arc<View>,
     ids: Vec<u32>,
-    range: TimeRange,
 }
 
-impl SeriesSet for Selection {
-    fn len(&self) -> usize {
+impl HeadSelection {
+    pub(crate) fn len(&self) -> usize {
         self.ids.len()
     }
 
-    fn labels(&self, index: usize) -> Labels {
-        let labels = self.shared.head.catalogue.read().labels(self.ids[index]);
+    /// The labels of the series at place `at`.
+    pub(crate) fn labels(&self, at: usize) -> Labels {
+        let labels = self.shared.head.catalogue.read().labels(self.ids[at]);
         labels.expect("labels are kept while a view is open that may have found the series")
     }
 
-    fn read(&self, index: usize, into: &mut SeriesColumns) -> Result<(), StorageError> {
-        into.clear();
-        let mut columns = Columns::default();
-        let (id, part) = (self.ids[index], HeadPart::All);
-        self.shared.head.read(id, &self.view, self.range, part, &mut columns)?;
-        columns.normalize();
-        columns.hand_over(into);
-        Ok(())
+    /// The labels of neighbours.
+    pub(crate) fn labels_of(&self, places: Range<usize>) -> Vec<Labels> {
+        let catalogue = self.shared.head.catalogue.read();
+        let labels = self.ids[places].iter().map(|id| catalogue.labels(*id));
+        labels.map(|labels| labels.expect("as above")).collect()
+    }
+
+    /// Appends the samples within `range` of the series at place `at`; not normalized.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub(crate) fn read(&self, at: usize, range: TimeRange, into: &mut Columns) -> Result<(), StorageError> {
+        self.shared.head.read(self.ids[at], &self.view, range, HeadPart::All, into)
     }
 }

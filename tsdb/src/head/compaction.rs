@@ -85,7 +85,9 @@ impl Head {
     /// The oldest range of `block_ms` (aligned; both ends included) when in-order samples span more than one and a half of
     /// it: then the range gets no more of them. [`Shared::freeze`] to `max + 1` makes sure of that.
     pub(crate) fn compactable(&self, block_ms: i64) -> Option<TimeRange> {
-        let (min, max) = (self.in_order_min_time.load(Atomic::Acquire), self.max_time.load(Atomic::Acquire));
+        // Older samples may be here while an old view is open; they are in blocks.
+        let min = self.in_order_min_time.load(Atomic::Acquire).max(self.views.truncated_to());
+        let max = self.max_time.load(Atomic::Acquire);
         if min > max || max.saturating_sub(min) <= block_ms.saturating_add(block_ms / 2) {
             return None;
         }

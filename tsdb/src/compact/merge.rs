@@ -1,0 +1,184 @@
+//! Merging: sources of series in order of labels become one.
+//!
+//! Streaming: of each source one series is in memory, and what the source itself reads ahead. Of samples at one time that of
+//! the earlier source in the list stays: callers list sources by age ([`super::set::age`]), oldest first.
+
+use model::labels::Labels;
+use model::storage::StorageError;
+
+use super::Cancel;
+use super::rules::Floors;
+use crate::columns::Columns;
+
+/// How many series are taken between two looks at whether to go on.
+const CANCEL_EVERY: u32 = 64;
+
+/// Series in order of labels, each with its samples in order of time.
+pub(crate) trait Source {
+    /// Replaces `labels` and `columns` by the next series with samples; `false`: there is none, and they are undefined.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn next(&mut self, labels: &mut Labels, columns: &mut Columns) -> Result<bool, StorageError>;
+}
+
+/// A source and the series it is at.
+struct Cursor<S> {
+    source: S,
+    labels: Labels,
+    columns: Columns,
+    live: bool,
+}
+
+impl<S: Source> Cursor<S> {
+    fn advance(&mut self) -> Result<(), StorageError> {
+        self.live = self.source.next(&mut self.labels, &mut self.columns)?;
+        Ok(())
+    }
+}
+
+/// Gives the merged series to `sink`, in order of labels, without samples below their floor and never without any.
+///
+/// # Errors
+/// Those of sources and sink; [`StorageError::Cancelled`].
+pub(crate) fn merge<S: Source>(
+    sources: Vec<S>,
+    floors: &Floors,
+    cancel: &Cancel<'_>,
+    mut sink: impl FnMut(&Labels, &Columns) -> Result<(), StorageError>,
+) -> Result<(), StorageError> {
+    let mut cursors = Vec::with_capacity(sources.len());
+    for source in sources {
+        let mut cursor = Cursor { source, labels: Labels::empty(), columns: Columns::default(), live: false };
+        cursor.advance()?;
+        cursors.push(cursor);
+    }
+    let mut joined = Columns::default();
+    let mut taken = 0u32;
+    // A handful of sources: looking at all of them for each series is cheaper than a heap, and most agree anyway.
+    while let Some(labels) =
+        cursors.iter().filter(|cursor| cursor.live).map(|cursor| &cursor.labels).min().cloned()
+    {
+        if taken.is_multiple_of(CANCEL_EVERY) {
+            cancel.check()?;
+        }
+        taken = taken.wrapping_add(1);
+        let mut at: Vec<&mut Cursor<S>> =
+            cursors.iter_mut().filter(|cursor| cursor.live && cursor.labels == labels).collect();
+        let columns = if let [only] = &mut at[..] {
+            &mut only.columns
+        } else {
+            joined.clear();
+            at.iter().for_each(|cursor| joined.append(&cursor.columns));
+            joined.normalize();
+            &mut joined
+        };
+        let floor = floors.of(&labels);
+        if columns.range().is_some_and(|range| range.min < floor) {
+            columns.retain(|t| t >= floor);
+        }
+        if !columns.is_empty() {
+            sink(&labels, columns)?;
+        }
+        for cursor in at {
+            cursor.advance()?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use model::sample::Timestamp;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    struct Listed(std::vec::IntoIter<(Labels, Columns)>);
+
+    impl Source for Listed {
+        fn next(&mut self, labels: &mut Labels, columns: &mut Columns) -> Result<bool, StorageError> {
+            let Some((next_labels, next_columns)) = self.0.next() else { return Ok(false) };
+            (*labels, *columns) = (next_labels, next_columns);
+            Ok(true)
+        }
+    }
+
+    type Samples = BTreeMap<u8, BTreeMap<Timestamp, (u64, Timestamp)>>;
+
+    fn listed(samples: &Samples) -> Listed {
+        let columns = |samples: &BTreeMap<Timestamp, (u64, Timestamp)>| {
+            let mut columns = Columns::default();
+            samples
+                .iter()
+                .for_each(|(t, (bits, start))| columns.push_float(*t, f64::from_bits(*bits), *start));
+            columns
+        };
+        let series: Vec<_> = samples
+            .iter()
+            .filter(|(_, samples)| !samples.is_empty())
+            .map(|(name, samples)| (labels(*name), columns(samples)))
+            .collect();
+        Listed(series.into_iter())
+    }
+
+    fn labels(name: u8) -> Labels {
+        // Ten and more sort by text.
+        let text = format!("{name:03}");
+        Labels::from_pairs([("__name__", "m"), ("n", text.as_str())])
+    }
+
+    fn samples() -> impl Strategy<Value = Samples> {
+        let of_one = prop::collection::btree_map(0i64..60, (any::<u64>(), 0i64..3), 0..12);
+        prop::collection::btree_map(any::<u8>(), of_one, 0..8)
+    }
+
+    proptest! {
+        /// Against a map: the first source wins, floors hold, labels ascend.
+        #[test]
+        fn merges_like_a_map(sources in prop::collection::vec(samples(), 0..6), floor in 0i64..30) {
+            let mut want = Samples::new();
+            for source in &sources {
+                for (name, samples) in source {
+                    for (t, sample) in samples.iter().filter(|(t, _)| **t >= floor) {
+                        want.entry(*name).or_default().entry(*t).or_insert(*sample);
+                    }
+                }
+            }
+            let listed: Vec<_> = sources.iter().map(listed).collect();
+            let mut got = Samples::new();
+            let mut last = None;
+            merge(listed, &Floors::all(floor), &Cancel::never(), |labels, columns| {
+                assert!(last.replace(labels.clone()).is_none_or(|last| last < *labels));
+                assert!(!columns.is_empty() && columns.times.is_sorted());
+                let name = labels.get("n").unwrap().parse().unwrap();
+                let start = |i: usize| columns.starts.get(i).copied().unwrap_or(0);
+                let samples = columns.times.iter().enumerate();
+                let samples = samples.map(|(i, t)| (*t, (columns.values[i].to_bits(), start(i)))).collect();
+                got.insert(name, samples);
+                Ok(())
+            })
+            .unwrap();
+            prop_assert_eq!(got, want);
+        }
+    }
+
+    #[test]
+    fn errors_and_cancellation_come_through() {
+        struct Failing;
+        impl Source for Failing {
+            fn next(&mut self, _: &mut Labels, _: &mut Columns) -> Result<bool, StorageError> {
+                Err(StorageError::NotReady("test"))
+            }
+        }
+        let failed = merge(vec![Failing], &Floors::none(), &Cancel::never(), |_, _| Ok(()));
+        assert!(matches!(failed, Err(StorageError::NotReady(_))));
+        let one = Samples::from([(1, BTreeMap::from([(1, (1, 0))]))]);
+        let stop = std::sync::atomic::AtomicBool::new(true);
+        let cancelled =
+            merge(vec![listed(&one)], &Floors::none(), &Cancel::on(&stop), |_, _| panic!("given"));
+        assert!(matches!(cancelled, Err(StorageError::Cancelled)));
+    }
+}

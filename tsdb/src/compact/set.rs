@@ -1,0 +1,317 @@
+//! The blocks there are: found at start, published and taken out while running, removed when nobody reads them any more.
+//!
+//! Readers take the list as it is ([`BlockSet::current`]) and keep its blocks open; changes make a new list, one at a time.
+//!
+//! # Directories
+//! `<ULID>` is a block; `<ULID>.tmp` was being written, `<ULID>.deleting` removed, when something ended the process. A
+//! block names the blocks that it replaces (its parents): where both are found, a crash came between the appearance of one
+//! and the removal of the others, and the parents go. A block that cannot be opened stays where it is, is named in the
+//! log, counted, and tried again from time to time: the rest of the store works without it, its parents stay too.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use model::sample::{TimeRange, Timestamp};
+use model::storage::StorageError;
+use parking_lot::Mutex;
+use ulid::Ulid;
+
+use crate::block::{Block, BlockMeta, TEMPORARY_SUFFIX, parse_id};
+use crate::cache::BlockCache;
+use crate::fs::FileSystem;
+use crate::metrics::Metrics;
+use crate::wal::io_error;
+
+/// Ending of directories being removed.
+const DELETING: &str = ".deleting";
+
+/// Whose samples were first: where several blocks have one for the same time, that of the lowest stays.
+pub(crate) fn age(meta: &BlockMeta) -> Ulid {
+    meta.compaction.sources.iter().copied().min().unwrap_or(meta.ulid)
+}
+
+/// Whether a block may have samples within `range`.
+pub(crate) fn overlaps(meta: &BlockMeta, range: TimeRange) -> bool {
+    meta.min_time <= range.max && range.min < meta.max_time
+}
+
+/// Blocks in order of time.
+#[derive(Debug, Default)]
+pub(crate) struct BlockList {
+    blocks: Vec<Arc<Block>>,
+}
+
+impl BlockList {
+    fn new(mut blocks: Vec<Arc<Block>>) -> Self {
+        let key = |block: &Arc<Block>| (block.meta().min_time, block.meta().max_time, block.meta().ulid);
+        blocks.sort_unstable_by_key(key);
+        Self { blocks }
+    }
+
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &Arc<Block>> {
+        self.blocks.iter()
+    }
+
+    /// Those that may have samples within `range`, the samples of which are to be taken in this order.
+    pub(crate) fn within(&self, range: TimeRange) -> Vec<Arc<Block>> {
+        let found = self.blocks.iter().filter(|block| overlaps(block.meta(), range));
+        in_order_of_age_where_they_overlap(found.cloned().collect())
+    }
+
+    pub(crate) fn get(&self, id: Ulid) -> Option<&Arc<Block>> {
+        self.blocks.iter().find(|block| block.meta().ulid == id)
+    }
+
+    /// From the first to the last sample that may be there.
+    pub(crate) fn range(&self) -> Option<TimeRange> {
+        let min = self.blocks.iter().map(|block| block.meta().min_time).min()?;
+        let max = self.blocks.iter().map(|block| block.meta().max_time).max()?;
+        Some(TimeRange::new(min, max.saturating_sub(1)))
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.blocks.iter().map(|block| block.size_bytes()).sum()
+    }
+}
+
+/// In order of time samples need no sorting when they are joined, and where nothing overlaps no age counts.
+pub(crate) fn in_order_of_age_where_they_overlap(mut blocks: Vec<Arc<Block>>) -> Vec<Arc<Block>> {
+    blocks.sort_by_key(|block| (block.meta().min_time, block.meta().ulid));
+    let mut end = Timestamp::MIN;
+    let apart = blocks.iter().all(|block| {
+        let apart = block.meta().min_time >= end;
+        end = block.meta().max_time;
+        apart
+    });
+    if !apart {
+        blocks.sort_by_key(|block| (age(block.meta()), block.meta().ulid));
+    }
+    blocks
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct BlockSet {
+    fs: Arc<dyn FileSystem>,
+    dir: PathBuf,
+    cache: Arc<BlockCache>,
+    metrics: Arc<Metrics>,
+    list: ArcSwap<BlockList>,
+    /// Held while the list is changed.
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// What could not be opened, and why.
+    unreadable: BTreeMap<Ulid, String>,
+    /// Out of the list, and still on disk.
+    retired: Vec<Arc<Block>>,
+    /// Directories set aside that could not be removed.
+    left_over: BTreeSet<String>,
+}
+
+impl BlockSet {
+    /// Finds the blocks in `dir`, after removing what crashes left behind.
+    ///
+    /// # Errors
+    /// When the directory cannot be listed.
+    pub(crate) fn open(
+        fs: Arc<dyn FileSystem>,
+        dir: PathBuf,
+        cache: Arc<BlockCache>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, StorageError> {
+        let set = Self { fs, dir, cache, metrics, list: ArcSwap::default(), state: Mutex::default() };
+        let names = set.fs.list_dirs(&set.dir).map_err(io_error("list data directory", &set.dir))?;
+        for name in
+            names.iter().filter(|name| is_unfinished(name, TEMPORARY_SUFFIX) || is_unfinished(name, DELETING))
+        {
+            set.remove_dir(name);
+        }
+        // Losses of power may leave the shell of a block. While running, it may be a copy that has just begun.
+        for name in names.iter().filter(|name| parse_id(name).is_some() && set.is_shell(&set.dir.join(name)))
+        {
+            set.remove_dir(name);
+        }
+        set.rescan()?;
+        Ok(set)
+    }
+
+    /// Whether there is no file in a directory, nor in those in it.
+    fn is_shell(&self, dir: &Path) -> bool {
+        let no_files = self.fs.list(dir).is_ok_and(|files| files.is_empty());
+        no_files
+            && self.fs.list_dirs(dir).is_ok_and(|dirs| dirs.iter().all(|name| self.is_shell(&dir.join(name))))
+    }
+
+    /// The blocks as of now.
+    pub(crate) fn current(&self) -> Arc<BlockList> {
+        self.list.load_full()
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Looks for blocks that somebody dropped into the directory, or took from it.
+    ///
+    /// # Errors
+    /// When the directory cannot be listed.
+    pub(crate) fn rescan(&self) -> Result<(), StorageError> {
+        let mut state = self.state.lock();
+        self.metrics.reloads.inc();
+        let names = self.fs.list_dirs(&self.dir).map_err(io_error("list data directory", &self.dir));
+        let names = names.inspect_err(|_| self.metrics.reloads_failed.inc())?;
+        for name in std::mem::take(&mut state.left_over) {
+            if names.contains(&name) && !self.remove_dir(&name) {
+                state.left_over.insert(name);
+            }
+        }
+        let found: BTreeSet<Ulid> = names.iter().filter_map(|name| parse_id(name)).collect();
+        let list = self.list.load_full();
+        let mut blocks = Vec::new();
+        for block in list.iter() {
+            if found.contains(&block.meta().ulid) {
+                blocks.push(Arc::clone(block));
+            } else {
+                tracing::warn!(block = %block.meta().ulid, "block has gone from the data directory");
+            }
+        }
+        let before = blocks.len();
+        let retired: BTreeSet<Ulid> = state.retired.iter().map(|block| block.meta().ulid).collect();
+        state.unreadable.retain(|id, _| found.contains(id));
+        for id in found.iter().filter(|id| list.get(**id).is_none() && !retired.contains(id)) {
+            blocks.extend(self.open_block(&mut state, *id));
+        }
+        let changed = blocks.len() != before || before != list.blocks.len();
+        if !state.unreadable.is_empty() {
+            self.metrics.reloads_failed.inc();
+        }
+        self.metrics.blocks_unreadable.set(state.unreadable.len() as i64);
+        if changed {
+            self.remove_replaced(&mut state, &mut blocks);
+            self.publish(blocks);
+        }
+        Ok(())
+    }
+
+    fn open_block(&self, state: &mut State, id: Ulid) -> Option<Arc<Block>> {
+        match Block::open(&self.fs, &self.dir.join(id.to_string()), &self.cache) {
+            Ok(block) => {
+                if state.unreadable.remove(&id).is_some() {
+                    tracing::info!(block = %id, "block can be read again");
+                }
+                Some(Arc::new(block))
+            }
+            Err(error) => {
+                let text = error.to_string();
+                if state.unreadable.get(&id) != Some(&text) {
+                    tracing::error!(block = %id, %error, "block cannot be opened: going on without it, it stays in place");
+                }
+                state.unreadable.insert(id, text);
+                None
+            }
+        }
+    }
+
+    /// Takes out blocks that others replace.
+    fn remove_replaced(&self, state: &mut State, blocks: &mut Vec<Arc<Block>>) {
+        let parents = |block: &Arc<Block>| {
+            block.meta().compaction.parents.iter().map(|parent| parent.ulid).collect::<Vec<_>>()
+        };
+        let replaced: BTreeSet<Ulid> = blocks.iter().flat_map(parents).collect();
+        let (gone, kept) = std::mem::take(blocks)
+            .into_iter()
+            .partition(|block: &Arc<Block>| replaced.contains(&block.meta().ulid));
+        *blocks = kept;
+        state.retired.extend(gone);
+        // Replaced ones that cannot be opened are of no use to anybody either.
+        let unreadable: Vec<Ulid> =
+            state.unreadable.keys().filter(|id| replaced.contains(id)).copied().collect();
+        for id in unreadable {
+            state.unreadable.remove(&id);
+            self.discard(state, id);
+        }
+        self.metrics.blocks_unreadable.set(state.unreadable.len() as i64);
+    }
+
+    fn publish(&self, blocks: Vec<Arc<Block>>) {
+        let list = BlockList::new(blocks);
+        self.metrics.blocks_loaded.set(list.blocks.len() as i64);
+        self.metrics.blocks_bytes.set(list.bytes().cast_signed());
+        self.list.store(Arc::new(list));
+    }
+
+    /// Opens a block that was just written (or takes none), and lets it take the place of `gone`.
+    ///
+    /// # Errors
+    /// When it cannot be opened: nothing has changed then.
+    pub(crate) fn replace(&self, written: Option<&BlockMeta>, gone: &[Ulid]) -> Result<(), StorageError> {
+        let added = written.map(|meta| {
+            Block::open(&self.fs, &self.dir.join(meta.ulid.to_string()), &self.cache).map(Arc::new)
+        });
+        let added = added.transpose()?;
+        if let Some(block) = &added {
+            let chunks = block.meta().stats.num_chunks.max(1);
+            self.metrics.compaction_chunk_bytes.observe(block.size_bytes() as f64 / chunks as f64);
+        }
+        let mut state = self.state.lock();
+        let list = self.list.load_full();
+        let (retired, mut kept): (Vec<_>, Vec<_>) =
+            list.blocks.iter().cloned().partition(|block| gone.contains(&block.meta().ulid));
+        kept.extend(added);
+        self.publish(kept);
+        state.retired.extend(retired);
+        Ok(())
+    }
+
+    /// Removes the files of blocks that are out of the list and that nobody reads.
+    pub(crate) fn remove_retired(&self) {
+        let mut state = self.state.lock();
+        let (unused, used): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut state.retired).into_iter().partition(|block| Arc::strong_count(block) == 1);
+        state.retired = used;
+        for block in unused {
+            let id = block.meta().ulid;
+            drop(block);
+            self.discard(&mut state, id);
+        }
+    }
+
+    /// Removes a block's directory; what cannot be removed now is tried again later.
+    fn discard(&self, state: &mut State, id: Ulid) {
+        let (name, aside) = (id.to_string(), format!("{id}{DELETING}"));
+        // Under another name first: half a directory must not look like a block.
+        match self.fs.rename(&self.dir.join(&name), &self.dir.join(&aside)) {
+            Ok(()) => {
+                // Should power be lost before this is durable, the block is found and removed again.
+                if let Err(error) = self.fs.sync_dir(&self.dir) {
+                    tracing::debug!(block = %id, %error, "removal is not durable yet");
+                }
+                if !self.remove_dir(&aside) {
+                    state.left_over.insert(aside);
+                }
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            // The next look at the directory finds it again, and that it is replaced or too old.
+            Err(error) => {
+                tracing::warn!(block = %id, %error, "block could not be removed; it is tried again")
+            }
+        }
+    }
+
+    fn remove_dir(&self, name: &str) -> bool {
+        let removed = self.fs.remove_dir_all(&self.dir.join(name));
+        if let Err(error) = &removed {
+            tracing::warn!(directory = name, %error, "left-over directory could not be removed; it is tried again");
+        }
+        removed.is_ok()
+    }
+}
+
+fn is_unfinished(name: &str, ending: &str) -> bool {
+    name.strip_suffix(ending).is_some_and(|id| parse_id(id).is_some())
+}
