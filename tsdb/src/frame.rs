@@ -104,13 +104,15 @@ impl FrameBuilder {
     /// Appends the frame to `out` and is empty again. Answers its length.
     ///
     /// # Panics
-    /// With more than [`FRAME_CHUNKS_MAX`] chunks or more than [`FRAME_PLAIN_MAX`] bytes: callers check.
+    /// With more than [`FRAME_CHUNKS_MAX`] chunks, or more than [`FRAME_PLAIN_MAX`] bytes: callers check.
     pub(crate) fn finish(&mut self, compression: Compression, out: &mut Vec<u8>) -> usize {
         assert!(self.lens.len() <= FRAME_CHUNKS_MAX, "a frame of {} chunks", self.lens.len());
         self.plain.clear();
-        put_uvarint(&mut self.plain, self.lens.len() as u64);
+        let wide = self.lens.iter().any(|len| *len > usize::from(u16::MAX));
+        put_uvarint(&mut self.plain, (self.lens.len() as u64) << 1 | u64::from(wide));
         for len in &self.lens {
-            put_uvarint(&mut self.plain, *len as u64);
+            let len = u32::try_from(*len).expect("invariant: less than a frame has").to_le_bytes();
+            self.plain.extend_from_slice(if wide { &len } else { &len[..2] });
         }
         self.plain.extend_from_slice(&self.bytes);
         assert!(self.plain.len() <= FRAME_PLAIN_MAX, "a frame of {} bytes", self.plain.len());
@@ -252,13 +254,50 @@ pub(crate) fn decode_frame(bytes: &[u8]) -> Result<Vec<u8>, DecodeError> {
     if plain.len() == head.plain_len { Ok(plain) } else { Err(DecodeError::Inconsistent("frame length")) }
 }
 
+/// The lengths of an unpacked frame's chunks, and the chunks.
+struct Parts<'a> {
+    wide: bool,
+    lens: &'a [u8],
+    chunks: &'a [u8],
+}
+
+impl<'a> Parts<'a> {
+    fn new(plain: &'a [u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(plain);
+        let head = reader.uvarint()?;
+        let wide = head & 1 == 1;
+        let count = usize::try_from(head >> 1).ok().filter(|count| *count <= FRAME_CHUNKS_MAX);
+        let count = count.ok_or(DecodeError::NumberRange)?;
+        let lens = reader.bytes(if wide { count * 4 } else { count * 2 })?;
+        Ok(Self { wide, lens, chunks: reader.bytes(reader.remaining())? })
+    }
+
+    fn len(&self) -> usize {
+        self.lens.len() / if self.wide { 4 } else { 2 }
+    }
+
+    /// The sum of the lengths before `index`, and that at `index`. Fixed widths, so that the sum is one of vectors: it is
+    /// a part of each read.
+    fn span(&self, index: usize) -> Option<(usize, usize)> {
+        let (before, len): (u64, u64) = if self.wide {
+            let (lens, _) = self.lens.as_chunks::<4>();
+            let of = |len: &[u8; 4]| u64::from(u32::from_le_bytes(*len));
+            (lens.get(..index)?.iter().map(of).sum(), of(lens.get(index)?))
+        } else {
+            let (lens, _) = self.lens.as_chunks::<2>();
+            let sum: u32 = lens.get(..index)?.iter().map(|len| u32::from(u16::from_le_bytes(*len))).sum();
+            (u64::from(sum), u64::from(u16::from_le_bytes(*lens.get(index)?)))
+        };
+        Some((usize::try_from(before).ok()?, usize::try_from(len).ok()?))
+    }
+}
+
 /// The number of chunks of an unpacked frame.
 ///
 /// # Errors
 /// When it is not one.
 pub(crate) fn chunks_of(plain: &[u8]) -> Result<usize, DecodeError> {
-    let count = Reader::new(plain).count(1)?;
-    if count > FRAME_CHUNKS_MAX { Err(DecodeError::NumberRange) } else { Ok(count) }
+    Parts::new(plain).map(|parts| parts.len())
 }
 
 /// The chunk at `index` of an unpacked frame.
@@ -266,23 +305,11 @@ pub(crate) fn chunks_of(plain: &[u8]) -> Result<usize, DecodeError> {
 /// # Errors
 /// When there is none, or the frame's directory makes no sense.
 pub(crate) fn chunk_of(plain: &[u8], index: usize) -> Result<&[u8], DecodeError> {
-    let mut reader = Reader::new(plain);
-    let count = reader.count(1)?;
-    if count > FRAME_CHUNKS_MAX || index >= count {
-        return Err(DecodeError::Inconsistent("place in a frame"));
-    }
-    let (mut before, mut len) = (0u64, 0u64);
-    for place in 0..count {
-        let this = reader.uvarint()?;
-        if place < index {
-            before = before.saturating_add(this);
-        } else if place == index {
-            len = this;
-        }
-    }
-    let usize_of = |value| usize::try_from(value).map_err(|_| DecodeError::NumberRange);
-    reader.bytes(usize_of(before)?)?;
-    reader.bytes(usize_of(len)?)
+    let parts = Parts::new(plain)?;
+    let (before, len) = parts.span(index).ok_or(DecodeError::Inconsistent("place in a frame"))?;
+    let mut reader = Reader::new(parts.chunks);
+    reader.bytes(before)?;
+    reader.bytes(len)
 }
 
 /// Reads, checks and unpacks the frame at `offset` of a file; `len` is its length where the caller knows it.
@@ -390,7 +417,7 @@ mod tests {
             let mut out = Vec::new();
             assert!(encode_frame(&chunks, compression, &mut out) < 400, "{compression:?}: {}", out.len());
             let mut out = Vec::new();
-            assert_eq!(encode_frame(&[b"x"], compression, &mut out), FRAME_HEAD_LEN + 3);
+            assert_eq!(encode_frame(&[b"x"], compression, &mut out), FRAME_HEAD_LEN + 4);
         }
     }
 

@@ -123,4 +123,6 @@ fn create_synced(fs: &dyn FileSystem, path: &Path, bytes: &[u8]) -> Result<(), S
 }
 
 #[cfg(test)]
+mod measure;
+#[cfg(test)]
 mod tests;

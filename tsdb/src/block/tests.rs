@@ -605,3 +605,22 @@ proptest! {
         }
     }
 }
+
+/// The document's example is what we write, and we read it.
+#[test]
+fn the_example_of_the_document_is_true() {
+    let mut columns = Columns::default();
+    columns.push_float(1000, 1.0, 0);
+    columns.push_float(2000, 2.0, 0);
+    columns.push_float(3000, 3.0, 0);
+    let fs = FaultyFs::new();
+    let series = [columns.clone(), columns];
+    write(&fs, &series, BlockOptions { compression: Compression::None, ..options() }).unwrap();
+    let path = dir().join(CHUNKS_DIR).join("000001");
+    let written = fs.read(&path).unwrap();
+    let hex: String = written.iter().map(|b| format!("{b:02x} ")).collect();
+    let example = example(include_str!("../../../docs/formats/block.md"));
+    assert_eq!(example, written, "written: {hex}");
+    fs.write(&path, example);
+    assert_eq!(scanned(&open(&fs).unwrap()).unwrap(), expected(&series));
+}
