@@ -6,6 +6,11 @@ mod support;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use support::http::encoded;
+use support::nilometer::Nilometer;
+use support::remote_write::{Series, write};
 
 /// A small page with all that is odd: exemplars, escapes, NaN, infinities, two windows of two hours.
 const PAGE: &str = r#"# HELP http_requests The number.
@@ -23,6 +28,11 @@ g{a="b\"c\nd\\"} -Inf 1609964636
 g 1e-9 1609964637
 # EOF
 "#;
+
+#[expect(clippy::disallowed_methods, reason = "samples lie around the real present")]
+fn now_ms() -> i64 {
+    i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
+}
 
 /// What a command did.
 #[derive(Debug, PartialEq, Eq)]
@@ -109,6 +119,70 @@ fn imported_blocks_are_listed_as_promtool_lists_them() {
         "{for_people}"
     );
     assert_eq!(files(&dir.path().join("data")).len(), 8, "nothing but the files of two blocks");
+}
+
+/// The text is what promtool 3.5.3 prints of the same page.
+#[test]
+fn all_samples_are_printed_as_promtool_prints_them() {
+    let dir = imported();
+    let dumped = tsdb(dir.path(), &["dump"]);
+    let expected = r#"{__name__="g"} NaN 1609964636000
+{__name__="g"} 1e-09 1609964637000
+{__name__="g", a="b\"c\nd\\"} -Inf 1609964636000
+{__name__="http_requests_total", code="200", service="user"} 123 1609954636000
+{__name__="http_requests_total", code="500", service="user"} 1 1609954637250
+{__name__="lat_bucket", le="+Inf"} 5 1609954636000
+{__name__="lat_bucket", le="0.1"} 4 1609954636000
+{__name__="lat_count"} 5 1609954636000
+{__name__="lat_sum"} 5.5 1609954636000
+"#;
+    assert_eq!(dumped, Outcome { code: 0, out: expected.to_owned(), err: String::new() });
+    let part = [
+        "dump",
+        "--match=lat_sum",
+        "--match={code!=\"\"}",
+        "--min-time=1609954637000",
+        "--max-time=1609954637250",
+    ];
+    let part = tsdb(dir.path(), &part).out;
+    assert_eq!(part, "{__name__=\"http_requests_total\", code=\"500\", service=\"user\"} 1 1609954637250\n");
+    let openmetrics = tsdb(dir.path(), &["dump-openmetrics", "--match=g"]);
+    let expected =
+        "g NaN 1609964636.000\ng 1e-09 1609964637.000\ng{a=\"b\\\"c\\nd\\\\\"} -Inf 1609964636.000\n# EOF\n";
+    assert_eq!(openmetrics, Outcome { code: 0, out: expected.to_owned(), err: String::new() });
+    // And back again.
+    let text = tsdb(dir.path(), &["dump", "--format=openmetrics", "data"]).out;
+    let done = tsdb_with(dir.path(), &["import", "--from-openmetrics=-", "-q", "again"], &text);
+    assert_eq!((done.code, done.err.as_str()), (0, "imported 9 samples into 2 blocks\n"));
+    assert_eq!(tsdb(dir.path(), &["dump", "again"]).out, dumped.out);
+    assert_eq!(tsdb(dir.path(), &["dump", "--min-time=1", "--max-time=0"]).code, 1);
+    assert_eq!(files(&dir.path().join("data")).len(), 8, "nothing was made");
+}
+
+/// What a running server has in memory and log, and blocks from a file, before it starts and while it runs.
+#[test]
+fn commands_and_a_server_share_a_directory() {
+    let dir = imported();
+    std::fs::write(dir.path().join("c.yml"), "# nothing to scrape\n").unwrap();
+    let args =
+        ["--config.file=c.yml", "--web.enable-remote-write-receiver", "--storage.tsdb.retention.time=100y"];
+    let server = Nilometer::start(dir.path(), &args);
+    let at = |expr: &str, t: i64| {
+        let found = server.api(&format!("query?query={}&time={t}", encoded(expr)));
+        found["result"][0]["value"][1].as_str().map(str::to_owned)
+    };
+    assert_eq!(at("sum(http_requests_total)", 1_609_954_640).as_deref(), Some("124"));
+    assert_eq!(server.api("status/tsdb/blocks")["blocks"].as_array().unwrap().len(), 2);
+    let t = now_ms();
+    write(server.port, &[Series::new(&[("__name__", "live")], [(t, 7.0)])]).unwrap();
+    let live = tsdb(dir.path(), &["dump", "--match=live"]);
+    assert_eq!(live, Outcome { code: 0, out: format!("{{__name__=\"live\"}} 7 {t}\n"), err: String::new() });
+    let verified = tsdb(dir.path(), &["verify"]);
+    assert!(verified.code == 0 && verified.out.ends_with(": no damage\n"), "{verified:?}");
+    let all = tsdb(dir.path(), &["analyze", "data", "all"]).out;
+    assert!(all.starts_with("All that is stored: 2 blocks and what is in none yet\nDuration: "), "{all}");
+    assert!(all.contains("\nTotal Series: 9\n") && all.contains("\nSamples: 10\n"), "{all}");
+    assert!(server.stop());
 }
 
 #[test]

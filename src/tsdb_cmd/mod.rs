@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
-use model::Matcher;
+use model::{Clock, Matcher};
 use tsdb::fs::{FileSystem, RealFs};
 use tsdb::inspect::{self, ReadOnly};
 
@@ -75,7 +75,7 @@ fn check_dir(dir: &Path) -> anyhow::Result<()> {
 /// The whole store, as it is now; says what damage has taken.
 fn open(dir: &Path) -> anyhow::Result<ReadOnly> {
     check_dir(dir)?;
-    let store = inspect::open(files(), dir, Arc::new(SystemClock))?;
+    let store = inspect::open(&files(), dir, &(Arc::new(SystemClock) as Arc<dyn Clock>))?;
     if store.damage > 0 {
         say(&format!(
             "warning: {}: {} places are damaged: this is what could be read (`nilometer tsdb verify` says more)",

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use common::{content, open, write};
-use model::ManualClock;
+use model::{Clock, ManualClock};
 use tsdb::fs::{FaultyFs, FileSystem};
 use tsdb::inspect::{self, Report};
 
@@ -15,6 +15,10 @@ const DIR: &str = "/data";
 
 fn fs_of(fs: &FaultyFs) -> Arc<dyn FileSystem> {
     Arc::new(fs.clone())
+}
+
+fn clock() -> Arc<dyn Clock> {
+    Arc::new(ManualClock::new(0))
 }
 
 fn verify(fs: &FaultyFs) -> Report {
@@ -47,8 +51,7 @@ fn a_running_store_is_read_without_a_trace() {
     db.maintain(1000).unwrap();
     write(&db, &[("a", 2000, f64::NAN)]).unwrap();
     let before = files(&fs, Path::new(DIR));
-    let clock = Arc::new(ManualClock::new(0));
-    let opened = inspect::open(fs_of(&fs), Path::new(DIR), clock).unwrap();
+    let opened = inspect::open(&fs_of(&fs), Path::new(DIR), &clock()).unwrap();
     assert_eq!((content(&opened.db), opened.damage), (content(&db), 0));
     drop(opened);
     assert_eq!(files(&fs, Path::new(DIR)), before);
@@ -60,7 +63,7 @@ fn a_running_store_is_read_without_a_trace() {
 #[test]
 fn a_directory_that_is_not_there_is_an_error() {
     let fs = FaultyFs::new();
-    let error = inspect::open(fs_of(&fs), Path::new("/nowhere"), Arc::new(ManualClock::new(0))).unwrap_err();
+    let error = inspect::open(&fs_of(&fs), Path::new("/nowhere"), &clock()).unwrap_err();
     assert!(error.to_string().starts_with("list data directory: /nowhere: "), "{error}");
     assert!(inspect::verify(&fs_of(&fs), Path::new("/nowhere"), &mut |_, _| {}).is_err());
 }

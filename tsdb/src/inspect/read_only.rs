@@ -34,13 +34,13 @@ pub struct ReadOnly {
 ///
 /// # Errors
 /// When there is no such directory, a file has an unknown version, or the system fails.
-pub fn open(fs: Arc<dyn FileSystem>, dir: &Path, clock: Arc<dyn Clock>) -> Result<ReadOnly, StorageError> {
+pub fn open(fs: &Arc<dyn FileSystem>, dir: &Path, clock: &Arc<dyn Clock>) -> Result<ReadOnly, StorageError> {
     let mut attempt = 0;
-    let seeming: Arc<dyn FileSystem> = Arc::new(ReadOnlyFs { below: Arc::clone(&fs) });
+    let seeming: Arc<dyn FileSystem> = Arc::new(ReadOnlyFs { below: Arc::clone(fs) });
     loop {
         attempt += 1;
-        let before = layout(&*fs, dir)?;
-        let mut options = DbOptions::new(dir, Arc::clone(&clock));
+        let before = layout(&**fs, dir)?;
+        let mut options = DbOptions::new(dir, Arc::clone(clock));
         options.lock = false;
         options.retention = Duration::ZERO;
         let opened = Db::open(options, &prometheus::Registry::new(), Arc::clone(&seeming));
@@ -48,8 +48,9 @@ pub fn open(fs: Arc<dyn FileSystem>, dir: &Path, clock: Arc<dyn Clock>) -> Resul
         match opened {
             Err(StorageError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound && !is_last => {}
             Err(error) => return Err(error),
-            Ok(db) if is_last || layout(&*fs, dir)? == before => {
-                let damage = db.metrics.wal_corruptions.get() + db.metrics.wal_replay_lost.get();
+            Ok(db) if is_last || layout(&**fs, dir)? == before => {
+                let blocks = u64::try_from(db.metrics.blocks_unreadable.get()).unwrap_or(0);
+                let damage = blocks + db.metrics.wal_corruptions.get() + db.metrics.wal_replay_lost.get();
                 return Ok(ReadOnly { db, damage });
             }
             Ok(_) => {}

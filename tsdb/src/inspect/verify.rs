@@ -99,6 +99,9 @@ pub fn total_bytes(fs: &dyn FileSystem, dir: &Path) -> Result<u64, StorageError>
     Ok(bytes)
 }
 
+/// Whether the content of a record makes sense.
+type Check<'a> = dyn FnMut(u8, &[u8]) -> Result<(), DecodeError> + 'a;
+
 struct Verifier<'a> {
     fs: &'a Arc<dyn FileSystem>,
     report: Report,
@@ -180,7 +183,7 @@ impl Verifier<'_> {
         path: &Path,
         frames: &mut FrameReader,
         len: u64,
-        check: &mut dyn FnMut(u8, &[u8]) -> Result<(), DecodeError>,
+        check: &mut Check<'_>,
     ) -> Option<(u64, bool)> {
         let mut at = HEADER_LEN as u64;
         loop {
