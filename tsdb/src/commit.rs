@@ -4,7 +4,11 @@
 //! of series' samples the only one, so that page and window locks are for readers' sake alone. When the log cannot be
 //! written nothing has been applied: plans of rows are taken back and series that were to be introduced stay unlogged,
 //! so that the next commit that names them logs them.
+//!
+//! Where commits wait for the disk, those that come while it works wait together: the first of them to get the lock makes one
+//! record of all, which is synced, applied and shown as a whole, or refused as a whole.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use hashbrown::HashSet;
@@ -12,7 +16,7 @@ use model::exemplar::Exemplar;
 use model::metadata::Metadata;
 use model::sample::Timestamp;
 use model::storage::{ABSENT_BITS, AppendOptions, CommitSummary, StorageError};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::check::Checker;
 use crate::chunk::HistogramValue;
@@ -46,6 +50,17 @@ pub(crate) enum Op {
         from: Option<u32>,
         row: Arc<[u64]>,
     },
+}
+
+impl Op {
+    /// How many samples there are.
+    fn samples(&self) -> u64 {
+        match self {
+            Self::Floats(run) => run.len() as u64,
+            Self::Histogram { .. } => 1,
+            Self::Row { row, .. } => row.iter().filter(|bits| **bits != ABSENT_BITS).count() as u64,
+        }
+    }
 }
 
 /// The floats among `ops`, in order.
@@ -98,6 +113,11 @@ impl Batch {
         }
     }
 
+    /// About how many samples there are.
+    fn size(&self) -> usize {
+        self.ops.iter().map(Op::samples).sum::<u64>() as usize
+    }
+
     fn is_empty(&self) -> bool {
         self.ops.is_empty() && self.exemplars.is_empty() && self.metadata.is_empty()
     }
@@ -114,7 +134,20 @@ enum Resolved {
 #[derive(Debug)]
 pub(crate) struct Committer {
     pub(crate) wal: Mutex<Wal>,
+    /// Transactions that the next commit takes along; only where commits wait for the disk. Locked within the commit lock.
+    queue: Mutex<VecDeque<Waiting>>,
+    grouped: bool,
 }
+
+/// A transaction in the queue, and where its outcome is told, under the commit lock.
+#[derive(Debug)]
+struct Waiting {
+    batch: Batch,
+    outcome: Arc<Mutex<Option<Result<u64, StorageError>>>>,
+}
+
+/// Most samples of transactions that share a record.
+const GROUP_SAMPLES_MAX: usize = 1 << 20;
 
 /// A commit in the making.
 struct Draft<'a> {
@@ -133,6 +166,11 @@ struct Draft<'a> {
 }
 
 impl Committer {
+    /// `grouped`: commits wait for the disk, together.
+    pub(crate) fn new(wal: Wal, grouped: bool) -> Self {
+        Self { wal: Mutex::new(wal), queue: Mutex::default(), grouped }
+    }
+
     /// Commits a transaction, then lets go of its layouts and slots whatever became of it.
     ///
     /// # Errors
@@ -144,17 +182,71 @@ impl Committer {
         series_created: u64,
     ) -> Result<CommitSummary, StorageError> {
         let (retired, closed) = (std::mem::take(&mut batch.retired), std::mem::take(&mut batch.closed));
-        let mut wal = self.wal.lock();
-        let result = if batch.is_empty() { Ok(0) } else { Self::write(&mut wal, head, batch) };
+        let (_wal, result) = if batch.is_empty() {
+            (self.wal.lock(), Ok(0))
+        } else if self.grouped {
+            self.write_together(head, batch)
+        } else {
+            let mut wal = self.wal.lock();
+            let written = Self::write(&mut wal, head, vec![batch]);
+            (wal, written.map(|samples| samples.into_iter().sum()))
+        };
         release(head, &retired, &closed);
         result.map(|samples| CommitSummary { samples, series_created })
     }
 
-    fn write(wal: &mut Wal, head: &Head, batch: Batch) -> Result<u64, StorageError> {
+    /// Waits for the lock with all others. Whoever gets it finds itself written, or writes all that wait. Answers the number of
+    /// samples, and the lock.
+    fn write_together(
+        &self,
+        head: &Head,
+        batch: Batch,
+    ) -> (MutexGuard<'_, Wal>, Result<u64, StorageError>) {
+        let outcome = Arc::new(Mutex::new(None));
+        self.queue.lock().push_back(Waiting { batch, outcome: Arc::clone(&outcome) });
+        let mut wal = self.wal.lock();
+        loop {
+            if let Some(result) = outcome.lock().take() {
+                return (wal, result);
+            }
+            let (mut batches, mut outcomes) = (Vec::new(), Vec::new());
+            {
+                let mut queue = self.queue.lock();
+                let mut room = GROUP_SAMPLES_MAX;
+                while let Some(next) = queue.pop_front() {
+                    let size = next.batch.size();
+                    if size > room && !batches.is_empty() {
+                        queue.push_front(next);
+                        break;
+                    }
+                    room = room.saturating_sub(size);
+                    batches.push(next.batch);
+                    outcomes.push(next.outcome);
+                }
+            }
+            match Self::write(&mut wal, head, batches) {
+                Ok(samples) => {
+                    for (outcome, samples) in outcomes.iter().zip(samples) {
+                        *outcome.lock() = Some(Ok(samples));
+                    }
+                }
+                Err(error) => {
+                    for outcome in &outcomes {
+                        *outcome.lock() = Some(Err(same_error(&error)));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes transactions as one commit. Answers the number of samples of each.
+    fn write(wal: &mut Wal, head: &Head, batches: Vec<Batch>) -> Result<Vec<u64>, StorageError> {
         let segment = wal.prepare()?;
+        let alone = batches.len() == 1;
+        let published = head.views.published();
         let mut draft = Draft {
             head,
-            limits: head.limits(&batch.options),
+            limits: head.limits(&AppendOptions::default()),
             segment,
             watermark: head.views.watermark(),
             checker: Checker::default(),
@@ -166,19 +258,30 @@ impl Committer {
             exemplars: Vec::new(),
         };
         // All checks come before the first plan: plans change what checks look at.
-        let checked = draft.check(batch.ops, batch.plain && batch.checked_after == head.views.published());
+        let (mut checked, mut samples) = (Vec::new(), Vec::new());
+        let (mut undefined, mut exemplars, mut metadata) = (Vec::new(), Vec::new(), Vec::new());
+        for mut batch in batches {
+            draft.limits = head.limits(&batch.options);
+            let still_true = alone && batch.plain && batch.checked_after == published;
+            let before = checked.len();
+            draft.check(batch.ops, still_true, &mut checked);
+            samples.push(checked[before..].iter().map(Op::samples).sum());
+            undefined.append(&mut batch.undefined);
+            exemplars.append(&mut batch.exemplars);
+            metadata.append(&mut batch.metadata);
+        }
         for op in checked {
             draft.resolve(op);
         }
-        for series in batch.undefined {
+        for series in undefined {
             draft.define(series);
         }
-        draft.resolve_exemplars(batch.exemplars);
-        for (metric, metadata) in &batch.metadata {
+        draft.resolve_exemplars(exemplars);
+        for (metric, metadata) in &metadata {
             put_metadata(&mut draft.entries, metric, metadata);
         }
         if draft.entries.is_empty() {
-            return Ok(0);
+            return Ok(samples);
         }
         draft.definitions.append(&mut draft.entries);
         if let Err(error) = wal.append(KIND_COMMIT, &draft.definitions) {
@@ -188,29 +291,45 @@ impl Committer {
         for series in &draft.new_series {
             head.table.with_mut(*series, Series::set_logged);
         }
-        let samples = draft.apply();
-        for (metric, metadata) in &batch.metadata {
+        draft.apply();
+        for (metric, metadata) in &metadata {
             head.set_metadata(metric, metadata);
         }
         Ok(samples)
     }
 }
 
+/// The same trouble, to be told to another transaction.
+fn same_error(error: &StorageError) -> StorageError {
+    match error {
+        StorageError::Io { what, path, source } => {
+            let source = match source.raw_os_error() {
+                Some(code) => std::io::Error::from_raw_os_error(code),
+                None => std::io::Error::new(source.kind(), source.to_string()),
+            };
+            StorageError::Io { what, path: path.clone(), source }
+        }
+        StorageError::Limit { what, limit } => StorageError::Limit { what, limit: *limit },
+        StorageError::NotReady(why) => StorageError::NotReady(why),
+        other => StorageError::Remote(other.to_string()),
+    }
+}
+
 impl Draft<'_> {
-    /// What is left of the operations, in order. `still_true`: nothing was committed since they were checked, and none waits
-    /// for another check.
-    fn check(&mut self, ops: Vec<Op>, still_true: bool) -> Vec<Op> {
+    /// Adds what is left of the operations to those that were checked before. `still_true`: nothing was committed since they
+    /// were, and they come alone.
+    fn check(&mut self, ops: Vec<Op>, still_true: bool, checked: &mut Vec<Op>) {
         let only_floats = ops.iter().all(|op| matches!(op, Op::Floats(_)));
         if still_true && only_floats {
-            return ops;
+            *checked = ops;
+            return;
         }
-        let mut checked = Vec::with_capacity(ops.len());
         for op in ops {
             if !matches!(op, Op::Floats(_)) && self.checker.must_spill() {
-                self.checker.spill(floats_of(&checked));
+                self.checker.spill(floats_of(checked));
             }
             match op {
-                Op::Floats(run) => self.check_floats(run, &mut checked),
+                Op::Floats(run) => self.check_floats(run, checked),
                 Op::Histogram { series, t, start, value } => {
                     let stored = Stored::Histogram(value.clone());
                     match self.checker.sample(self.head, series, t, &stored, &self.limits) {
@@ -238,7 +357,6 @@ impl Draft<'_> {
                 }
             }
         }
-        checked
     }
 
     fn check_floats(&mut self, mut run: Vec<FloatSample>, checked: &mut Vec<Op>) {

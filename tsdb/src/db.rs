@@ -141,7 +141,7 @@ impl Db {
             wal_options,
             recovered.end,
         );
-        let committer = Committer { wal: Mutex::new(wal) };
+        let committer = Committer::new(wal, options.wal_fsync_interval.is_zero());
         let upkeep = Upkeep::new(recovered.checkpoint_bytes, recovered.damaged);
         let retention = Retention {
             time: options.retention,
