@@ -17,7 +17,7 @@ use crate::chunk::HistogramValue;
 use crate::commit::{Batch, Op, floats_of};
 use crate::db::Shared;
 use crate::head::layout::Layout;
-use crate::head::series::Stored;
+use crate::head::series::{Series, Stored};
 use crate::head::validate::{Limits, Verdict, check_histogram};
 use crate::head::view::View;
 use crate::metrics::SampleKind;
@@ -163,12 +163,14 @@ impl Transaction {
         let mut careful = Vec::new();
         let mut run: Vec<FloatSample> = Vec::with_capacity(samples.len());
         let mut newest = None;
+        let mut warm = 0u8;
         let undefined = &mut self.batch.undefined;
         self.shared.head.table.with_each(order.iter().map(|entry| series_of(*entry)), |at, series| {
             let (id, index) = (series_of(order[at]), index_of(order[at]));
             let sample = &samples[index];
             let bits = sample.v.to_bits();
             let plain = series.and_then(|series| Some((series.plain_last().ok()?, series.is_logged())));
+            warm ^= series.map_or(0, Series::warm);
             let repeated = newest.replace(id) == Some(id);
             let verdict = plain.filter(|_| !repeated).and_then(|(last, logged)| {
                 undefined.extend((!logged).then_some(id));
@@ -182,6 +184,7 @@ impl Transaction {
                 None => careful.push(index),
             }
         });
+        std::hint::black_box(warm);
         if let Some(last) = run.last() {
             self.checker.took_plain(last.series);
             self.batch.ops.push(Op::Floats(run));

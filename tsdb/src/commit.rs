@@ -197,11 +197,7 @@ impl Committer {
 
     /// Waits for the lock with all others. Whoever gets it finds itself written, or writes all that wait. Answers the number of
     /// samples, and the lock.
-    fn write_together(
-        &self,
-        head: &Head,
-        batch: Batch,
-    ) -> (MutexGuard<'_, Wal>, Result<u64, StorageError>) {
+    fn write_together(&self, head: &Head, batch: Batch) -> (MutexGuard<'_, Wal>, Result<u64, StorageError>) {
         let outcome = Arc::new(Mutex::new(None));
         self.queue.lock().push_back(Waiting { batch, outcome: Arc::clone(&outcome) });
         let mut wal = self.wal.lock();

@@ -4,6 +4,7 @@
 mod common;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use common::{cases, content, open_with, options, series};
 use model::labels::Labels;
@@ -12,7 +13,7 @@ use model::storage::{
 };
 use proptest::prelude::*;
 use tsdb::Db;
-use tsdb::fs::FaultyFs;
+use tsdb::fs::{Fault, FaultKind, FaultyFs};
 
 const SERIES: usize = 6;
 
@@ -144,4 +145,68 @@ fn unknown_series_are_refused_by_index() {
         Err(AppendError::InvalidLabels)
     );
     assert_eq!(appender.commit().unwrap().samples, 3);
+}
+
+/// Starts one commit, which the disk holds up, and more while it waits. Answers how many operations of the disk all took, and
+/// what became of each.
+fn commits_at_once(fs: &FaultyFs, db: &Arc<Db>, fault: Option<u64>) -> (u64, Vec<bool>) {
+    const COMMITS: i64 = 9;
+    let before = fs.operations();
+    let commit =
+        |n: i64| common::write(db, &[(&format!("s{n}"), 1000, n as f64), ("all", 1000 + n, 1.0)]).is_ok();
+    let outcomes = std::thread::scope(|scope| {
+        let held = fs.hold_syncs();
+        let first = scope.spawn(|| commit(0));
+        while fs.operations() == before {
+            std::thread::yield_now();
+        }
+        if let Some(after) = fault {
+            fs.fail_at(Some(Fault { at: before + after, times: 1, kind: FaultKind::Io }));
+        }
+        let others: Vec<_> = (1..COMMITS).map(|n| scope.spawn(move || commit(n))).collect();
+        // They only have to get as far as the queue.
+        std::thread::sleep(Duration::from_millis(100));
+        drop(held);
+        std::iter::once(first).chain(others).map(|commit| commit.join().unwrap()).collect()
+    });
+    fs.fail_at(None);
+    (fs.operations() - before, outcomes)
+}
+
+fn synced() -> (FaultyFs, Arc<Db>) {
+    let fs = FaultyFs::new();
+    let mut options = options();
+    options.wal_fsync_interval = Duration::ZERO;
+    options.out_of_order_window_ms = 10_000;
+    let db = open_with(&fs, options).unwrap();
+    common::write(&db, &[("all", 1, 1.0)]).unwrap();
+    (fs, db)
+}
+
+#[test]
+fn commits_that_wait_for_the_disk_share_a_sync() {
+    let (fs, db) = synced();
+    let (operations, outcomes) = commits_at_once(&fs, &db, None);
+    assert_eq!(outcomes, [true; 9]);
+    // A write and a sync each would be 18.
+    assert!(operations < 12, "{operations} operations");
+    let want = content(&db);
+    assert_eq!((want.len(), want["all"].len()), (10, 10));
+    assert_eq!(content(&open_with(&fs.lose_power(0), options()).unwrap()), want);
+}
+
+#[test]
+fn commits_that_share_a_sync_fail_together() {
+    let (fs, db) = synced();
+    // The first has written already; its sync goes well, and the next write fails.
+    let (_, outcomes) = commits_at_once(&fs, &db, Some(2));
+    assert!(outcomes[0]);
+    assert!(outcomes.iter().filter(|taken| !**taken).count() > 1, "{outcomes:?}");
+    let want = content(&db);
+    for (n, taken) in outcomes.iter().enumerate() {
+        assert_eq!(want.contains_key(&format!("s{n}")), *taken, "{outcomes:?}");
+    }
+    assert_eq!(want["all"].len(), 1 + outcomes.iter().filter(|taken| **taken).count());
+    assert_eq!(content(&open_with(&fs.lose_power(0), options()).unwrap()), want);
+    common::write(&db, &[("all", 5000, 1.0)]).unwrap();
 }

@@ -18,22 +18,29 @@ pub(crate) struct BitWriter {
 }
 
 impl BitWriter {
-    /// Appends the low `count` bits of `value`, highest first.
+    /// Appends the low `count` bits of `value` (at most 64), highest first.
+    #[inline]
     pub(crate) fn put(&mut self, value: u64, count: u32) {
-        let mut left = count;
-        while left > 0 {
-            if self.free == 0 {
-                self.bytes.push(0);
-                self.free = 8;
-            }
-            let take = left.min(self.free);
-            let part = (value >> (left - take)) & ((1u64 << take) - 1);
-            if let Some(last) = self.bytes.last_mut() {
-                *last |= ((part << (self.free - take)) & 0xff) as u8;
-            }
-            self.free -= take;
-            left -= take;
+        if count == 0 {
+            return;
         }
+        let mut left = count;
+        let mut aligned = value << (64 - count);
+        if self.free > 0 {
+            if let Some(last) = self.bytes.last_mut() {
+                let [first, ..] = (aligned >> (8 - self.free)).to_be_bytes();
+                *last |= first;
+            }
+            if left <= self.free {
+                self.free -= left;
+                return;
+            }
+            aligned <<= self.free;
+            left -= self.free;
+        }
+        let bytes = left.div_ceil(8);
+        self.bytes.extend_from_slice(aligned.to_be_bytes().get(..bytes as usize).unwrap_or_default());
+        self.free = 8 * bytes - left;
     }
 
     pub(crate) fn len_bytes(&self) -> usize {
@@ -216,6 +223,12 @@ impl Default for SampleEncoder {
 const DOD_WIDTHS: [u32; 3] = [14, 17, 20];
 
 impl SampleEncoder {
+    /// Looks at the place where the next sample goes, so that it is in the processor's cache then.
+    #[inline]
+    pub(crate) fn warm(&self) -> u8 {
+        self.bits.bytes.last().copied().unwrap_or_default()
+    }
+
     pub(crate) fn push(&mut self, t: Timestamp, value: u64) {
         if self.count == 0 {
             self.first_t = t;
