@@ -35,7 +35,13 @@ impl HistogramValue {
         a == b
     }
 
-    fn shape(&self) -> Shape<'_> {
+    /// Buckets and spans.
+    pub(super) fn cells(&self) -> usize {
+        let shape = self.shape();
+        shape.positive + shape.negative + shape.positive_spans.len() + shape.negative_spans.len()
+    }
+
+    pub(super) fn shape(&self) -> Shape<'_> {
         match self {
             Self::Integer(h) => Shape {
                 float: false,
@@ -60,7 +66,7 @@ impl HistogramValue {
         }
     }
 
-    fn hint(&self) -> CounterResetHint {
+    pub(super) fn hint(&self) -> CounterResetHint {
         match self {
             Self::Integer(h) => h.counter_reset_hint,
             Self::Float(h) => h.counter_reset_hint,
@@ -69,19 +75,19 @@ impl HistogramValue {
 }
 
 /// All that consecutive histograms of a series mostly share.
-struct Shape<'a> {
-    float: bool,
-    schema: i32,
-    zero_threshold: u64,
-    positive_spans: &'a [Span],
-    negative_spans: &'a [Span],
-    custom_values: &'a [f64],
-    positive: usize,
-    negative: usize,
+pub(super) struct Shape<'a> {
+    pub(super) float: bool,
+    pub(super) schema: i32,
+    pub(super) zero_threshold: u64,
+    pub(super) positive_spans: &'a [Span],
+    pub(super) negative_spans: &'a [Span],
+    pub(super) custom_values: &'a [f64],
+    pub(super) positive: usize,
+    pub(super) negative: usize,
 }
 
 impl Shape<'_> {
-    fn same(&self, other: &Shape<'_>) -> bool {
+    pub(super) fn same(&self, other: &Shape<'_>) -> bool {
         self.float == other.float
             && self.schema == other.schema
             && self.zero_threshold == other.zero_threshold
@@ -97,7 +103,7 @@ impl Shape<'_> {
 const FLOAT_FLAG: u8 = 1;
 const SAME_SHAPE_FLAG: u8 = 8;
 
-fn hint_code(hint: CounterResetHint) -> u8 {
+pub(super) fn hint_code(hint: CounterResetHint) -> u8 {
     match hint {
         CounterResetHint::Unknown => 0,
         CounterResetHint::CounterReset => 1,
@@ -106,7 +112,7 @@ fn hint_code(hint: CounterResetHint) -> u8 {
     }
 }
 
-fn hint_of(code: u8) -> CounterResetHint {
+pub(super) fn hint_of(code: u8) -> CounterResetHint {
     match code & 3 {
         0 => CounterResetHint::Unknown,
         1 => CounterResetHint::CounterReset,
@@ -190,7 +196,7 @@ fn get_xor(reader: &mut Reader<'_>, base: f64) -> Result<f64, DecodeError> {
     Ok(f64::from_bits(reader.uvarint()?.swap_bytes() ^ base.to_bits()))
 }
 
-fn put_shape(out: &mut Vec<u8>, shape: &Shape<'_>) {
+pub(super) fn put_shape(out: &mut Vec<u8>, shape: &Shape<'_>) {
     put_varint(out, i64::from(shape.schema));
     out.extend_from_slice(&shape.zero_threshold.to_le_bytes());
     for (spans, buckets) in [(shape.positive_spans, shape.positive), (shape.negative_spans, shape.negative)] {
@@ -208,14 +214,14 @@ fn put_shape(out: &mut Vec<u8>, shape: &Shape<'_>) {
 }
 
 /// A decoded shape, or the one of the predecessor.
-struct OwnedShape {
-    schema: i32,
-    zero_threshold: f64,
-    positive_spans: Vec<Span>,
-    negative_spans: Vec<Span>,
-    positive: usize,
-    negative: usize,
-    custom_values: Arc<[f64]>,
+pub(super) struct OwnedShape {
+    pub(super) schema: i32,
+    pub(super) zero_threshold: f64,
+    pub(super) positive_spans: Vec<Span>,
+    pub(super) negative_spans: Vec<Span>,
+    pub(super) positive: usize,
+    pub(super) negative: usize,
+    pub(super) custom_values: Arc<[f64]>,
 }
 
 fn get_spans(reader: &mut Reader<'_>) -> Result<(Vec<Span>, usize), DecodeError> {
@@ -228,7 +234,7 @@ fn get_spans(reader: &mut Reader<'_>) -> Result<(Vec<Span>, usize), DecodeError>
     Ok((spans, reader.count(1)?))
 }
 
-fn get_shape(reader: &mut Reader<'_>) -> Result<OwnedShape, DecodeError> {
+pub(super) fn get_shape(reader: &mut Reader<'_>) -> Result<OwnedShape, DecodeError> {
     let schema = i32::try_from(reader.varint()?).map_err(|_| DecodeError::NumberRange)?;
     let zero_threshold = reader.f64_le()?;
     let (positive_spans, positive) = get_spans(reader)?;
@@ -354,62 +360,4 @@ fn get_float(
         negative_buckets,
         custom_values: shape.custom_values,
     })))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::{Chunk, decode_histograms};
-    use super::*;
-    use proptest::prelude::*;
-
-    fn histogram(values: &[i64], sum: u64, hint: u8, float: bool) -> HistogramValue {
-        let length = u32::try_from(values.len()).unwrap();
-        let positive_spans = vec![Span { offset: -3, length }];
-        if float {
-            return HistogramValue::Float(Arc::new(FloatHistogram {
-                counter_reset_hint: hint_of(hint),
-                schema: 3,
-                zero_threshold: 1e-128,
-                zero_count: 0.5,
-                count: 7.0,
-                sum: f64::from_bits(sum),
-                positive_spans,
-                positive_buckets: values.iter().map(|v| *v as f64).collect(),
-                ..FloatHistogram::default()
-            }));
-        }
-        HistogramValue::Integer(Arc::new(Histogram {
-            counter_reset_hint: hint_of(hint),
-            schema: -53,
-            count: u64::MAX - 3,
-            zero_count: 4,
-            sum: f64::from_bits(sum),
-            positive_spans,
-            positive_buckets: values.to_vec(),
-            custom_values: Arc::from([0.5, 1.0]),
-            ..Histogram::default()
-        }))
-    }
-
-    proptest! {
-        #[test]
-        fn histograms_survive_bit_for_bit(
-            samples in prop::collection::vec(
-                (1i64..1000, prop::collection::vec(any::<i64>(), 2..4), any::<u64>(), 0u8..4, any::<bool>()), 1..40),
-        ) {
-            let mut t = -500;
-            let samples: Vec<_> = samples.iter().map(|(step, values, sum, hint, float)| {
-                t += step;
-                (t, histogram(values, *sum, *hint, *float))
-            }).collect();
-            let chunk = Chunk::of_histograms(&samples).unwrap();
-            let mut read = Vec::new();
-            decode_histograms(&chunk.bytes, |t, h| read.push((t, h))).unwrap();
-            prop_assert_eq!(read.len(), samples.len());
-            for (want, got) in samples.iter().zip(&read) {
-                prop_assert_eq!(want.0, got.0);
-                prop_assert!(want.1.same_bits(&got.1));
-            }
-        }
-    }
 }

@@ -25,7 +25,7 @@ fn nearest(number: f64) -> f64 {
 
 /// The integer that `value` is, if it is one.
 #[inline]
-fn whole(value: f64) -> Option<i64> {
+pub(super) fn whole(value: f64) -> Option<i64> {
     let number = value as i64;
     ((number as f64).to_bits() == value.to_bits()).then_some(number)
 }

@@ -14,21 +14,16 @@ const RESIDUAL_GAIN_MIN: u32 = 16;
 /// Appends a column of values, whose number the reader must know. Nothing for an empty column.
 pub(crate) fn encode_values(values: &[f64], out: &mut Vec<u8>) {
     let Some(first) = values.first() else { return };
-    if values.iter().all(|value| value.to_bits() == first.to_bits()) {
-        if !is_known(first.to_bits()) {
-            return put_constant(*first, &Exceptions::default(), out);
-        }
-        let mut all = Exceptions::default();
-        (0..values.len()).for_each(|row| all.push(row, first.to_bits()));
-        return put_constant(0.0, &all, out);
+    if !is_known(first.to_bits()) && values.iter().all(|value| value.to_bits() == first.to_bits()) {
+        return put_constant(*first, &Exceptions::default(), out);
     }
     let (specials, regular) = specials(values);
-    if let Some(only) = regular.filter(|_| !specials.is_empty()).and_then(|first| only_value(values, first)) {
-        return put_constant(only, &specials, out);
-    }
     // Adversaries and broken exporters: many runs of NaNs cost more than bits.
-    if regular.is_none() || specials.runs() > values.len() / 4 + 2 {
+    if specials.runs() > values.len() / 4 + 2 {
         return put_bits(values, &Exceptions::default(), out);
+    }
+    if let Some(only) = only_value(values, regular.unwrap_or(0.0)).filter(|_| !specials.is_empty()) {
+        return put_constant(only, &specials, out);
     }
     let mut integers = Vec::with_capacity(values.len());
     let mut exceptions = Exceptions::default();

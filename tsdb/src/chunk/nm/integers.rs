@@ -24,6 +24,8 @@ pub(super) enum Order {
 pub(super) const UNIFORM_FLAG: u8 = 4;
 /// In the head: the stream is divided by a common divisor.
 pub(super) const SCALED_FLAG: u8 = 8;
+/// In the head: the stream is nothing but zeros and left out.
+pub(super) const ZERO_FLAG: u8 = 16;
 
 /// First code of each kind of block; the width is added to it.
 pub(super) const CODE_BASE: u8 = 65;
@@ -33,12 +35,20 @@ pub(super) const CODE_SPARSE: u8 = 194;
 /// How a block is packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// All numbers, minus the base.
-    Packed,
-    /// The same; the high parts of some are apart.
+    /// All numbers, none negative.
+    FromZero,
+    /// All numbers minus the base, which is written as steps from the one of the last block of this kind.
+    FromBase,
+    /// All numbers minus the base, which is written as it is; the high parts of some are apart.
     Patched,
     /// A bitmap and the numbers that are not zero.
     Sparse,
+}
+
+/// Step of the bases of [`Kind::FromBase`], as a shift: numbers seldom use the last sixteenth of what their width holds, so
+/// a base can mostly be moved to the next step.
+pub(super) fn base_step(width: u32) -> u32 {
+    width.saturating_sub(4)
 }
 
 struct BlockHead {
@@ -48,11 +58,21 @@ struct BlockHead {
 }
 
 impl BlockHead {
-    fn read(reader: &mut Reader<'_>, count: usize, bitmap: &mut u64) -> Result<Self, DecodeError> {
+    /// Reads the head of a block of `count` numbers; `last` is the base of the last block with one.
+    fn read(
+        reader: &mut Reader<'_>,
+        count: usize,
+        last: &mut i64,
+        bitmap: &mut u64,
+    ) -> Result<Self, DecodeError> {
         let code = reader.u8()?;
         let (kind, width) = match code {
-            0..CODE_BASE => return Ok(Self { kind: Kind::Packed, width: code.into(), base: 0 }),
-            CODE_BASE..CODE_PATCHED => (Kind::Packed, code - CODE_BASE),
+            0..CODE_BASE => return Ok(Self { kind: Kind::FromZero, width: code.into(), base: 0 }),
+            CODE_BASE..CODE_PATCHED => {
+                let width = u32::from(code - CODE_BASE);
+                *last = last.wrapping_add(reader.varint()?.wrapping_shl(base_step(width)));
+                return Ok(Self { kind: Kind::FromBase, width, base: *last });
+            }
             CODE_PATCHED..CODE_SPARSE => (Kind::Patched, code - CODE_PATCHED),
             CODE_SPARSE.. => {
                 let bytes = reader.bytes(count.div_ceil(8))?;
@@ -94,7 +114,7 @@ pub(crate) fn decode(
         2 => Order::DeltaOfDelta,
         _ => return Err(DecodeError::Unknown("order of integers")),
     };
-    if head & !(3 | UNIFORM_FLAG | SCALED_FLAG) != 0 {
+    if head & !(3 | UNIFORM_FLAG | SCALED_FLAG | ZERO_FLAG) != 0 {
         return Err(DecodeError::Unknown("flag of integers"));
     }
     let scale = if head & SCALED_FLAG == 0 { 1 } else { reader.uvarint()?.cast_signed() };
@@ -108,7 +128,7 @@ pub(crate) fn decode(
         left = left.checked_sub(1).ok_or(DecodeError::Inconsistent("order of integers"))?;
         take(&[value]);
     }
-    let mut blocks = Blocks::new(reader, left, head & UNIFORM_FLAG != 0)?;
+    let mut blocks = Blocks::new(reader, left, head)?;
     let mut numbers = [0u64; BLOCK];
     let mut out = [0i64; BLOCK];
     while left > 0 {
@@ -146,17 +166,21 @@ struct Blocks {
     /// Patches of a uniform column, ascending.
     patches: std::iter::Peekable<std::vec::IntoIter<Patch>>,
     at: usize,
+    /// Base of the last block with one on a step.
+    last: i64,
 }
 
 impl Blocks {
-    fn new(reader: &mut Reader<'_>, count: usize, uniform: bool) -> Result<Self, DecodeError> {
+    fn new(reader: &mut Reader<'_>, count: usize, flags: u8) -> Result<Self, DecodeError> {
         let mut patches = Vec::new();
         let mut head = None;
-        if uniform && count > 0 {
-            let found = BlockHead::read(reader, 0, &mut 0)?;
+        if flags & ZERO_FLAG != 0 {
+            head = Some(BlockHead { kind: Kind::FromZero, width: 0, base: 0 });
+        } else if flags & UNIFORM_FLAG != 0 && count > 0 {
+            let found = BlockHead::read(reader, 0, &mut 0, &mut 0)?;
             match found.kind {
                 Kind::Sparse => return Err(DecodeError::Unknown("kind of block")),
-                Kind::Packed => {}
+                Kind::FromZero | Kind::FromBase => {}
                 Kind::Patched => {
                     let patched = reader.count(2)?;
                     if patched > count {
@@ -173,7 +197,7 @@ impl Blocks {
             }
             head = Some(found);
         }
-        Ok(Self { uniform: head, patches: patches.into_iter().peekable(), at: 0 })
+        Ok(Self { uniform: head, patches: patches.into_iter().peekable(), at: 0, last: 0 })
     }
 
     /// The next `count` numbers minus the base, which is the answer.
@@ -194,9 +218,9 @@ impl Blocks {
             return Ok(head.base);
         }
         let mut bitmap = 0u64;
-        let head = BlockHead::read(reader, count, &mut bitmap)?;
+        let head = BlockHead::read(reader, count, &mut self.last, &mut bitmap)?;
         match head.kind {
-            Kind::Packed => unpack(reader, count, head.width, out)?,
+            Kind::FromZero | Kind::FromBase => unpack(reader, count, head.width, out)?,
             Kind::Patched => {
                 let mut patches = *reader;
                 let patched = reader.count(2)?;

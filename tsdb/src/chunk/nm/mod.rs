@@ -5,6 +5,7 @@
 //! integers that keep the order of the floats. [`encode_values`] estimates and writes the cheapest, [`decode_values`] reads
 //! it in loops over blocks of 64. Layout: `docs/formats/chunk.md`.
 
+mod against;
 mod decimal;
 mod decode;
 mod encode;
@@ -15,6 +16,7 @@ pub(crate) mod plan;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use against::{decode_against, encode_against};
 pub(crate) use decode::decode_values;
 pub(crate) use encode::encode_values;
 

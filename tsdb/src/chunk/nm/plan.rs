@@ -1,10 +1,12 @@
 //! Columns of signed integers as bytes: the writing half of [`super::integers`], which chooses.
 //!
-//! One pass over the numbers finds what they have in common and estimates the three orders by the ranges and lengths of
-//! each block; only the best order is laid out, with the exact cost of each kind of block.
+//! All three orders are planned block by block with their exact costs, the likeliest first, the others until they cost
+//! more; only the cheapest is written.
 #![expect(clippy::indexing_slicing, reason = "writes: sizes are its own, and no byte comes from outside")]
 
-use super::integers::{CODE_BASE, CODE_PATCHED, CODE_SPARSE, Kind, Order, SCALED_FLAG, UNIFORM_FLAG};
+use super::integers::{
+    CODE_BASE, CODE_PATCHED, CODE_SPARSE, Kind, Order, SCALED_FLAG, UNIFORM_FLAG, ZERO_FLAG, base_step,
+};
 use super::pack::{BLOCK, pack};
 use crate::coding::{put_uvarint, put_varint, zigzag};
 
@@ -12,36 +14,51 @@ use crate::coding::{put_uvarint, put_varint, zigzag};
 pub(crate) fn encode(values: &mut [i64], out: &mut Vec<u8>) {
     let Some(&first) = values.first() else { return };
     let scale = normalize(values);
-    let order = cheapest_order(values);
-    let head_at = out.len();
-    out.push(order as u8 | if scale == 1 { 0 } else { SCALED_FLAG });
+    let mut deltas = differences(values);
+    let mut best = StreamPlan::of(&deltas, usize::MAX).unwrap_or_default();
+    let mut order = Order::Delta;
+    if best.cost > 0 {
+        if let Some(plan) = StreamPlan::of(&values[1..], best.cost) {
+            (best, order) = (plan, Order::Plain);
+        }
+        if let Some((&slope, rest)) = deltas.split_first() {
+            let bends = differences(&deltas);
+            let head = varint_bits(slope);
+            let plan = StreamPlan::of(&bends, best.cost.saturating_sub(head));
+            if let Some(plan) = plan.filter(|_| !rest.is_empty()) {
+                (best, order) = (plan, Order::DeltaOfDelta);
+                deltas = bends;
+                deltas.push(slope);
+            }
+        }
+    }
+    let flag = match (best.cost, best.uniform) {
+        (0, _) => ZERO_FLAG,
+        (_, Some(_)) => UNIFORM_FLAG,
+        (_, None) => 0,
+    };
+    out.push(order as u8 | flag | if scale == 1 { 0 } else { SCALED_FLAG });
     if scale != 1 {
         put_uvarint(out, scale);
     }
     put_varint(out, first);
     let stream = match order {
         Order::Plain => &values[1..],
-        Order::Delta => {
-            subtract_predecessors(values, 1);
-            &values[1..]
-        }
+        Order::Delta => &deltas[..],
         Order::DeltaOfDelta => {
-            subtract_predecessors(values, 1);
-            subtract_predecessors(values, 2);
-            put_varint(out, values[1]);
-            &values[2..]
+            let (slope, bends) = deltas.split_last().unwrap_or((&0, &[]));
+            put_varint(out, *slope);
+            bends
         }
     };
-    if put_stream(stream, out) {
-        out[head_at] |= UNIFORM_FLAG;
+    if best.cost > 0 {
+        best.put(stream, out);
     }
 }
 
-/// Replaces each number from `from` on by its difference to the predecessor.
-fn subtract_predecessors(values: &mut [i64], from: usize) {
-    for at in (from..values.len()).rev() {
-        values[at] = values[at].wrapping_sub(values[at - 1]);
-    }
+/// Each number minus its predecessor.
+fn differences(values: &[i64]) -> Vec<i64> {
+    values.windows(2).map(|pair| pair[1].wrapping_sub(pair[0])).collect()
 }
 
 /// Replaces each number by its difference to the first, divided by what all have in common, which is the answer.
@@ -97,75 +114,14 @@ fn varint_bits(number: i64) -> usize {
     uvarint_bits(zigzag(number))
 }
 
-/// Range of a block of one order, and the lengths of its numbers.
-#[derive(Clone, Copy)]
-struct Spread {
-    min: i64,
-    max: i64,
-    bits: u32,
-}
-
-impl Spread {
-    const EMPTY: Self = Self { min: i64::MAX, max: i64::MIN, bits: 0 };
-
-    #[inline]
-    fn see(&mut self, number: i64) {
-        self.min = self.min.min(number);
-        self.max = self.max.max(number);
-        let length = bit_len(zigzag(number));
-        // A number that is patched or in a bitmap costs a bit or more besides its own.
-        self.bits += length + u32::from(length != 0);
-    }
-
-    /// About how many bits a block of `count` takes, without looking closer.
-    fn cost(&self, count: usize) -> usize {
-        if self.max < self.min {
-            return 0;
-        }
-        let width = bit_len(self.max.wrapping_sub(self.min).cast_unsigned());
-        (width as usize * count).min(self.bits as usize + count / 4)
-    }
-}
-
-/// The order that is cheapest by estimate.
-fn cheapest_order(values: &[i64]) -> Order {
-    if values.len() < 2 {
-        return Order::Plain;
-    }
-    let mut costs = [0usize; 3];
-    let (mut previous, mut before) = (values[0], 0i64);
-    for (index, block) in values[1..].chunks(BLOCK).enumerate() {
-        let mut spreads = [Spread::EMPTY; 3];
-        for (place, &value) in block.iter().enumerate() {
-            let delta = value.wrapping_sub(previous);
-            spreads[0].see(value);
-            spreads[1].see(delta);
-            // The first difference is in the head.
-            if index + place > 0 {
-                spreads[2].see(delta.wrapping_sub(before));
-            }
-            (previous, before) = (value, delta);
-        }
-        for (cost, spread) in costs.iter_mut().zip(&spreads) {
-            *cost += spread.cost(block.len());
-        }
-    }
-    costs[2] += varint_bits(values[1]);
-    if costs[0] <= costs[1] && costs[0] <= costs[2] {
-        Order::Plain
-    } else if costs[1] <= costs[2] {
-        Order::Delta
-    } else {
-        Order::DeltaOfDelta
-    }
-}
-
 /// How a block is to be written.
 #[derive(Clone, Copy)]
 struct Plan {
     kind: Kind,
     width: u32,
     base: i64,
+    /// What is written of the base.
+    written: i64,
     min: i64,
     max: i64,
     /// Bits, the head included.
@@ -175,32 +131,56 @@ struct Plan {
 impl Plan {
     fn code(&self) -> u8 {
         let start = match self.kind {
-            Kind::Packed if self.base == 0 => 0,
-            Kind::Packed => CODE_BASE,
+            Kind::FromZero => 0,
+            Kind::FromBase => CODE_BASE,
             Kind::Patched => CODE_PATCHED,
             Kind::Sparse => CODE_SPARSE,
         };
         start + self.width.to_le_bytes()[0]
     }
 
-    /// All numbers packed, from the smallest or from zero.
-    fn packed(min: i64, max: i64, count: usize) -> Self {
+    /// All numbers packed, from zero or from a base near `last`, the one of the block before.
+    fn packed(min: i64, max: i64, count: usize, last: i64) -> Self {
         let width = bit_len(max.wrapping_sub(min).cast_unsigned());
-        let from_zero = min >= 0 && bit_len(max.cast_unsigned()) == width;
-        let base = if from_zero { 0 } else { min };
-        let cost = 8 + width as usize * count + if from_zero { 0 } else { varint_bits(base) };
-        Self { kind: Kind::Packed, width, base, min, max, cost }
+        let cost = 8 + width as usize * count;
+        if min >= 0 && bit_len(max.cast_unsigned()) == width {
+            return Self { kind: Kind::FromZero, width, base: 0, written: 0, min, max, cost };
+        }
+        // Of the bases that serve, the one that is nearest to the last in steps of a sixteenth of the width.
+        let step = base_step(width);
+        let lowest = i128::from(max) - ((1i128 << width) - 1);
+        let up = (lowest - i128::from(last) + (1i128 << step) - 1) >> step;
+        let down = (i128::from(min) - i128::from(last)) >> step;
+        let steps = if up > 0 { up } else { down.min(0) };
+        let base = i128::from(last) + (steps << step);
+        if up <= down
+            && let (Ok(written), Ok(base)) = (i64::try_from(steps), i64::try_from(base))
+        {
+            let cost = cost + varint_bits(written);
+            return Self { kind: Kind::FromBase, width, base, written, min, max, cost };
+        }
+        // None on a step: the exact one, as if there were patches.
+        let cost = cost + 8 + varint_bits(min);
+        Self {
+            kind: Kind::Patched,
+            width: width.min(PATCHED_WIDTH_MAX),
+            base: min,
+            written: min,
+            min,
+            max,
+            cost,
+        }
     }
 
     /// The cheapest of all kinds.
-    fn of(block: &[i64]) -> Self {
+    fn of(block: &[i64], last: i64) -> Self {
         let (mut min, mut max, mut zeros) = (i64::MAX, i64::MIN, 0usize);
         for &number in block {
             min = min.min(number);
             max = max.max(number);
             zeros += usize::from(number == 0);
         }
-        let mut best = Self::packed(min, max, block.len());
+        let mut best = Self::packed(min, max, block.len(), last);
         if best.width >= 2 {
             let pivot = if zeros * 2 > block.len() { 0 } else { pivot(block) };
             best.improve(block, pivot);
@@ -244,16 +224,20 @@ impl Plan {
         if max < min {
             return;
         }
-        let inner = Self::packed(min, max, block.len());
-        let mut cost = 16 + varint_bits(inner.base) + inner.width as usize * block.len();
+        let width = bit_len(max.wrapping_sub(min).cast_unsigned());
+        if width > PATCHED_WIDTH_MAX {
+            return;
+        }
+        let base = if min >= 0 && bit_len(max.cast_unsigned()) == width { 0 } else { min };
+        let mut cost = 16 + varint_bits(base) + width as usize * block.len();
         for &number in block {
-            let high = number.wrapping_sub(inner.base) >> inner.width.min(63);
+            let high = number.wrapping_sub(base) >> width;
             if high != 0 {
                 cost += 8 + varint_bits(high);
             }
         }
-        if cost < self.cost && inner.width < 64 {
-            *self = Self { kind: Kind::Patched, width: inner.width, base: inner.base, cost, ..*self };
+        if cost < self.cost {
+            *self = Self { kind: Kind::Patched, width, base, written: base, cost, ..*self };
         }
     }
 
@@ -267,7 +251,7 @@ impl Plan {
         let cost =
             8 + varint_bits(min) + block.len().div_ceil(8) * 8 + width as usize * (block.len() - zeros);
         if cost < self.cost && width <= u32::from(u8::MAX - CODE_SPARSE) {
-            *self = Self { kind: Kind::Sparse, width, base: min, cost, ..*self };
+            *self = Self { kind: Kind::Sparse, width, base: min, written: min, cost, ..*self };
         }
     }
 }
@@ -277,52 +261,95 @@ fn without_zero(number: i64) -> i64 {
     number - i64::from(number > 0)
 }
 
+/// Widest block with patches.
+const PATCHED_WIDTH_MAX: u32 = (CODE_SPARSE - CODE_PATCHED - 1) as u32;
+
 /// A number that is likely near to most: the middle one of three.
 fn pivot(block: &[i64]) -> i64 {
     let [a, b, c] = [block[block.len() / 4], block[block.len() / 2], block[block.len() * 3 / 4]];
     a.max(b).min(c).max(a.min(b))
 }
 
-/// Appends the blocks of a stream. Says whether one head serves all.
-fn put_stream(stream: &[i64], out: &mut Vec<u8>) -> bool {
-    if stream.len() <= BLOCK {
-        if !stream.is_empty() {
-            put_block(stream, &Plan::of(stream), out);
+/// How a stream is to be written.
+#[derive(Default)]
+struct StreamPlan {
+    blocks: Vec<Plan>,
+    /// One head for all blocks.
+    uniform: Option<Plan>,
+    /// Bits; none for nothing but zeros.
+    cost: usize,
+}
+
+impl StreamPlan {
+    /// The cheapest plan, if it costs less than `bound`.
+    fn of(stream: &[i64], bound: usize) -> Option<Self> {
+        let (mut cost, mut last) = (0, 0);
+        let mut blocks: Vec<Plan> = Vec::with_capacity(stream.len().div_ceil(BLOCK));
+        // A uniform plan may cost less than its blocks: a head for each, and what they are better by.
+        let bound_of_blocks = bound.saturating_add(bound / 8 + 64);
+        for block in stream.chunks(BLOCK) {
+            let plan = Plan::of(block, last);
+            cost += plan.cost;
+            if cost >= bound_of_blocks {
+                return None;
+            }
+            if plan.kind == Kind::FromBase {
+                last = plan.base;
+            }
+            blocks.push(plan);
         }
-        return false;
+        let (Some(min), Some(max)) = (blocks.iter().map(|b| b.min).min(), blocks.iter().map(|b| b.max).max())
+        else {
+            return Some(Self::default());
+        };
+        if (min, max) == (0, 0) {
+            return Some(Self::default());
+        }
+        let mut plan = Self { blocks, uniform: None, cost };
+        if stream.len() > BLOCK {
+            plan.try_uniform(stream, min, max);
+        }
+        Some(plan).filter(|plan| plan.cost < bound)
     }
-    let plans: Vec<Plan> = stream.chunks(BLOCK).map(Plan::of).collect();
-    let sum: usize = plans.iter().map(|plan| plan.cost).sum();
-    let min = plans.iter().map(|plan| plan.min).min().unwrap_or(0);
-    let max = plans.iter().map(|plan| plan.max).max().unwrap_or(0);
-    let mut uniform = Plan::packed(min, max, stream.len());
-    let mut scattered = 8 + 8 + 8;
-    let mut last = 0;
-    for (at, &number) in stream.iter().enumerate().filter(|(_, number)| **number != 0) {
-        scattered += uvarint_bits((at - last) as u64) + varint_bits(number);
-        last = at;
-        if scattered >= sum {
-            break;
+
+    fn try_uniform(&mut self, stream: &[i64], min: i64, max: i64) {
+        let packed = Plan::packed(min, max, stream.len(), 0);
+        let mut scattered = 8 + 8 + 8;
+        let mut last = 0;
+        for (at, &number) in stream.iter().enumerate().filter(|(_, number)| **number != 0) {
+            scattered += uvarint_bits((at - last) as u64) + varint_bits(number);
+            last = at;
+            if scattered >= self.cost {
+                scattered = usize::MAX;
+                break;
+            }
+        }
+        let scattered =
+            Plan { kind: Kind::Patched, width: 0, base: 0, written: 0, cost: scattered, ..packed };
+        for plan in [packed, scattered] {
+            // It is also quicker to read.
+            let known = plan.kind != Kind::Patched || plan.width == 0;
+            if plan.cost <= self.cost && known {
+                self.cost = plan.cost;
+                self.uniform = Some(plan);
+            }
         }
     }
-    if scattered < uniform.cost {
-        uniform = Plan { kind: Kind::Patched, width: 0, base: 0, cost: scattered, ..uniform };
+
+    fn put(&self, stream: &[i64], out: &mut Vec<u8>) {
+        if let Some(uniform) = &self.uniform {
+            return put_uniform(stream, uniform, out);
+        }
+        for (block, plan) in stream.chunks(BLOCK).zip(&self.blocks) {
+            put_block(block, plan, out);
+        }
     }
-    // A uniform column is also quicker to read.
-    if uniform.cost <= sum {
-        put_uniform(stream, &uniform, out);
-        return true;
-    }
-    for (block, plan) in stream.chunks(BLOCK).zip(&plans) {
-        put_block(block, plan, out);
-    }
-    false
 }
 
 fn put_uniform(stream: &[i64], plan: &Plan, out: &mut Vec<u8>) {
     out.push(plan.code());
-    if plan.kind == Kind::Patched || plan.base != 0 {
-        put_varint(out, plan.base);
+    if plan.kind != Kind::FromZero {
+        put_varint(out, plan.written);
     }
     if plan.kind == Kind::Patched {
         put_uvarint(out, stream.iter().filter(|number| **number != 0).count() as u64);
@@ -348,9 +375,9 @@ fn put_block(block: &[i64], plan: &Plan, out: &mut Vec<u8>) {
     let mut count = block.len();
     out.push(plan.code());
     match plan.kind {
-        Kind::Packed => {
-            if plan.base != 0 {
-                put_varint(out, plan.base);
+        Kind::FromZero | Kind::FromBase => {
+            if plan.kind == Kind::FromBase {
+                put_varint(out, plan.written);
             }
             for (packed, number) in packed.iter_mut().zip(block) {
                 *packed = number.wrapping_sub(plan.base).cast_unsigned();
