@@ -17,7 +17,7 @@ use crate::tsdb_cmd::args::TsdbCommand;
 
 /// Prometheus' flags that are known but have no effect here (yet), and whether they take a value. Unit files in the wild
 /// set them, so they are accepted; using one logs a warning by name.
-const WITHOUT_EFFECT: [(&str, bool); 42] = [
+const WITHOUT_EFFECT: [(&str, bool); 38] = [
     ("alertmanager.drain-notification-queue-on-shutdown", false),
     ("alertmanager.notification-batch-size", true),
     ("alertmanager.notification-queue-capacity", true),
@@ -48,10 +48,6 @@ const WITHOUT_EFFECT: [(&str, bool); 42] = [
     ("storage.tsdb.delay-compact-file.path", true),
     ("storage.tsdb.head-chunks-write-queue-size", true),
     ("storage.tsdb.max-block-chunk-segment-size", true),
-    ("storage.tsdb.max-block-duration", true),
-    ("storage.tsdb.min-block-duration", true),
-    ("storage.tsdb.retention.size", true),
-    ("storage.tsdb.wal-compression", false),
     ("storage.tsdb.wal-compression-type", true),
     ("web.console.libraries", true),
     ("web.console.templates", true),
@@ -177,6 +173,19 @@ pub(crate) struct ServeArgs {
     /// How long samples are kept
     #[arg(long = "storage.tsdb.retention.time", value_name = "DURATION", value_parser = duration, help_heading = "Storage")]
     pub retention_time: Option<Duration>,
+    /// How many bytes are kept, of blocks, log and head together: the oldest blocks go first. Without a time beside it, samples
+    /// of any age are kept
+    #[arg(long = "storage.tsdb.retention.size", value_name = "SIZE", value_parser = size, help_heading = "Storage")]
+    pub retention_size: Option<u64>,
+    /// Span of time of a block as it is first written; the head is held in memory for up to one and a half of it
+    #[arg(long = "storage.tsdb.min-block-duration", value_name = "DURATION", default_value = "2h", value_parser = positive_duration, help_heading = "Storage")]
+    pub min_block_duration: Duration,
+    /// Longest span of a block; by default a tenth of retention, 31 days at most
+    #[arg(long = "storage.tsdb.max-block-duration", value_name = "DURATION", value_parser = positive_duration, help_heading = "Storage")]
+    pub max_block_duration: Option<Duration>,
+    /// Memory for parts of blocks that were read; 64MiB if not given
+    #[arg(long = "storage.block-cache-size", value_name = "SIZE", value_parser = size, help_heading = "Storage")]
+    pub block_cache_size: Option<u64>,
     /// Longest time between a commit and its fsync; 0s syncs before every acknowledgement
     #[arg(long = "storage.wal-fsync-interval", value_name = "DURATION", default_value = "1s", value_parser = duration, help_heading = "Storage")]
     pub wal_fsync_interval: Duration,
@@ -186,6 +195,17 @@ pub(crate) struct ServeArgs {
     /// Size of the log after which a checkpoint is written: for tests that want many
     #[arg(long = "storage.tsdb.checkpoint-size", value_name = "SIZE", value_parser = size, hide = true, help_heading = "Storage")]
     pub checkpoint_size: Option<u64>,
+    /// Compress the write-ahead log; it is unless --no-storage.tsdb.wal-compression is given
+    #[arg(
+        long = "storage.tsdb.wal-compression",
+        overrides_with = "no_wal_compression",
+        hide = true,
+        help_heading = "Storage"
+    )]
+    pub wal_compression: bool,
+    /// Do not compress the write-ahead log
+    #[arg(long = "no-storage.tsdb.wal-compression", help_heading = "Storage")]
+    pub no_wal_compression: bool,
     /// Do not lock the data directory
     #[arg(long = "storage.tsdb.no-lockfile", help_heading = "Storage")]
     pub no_lockfile: bool,
@@ -322,6 +342,12 @@ fn duration(text: &str) -> Result<Duration, String> {
     model::duration::parse(text).map_err(|error| error.to_string())
 }
 
+fn positive_duration(text: &str) -> Result<Duration, String> {
+    duration(text).and_then(|duration| {
+        if duration.is_zero() { Err("it must be longer than zero".to_owned()) } else { Ok(duration) }
+    })
+}
+
 fn size(text: &str) -> Result<u64, String> {
     model::config::ByteSize::parse(text).map(|size| size.0)
 }
@@ -356,7 +382,10 @@ mod tests {
             "d",
             "--web.listen-address=:1",
             "--web.listen-address=localhost:2",
-            "--storage.tsdb.min-block-duration=2h",
+            "--storage.tsdb.min-block-duration=1h",
+            "--storage.tsdb.retention.size=512MB",
+            "--storage.tsdb.max-block-chunk-segment-size=512MB",
+            "--storage.tsdb.wal-compression",
             "--enable-feature=a,b",
             "--enable-feature=c",
         ])
@@ -365,7 +394,10 @@ mod tests {
         assert_eq!(serve.listen[0], "0.0.0.0:1".parse().unwrap());
         assert!(serve.listen[1].ip().is_loopback() && serve.listen[1].port() == 2);
         assert_eq!(serve.enable_feature, ["a", "b", "c"]);
-        assert_eq!(parsed.without_effect, ["storage.tsdb.min-block-duration"]);
+        assert_eq!(parsed.without_effect, ["storage.tsdb.max-block-chunk-segment-size"]);
+        assert_eq!(serve.min_block_duration, Duration::from_hours(1));
+        assert_eq!(serve.retention_size, Some(512 << 20));
+        assert!(!serve.no_wal_compression);
         assert_eq!(parsed.flags["query.timeout"], "2m");
         assert_eq!(parsed.flags["web.enable-lifecycle"], "false");
         assert_eq!(parsed.flags["config.file"], "p.yml");
@@ -375,8 +407,13 @@ mod tests {
     fn mistakes_are_refused() {
         let refused = parse_from(&["--web.config.file=web.yml"]).unwrap_err().to_string();
         assert!(refused.contains("no TLS and no login"), "{refused}");
-        for args in [&["--no-such-flag"][..], &["--query.timeout=5"], &["--web.listen-address=x"], &["check"]]
-        {
+        for args in [
+            &["--no-such-flag"][..],
+            &["--query.timeout=5"],
+            &["--storage.tsdb.min-block-duration=0s"],
+            &["--web.listen-address=x"],
+            &["check"],
+        ] {
             assert!(parse_from(args).is_err(), "{args:?}");
         }
     }

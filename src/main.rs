@@ -8,6 +8,7 @@ mod alert_relay;
 mod check;
 mod cli;
 mod clock;
+mod compactor;
 mod config;
 mod logging;
 mod process_metrics;

@@ -18,7 +18,7 @@ use scraper::ScrapeManager;
 use scraper::config::{BuildContext, RawScrapeConfig, ScrapeConfig, ScrapeDefaults};
 use scraper::loopback::{BrokerKind, Loopback};
 use tokio_util::sync::CancellationToken;
-use tsdb::Db;
+use tsdb::{Db, Retention};
 use web::{Control, ReloadStatus};
 
 use crate::alert_relay::{AlertRelay, RelaySettings};
@@ -35,9 +35,30 @@ pub(crate) struct Engines {
     /// Takes another retention.
     pub db: Arc<Db>,
     /// Retention where the configuration says nothing.
-    pub default_retention: Duration,
+    pub retention_flags: RetentionFlags,
     /// Default step of subqueries, in milliseconds.
     pub evaluation_interval_ms: Arc<AtomicI64>,
+}
+
+/// How long samples are kept when nothing is said (as Prometheus).
+const RETENTION: Duration = Duration::from_hours(15 * 24);
+
+/// Retention as the command line says.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct RetentionFlags {
+    pub time: Option<Duration>,
+    pub size_bytes: Option<u64>,
+}
+
+impl RetentionFlags {
+    /// Retention in force. The configuration beats flags, and a limit of size alone means no limit of time: as in
+    /// Prometheus.
+    pub(crate) fn with(self, config: &Config) -> Retention {
+        let size = config.retention_size.or(self.size_bytes);
+        let time = config.retention_time.or(self.time);
+        let time = time.unwrap_or(if size.is_some() { Duration::ZERO } else { RETENTION });
+        Retention { time, size_bytes: size.unwrap_or(0), rules: config.retention_rules.clone() }
+    }
 }
 
 /// The process as the API steers it.
@@ -238,7 +259,7 @@ impl Process {
 async fn swap(engines: &Engines, jobs: scraper::PreparedJobs, config: Config) {
     let interval = i64::try_from(config.evaluation_interval.as_millis()).unwrap_or(i64::MAX);
     engines.evaluation_interval_ms.store(interval, Ordering::Relaxed);
-    engines.db.set_retention(config.retention.unwrap_or(engines.default_retention));
+    engines.db.set_retention(engines.retention_flags.with(&config));
     engines.relay.set(RelaySettings {
         external_labels: config.external_labels.clone(),
         relabel_configs: Arc::clone(&config.alert_relabel_configs),

@@ -30,9 +30,10 @@ use web::{App, BuildInfo, Options as WebOptions, Parts, Server};
 use crate::alert_relay::AlertRelay;
 use crate::cli::{Parsed, ServeArgs, Switch};
 use crate::clock::SystemClock;
+use crate::compactor::Compactor;
 use crate::config::{Config, FileError, LoadRequest, load};
 use crate::process_metrics::ProcessMetrics;
-use crate::reload::{Engines, Process, ProcessControl, silent_alertmanager};
+use crate::reload::{Engines, Process, ProcessControl, RetentionFlags, silent_alertmanager};
 use crate::rule_engine::RuleEngine;
 
 /// How long each part may take to end when the server stops: requests, scrapes, rules, notifications.
@@ -41,8 +42,6 @@ const STOP_GRACE: Duration = Duration::from_secs(10);
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
 /// Ticks of maintenance between two looks at gauges that are computed.
 const GAUGES_EVERY: u32 = 5;
-/// How long samples are kept when nothing is said (as Prometheus).
-const RETENTION: Duration = Duration::from_secs(15 * 24 * 3600);
 /// Version of Prometheus that the HTTP API follows.
 const COMPATIBLE_VERSION: &str = "3.14.0";
 /// Most bytes of a remote-write body, compressed.
@@ -198,6 +197,7 @@ async fn serve(
     )?);
     let loopback =
         looks_at_loopback(args.discovery_loopback, has_own_config).then(|| Arc::new(Loopback::new(&[])));
+    let compactor = Compactor::start(&db, &clock, args.min_block_duration, &stop)?;
     let upkeep = Upkeep::start(&db, &scrape, &alertmanager, &clock, loopback.as_ref(), &stop);
     let engines = Engines {
         scrape: Arc::clone(&scrape),
@@ -206,7 +206,7 @@ async fn serve(
         relay,
         loopback: loopback.clone(),
         db: Arc::clone(&db),
-        default_retention: default_retention(args),
+        retention_flags: retention_flags(args),
         evaluation_interval_ms,
     };
     process.start(engines, config).await.map_err(|error| anyhow!(error))?;
@@ -228,11 +228,13 @@ async fn serve(
     // Who feeds ends before who is fed; queries and requests under way do not hold the feeders up.
     server_stop.cancel();
     cancel_rules.store(true, Ordering::Relaxed);
+    db.stop_compactions();
     let mut clean = ended("scraping", scrape.stop()).await.is_some();
     clean &= ended("rules", rules.stop()).await.is_some();
     clean &= ended("requests", server).await.is_some_and(|drained| drained.unwrap_or(false));
     clean &= ended("notifications", alertmanager.stop()).await.unwrap_or(false);
     clean &= ended("upkeep", upkeep.join()).await.is_some();
+    clean &= ended("compaction", compactor.join()).await.is_some();
     let closed =
         tokio::task::spawn_blocking(move || db.close()).await.context("closing the store panicked")?;
     signals.abort();
@@ -336,8 +338,16 @@ async fn open_store(
     options.out_of_order_window_ms =
         i64::try_from(config.out_of_order_window.as_millis()).unwrap_or(i64::MAX);
     options.exemplars_max = config.exemplars_max;
-    // The configuration file beats the flag, as in Prometheus.
-    options.retention = config.retention.unwrap_or_else(|| default_retention(args));
+    let retention = retention_flags(args).with(config);
+    options.retention = retention.time;
+    options.retention_size_bytes = retention.size_bytes;
+    options.retention_rules = retention.rules;
+    options.block_duration_min = args.min_block_duration;
+    options.block_duration_max = args.max_block_duration;
+    options.wal_compression = !args.no_wal_compression;
+    if let Some(bytes) = args.block_cache_size {
+        options.block_cache_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    }
     if let Some(bytes) = args.wal_segment_size {
         options.wal_segment_bytes = bytes;
     }
@@ -357,9 +367,8 @@ async fn open_store(
     .with_context(|| format!("cannot open the store in {path}"))
 }
 
-/// How long samples are kept when the configuration says nothing.
-fn default_retention(args: &ServeArgs) -> Duration {
-    args.retention_time.unwrap_or(RETENTION)
+fn retention_flags(args: &ServeArgs) -> RetentionFlags {
+    RetentionFlags { time: args.retention_time, size_bytes: args.retention_size }
 }
 
 fn engine(args: &ServeArgs, features: Features, interval_ms: &Arc<AtomicI64>, registry: &Registry) -> Engine {

@@ -23,9 +23,10 @@ use scraper::collector::CollectorFactory;
 use scraper::config::{
     BuildContext, RawScrapeConfigFile, ScrapeConfig, ScrapeDefaults, check_job_names, scrape_config_files,
 };
+use tsdb::RetentionRule;
 
 pub(crate) use error::FileError;
-use raw::RawConfig;
+use raw::{RawConfig, RawRetentionRule};
 pub(crate) use rules::check_rule_file;
 
 use crate::cli::Switch;
@@ -86,7 +87,11 @@ pub(crate) struct Config {
     /// How far behind the newest sample others may be.
     pub out_of_order_window: Duration,
     /// How long samples are kept, if said.
-    pub retention: Option<Duration>,
+    pub retention_time: Option<Duration>,
+    /// How many bytes are kept, if said.
+    pub retention_size: Option<u64>,
+    /// Series that are kept for another time.
+    pub retention_rules: Vec<RetentionRule>,
     /// Exemplars kept.
     pub exemplars_max: usize,
     /// What works but should be known.
@@ -203,9 +208,10 @@ impl Loader<'_> {
         let storage = raw.storage.unwrap_or_default();
         let tsdb = storage.tsdb.unwrap_or_default();
         let retention = tsdb.retention.unwrap_or_default();
-        if retention.size.is_some_and(|size| size.0 > 0) || retention.percentage.is_some() {
-            self.warnings.push("storage.tsdb.retention: only `time` has an effect yet".to_owned());
+        if retention.percentage.is_some() {
+            self.warnings.push("storage.tsdb.retention.percentage has no effect: give a size".to_owned());
         }
+        let retention_rules = self.retention_rules(tsdb.retention_rules.unwrap_or_default());
         for job in &scrape_configs {
             self.warnings.extend(job.warnings.iter().map(|text| format!("job {:?}: {text}", job.job_name)));
         }
@@ -219,10 +225,36 @@ impl Loader<'_> {
             alert_relabel_configs,
             alertmanager,
             out_of_order_window: tsdb.out_of_order_time_window.map(|window| window.0).unwrap_or_default(),
-            retention: retention.time.map(|time| time.0).filter(|time| !time.is_zero()),
+            retention_time: retention.time.map(|time| time.0).filter(|time| !time.is_zero()),
+            retention_size: retention.size.map(|size| size.0).filter(|size| *size > 0),
+            retention_rules,
             exemplars_max: storage.exemplars.and_then(|e| e.max_exemplars).unwrap_or(EXEMPLARS_MAX),
             warnings: Vec::new(),
         })
+    }
+
+    fn retention_rules(&mut self, raw: Vec<RawRetentionRule>) -> Vec<RetentionRule> {
+        let path = ConfigPath::root().key("storage").key("tsdb").key("retention_rules");
+        let mut rules = Vec::with_capacity(raw.len());
+        for (index, raw) in raw.into_iter().enumerate() {
+            let path = path.index(index).key("matchers");
+            if raw.matchers.is_empty() {
+                self.refuse(
+                    &path,
+                    "at least one matcher is needed: storage.tsdb.retention.time is for all".to_owned(),
+                );
+                continue;
+            }
+            let mut matchers = Vec::new();
+            for (index, text) in raw.matchers.iter().enumerate() {
+                match query::parse::parse_selector(&format!("{{{text}}}")) {
+                    Ok(parsed) => matchers.extend(parsed),
+                    Err(error) => self.refuse(&path.index(index), format!("{text:?} is no matcher: {error}")),
+                }
+            }
+            rules.push(RetentionRule { matchers, duration: raw.duration.0 });
+        }
+        rules
     }
 
     /// What a user relies on and is not there must not be left out in silence.

@@ -60,6 +60,8 @@ pub(crate) struct RawStorage {
 pub(crate) struct RawTsdb {
     pub out_of_order_time_window: Option<PromDuration>,
     pub retention: Option<RawRetention>,
+    // Ours.
+    pub retention_rules: Option<Vec<RawRetentionRule>>,
     // accepted; it tunes a compaction that is not built yet
     pub stale_series_compaction_threshold: Option<f64>,
     // accepted; chunk encodings here are our own
@@ -73,6 +75,16 @@ pub(crate) struct RawRetention {
     pub time: Option<PromDuration>,
     pub size: Option<ByteSize>,
     pub percentage: Option<f64>,
+}
+
+/// One of `storage.tsdb.retention_rules`: series that are kept for another time.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawRetentionRule {
+    /// Such as `job="rabbitmq"` or `__name__=~"queue_.+"`; all must accept a series.
+    pub matchers: Vec<String>,
+    /// 0s: for ever.
+    pub duration: PromDuration,
 }
 
 /// `storage.exemplars`

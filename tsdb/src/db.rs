@@ -197,6 +197,11 @@ impl Db {
         }
     }
 
+    /// Ends the compaction that runs, soon, and lets none begin: for an owner that is about to close the store. Does not wait.
+    pub fn stop_compactions(&self) {
+        self.compaction.stop();
+    }
+
     /// Changes how long samples are kept and how much of them (a duration changes the time, and no more is said of the
     /// rest), from the next upkeep and compaction on. What is hidden by its age already does not come back when it grows.
     pub fn set_retention(&self, retention: impl Into<Retention>) {

@@ -132,8 +132,13 @@ impl Compaction {
     }
 
     /// Ends what is going on, soon, and lets nothing begin.
-    pub(crate) fn close(&self) {
+    pub(crate) fn stop(&self) {
         self.closing.store(true, Ordering::Relaxed);
+    }
+
+    /// As [`Compaction::stop`]; waits for the end.
+    pub(crate) fn close(&self) {
+        self.stop();
         drop(self.state.lock());
     }
 
