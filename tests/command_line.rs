@@ -47,6 +47,14 @@ fn mistakes_come_with_file_line_column_and_the_nearest_key() {
             "c.yml:3:3: scrape_configs[0].consul_sd_configs: discovery kind consul is not supported yet",
         ),
         ("scrape_configs:\n- job_name: a\n  collector: kafkaa\n", "c.yml:3:3: scrape_configs[0].collector: "),
+        (
+            "storage:\n  tsdb:\n    retention_rules:\n    - matchers: ['job=x']\n      duration: 1d\n",
+            "c.yml:4:18: storage.tsdb.retention_rules[0].matchers[0]: \"job=x\" is no matcher: ",
+        ),
+        (
+            "storage: {tsdb: {retention_rules: [{matchers: [], duration: 1d}]}}\n",
+            "c.yml:1:37: storage.tsdb.retention_rules[0].matchers: at least one matcher is needed",
+        ),
         ("remote_write: [{url: x}]\n", "c.yml:1:1: remote_write: remote_write is not supported yet"),
         (
             "alertmanager:\n  route: {receiver: nope}\n  receivers: [{name: a}]\n",
