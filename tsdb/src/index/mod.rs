@@ -1,75 +1,73 @@
 //! The catalogue: which series there are, their labels as interned pairs, and the inverted index over them.
 //!
-//! A label pair (name and value) is stored once and has a number; a series' labels are a list of such numbers. Each
-//! pair knows its postings, each name its values in order. Ids of series ascend in order of arrival and are never given
-//! out twice; numbers of pairs are reused once no series names them.
+//! A label pair (name and value) is stored once and has a number; a series' labels are a list of such numbers, most of it
+//! shared with the other series of its target. Each pair knows its postings, each name its values in order. Ids of series
+//! ascend in order of arrival and are never given out twice; numbers of pairs are reused once no series names them.
 //!
 //! A series leaves in two steps: [`Catalogue::unlink`] hides it from new selections, [`Catalogue::forget`] frees its labels
 //! when no reader can hold it any more.
+//!
+//! Memory is what it is about: a million series with eight to ten labels each take some 35 MB, all in.
 
+mod entries;
 pub(crate) mod plan;
 mod postings;
+mod table;
+mod templates;
+mod words;
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
 use std::convert::Infallible;
-use std::ops::Bound;
-use std::sync::Arc;
+use std::iter::Peekable;
+use std::slice;
 
-use hashbrown::{HashMap, HashTable};
 use model::labels::{Labels, METRIC_NAME};
 use model::matcher::Matcher;
 use roaring::RoaringBitmap;
 
-use crate::head::table::Paged;
+use entries::{Entries, Entry, OwnPairs};
 pub(crate) use plan::Searchable;
 pub(crate) use postings::{Postings, Union};
+use table::NumberTable;
+use templates::Templates;
+use words::Words;
 
 /// All series by their labels.
 #[derive(Debug, Default)]
 pub(crate) struct Catalogue {
-    names: Vec<Name>,
-    name_ids: HashMap<Arc<str>, u32>,
-    pairs: Vec<Option<Pair>>,
-    free_pairs: Vec<u32>,
-    series: Paged<Entry>,
-    by_hash: HashTable<(u32, u32)>,
+    words: Words,
+    templates: Templates,
+    entries: Entries,
+    by_labels: NumberTable,
     live: RoaringBitmap,
     next_id: u32,
 }
 
-#[derive(Debug)]
-struct Name {
-    name: Arc<str>,
-    values: BTreeMap<Arc<str>, u32>,
-    /// Series that have the label.
-    all: Postings,
-}
-
-#[derive(Debug)]
-struct Pair {
-    name: u32,
-    value: Arc<str>,
-    postings: Postings,
-    /// Series that name the pair, unlinked ones included.
-    users: u32,
-}
-
-#[derive(Debug)]
-struct Entry {
-    hash: u32,
-    /// In order of names.
-    pairs: Box<[u32]>,
-}
-
-/// The bits of a label hash that the table keeps; the bits above feed the table's own choice of buckets.
+/// The part of a label hash that series keep.
 fn short_hash(labels: &Labels) -> u32 {
     (labels.hash64() >> 32) as u32
 }
 
-fn spread(hash: u32) -> u64 {
-    // The table looks at the highest and the lowest bits; a multiplication moves all of ours to both.
-    u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+/// The pairs of a series in order of names: those of its template and its own, merged.
+struct Pairs<'a> {
+    words: &'a Words,
+    template: slice::Iter<'a, u32>,
+    own: Peekable<OwnPairs<'a>>,
+}
+
+impl Iterator for Pairs<'_> {
+    type Item = u32;
+
+    fn next(&mut self) -> Option<u32> {
+        let Some(shared) = self.template.as_slice().first() else { return self.own.next() };
+        let Some(own) = self.own.peek() else { return self.template.next().copied() };
+        if self.words.text(*own).0 < self.words.text(*shared).0 {
+            self.own.next()
+        } else {
+            self.template.next().copied()
+        }
+    }
 }
 
 impl Catalogue {
@@ -91,25 +89,30 @@ impl Catalogue {
     /// The series with these labels.
     pub(crate) fn find(&self, labels: &Labels) -> Option<u32> {
         let hash = short_hash(labels);
-        let found =
-            self.by_hash.find(spread(hash), |entry| entry.0 == hash && self.has_labels(entry.1, labels));
-        found.map(|entry| entry.1)
+        self.by_labels.find(hash, |id| {
+            self.entries.get(id).is_some_and(|entry| entry.hash == hash && self.has_labels(&entry, labels))
+        })
     }
 
-    fn has_labels(&self, id: u32, labels: &Labels) -> bool {
-        let Some(entry) = self.series.get(id) else { return false };
-        let mut pairs = entry.pairs.iter();
-        let agree = labels.iter().all(|(name, value)| {
-            pairs.next().is_some_and(|pair| {
-                let pair = self.pair(*pair);
-                &*pair.value == value && &*self.names[pair.name as usize].name == name
-            })
+    fn has_labels(&self, entry: &Entry<'_>, labels: &Labels) -> bool {
+        // Both lists are in order of names: the next label is the next of one of them.
+        let mut template = self.templates.pairs(entry.template).iter().peekable();
+        let mut own = entry.own().peekable();
+        let agree = labels.iter().all(|label| {
+            if own.next_if(|pair| self.words.text(*pair) == label).is_some() {
+                return true;
+            }
+            template.next_if(|pair| self.words.text(**pair) == label).is_some()
         });
-        agree && pairs.next().is_none()
+        agree && own.peek().is_none() && template.peek().is_none()
     }
 
-    fn pair(&self, id: u32) -> &Pair {
-        self.pairs[id as usize].as_ref().expect("pairs live as long as series name them")
+    fn pairs<'a>(&'a self, entry: &Entry<'a>) -> Pairs<'a> {
+        Pairs {
+            words: &self.words,
+            template: self.templates.pairs(entry.template).iter(),
+            own: entry.own().peekable(),
+        }
     }
 
     /// Adds a series that is not there yet. Answers its id; `None` when ids have run out.
@@ -120,126 +123,135 @@ impl Catalogue {
         Some(id)
     }
 
-    /// Adds a series under an id that it had before.
+    /// Adds a series under an id that it had before, and that no series has now.
     pub(crate) fn insert(&mut self, id: u32, labels: &Labels) {
         self.reserve_ids(id.saturating_add(1));
-        let pairs: Box<[u32]> = labels.iter().map(|(name, value)| self.intern(name, value, id)).collect();
+        let mut pairs: Vec<u32> = Vec::with_capacity(16);
+        pairs.extend(labels.iter().map(|(name, value)| self.words.take(name, value, id)));
+        let template = self.template(&pairs);
+        let shared = self.templates.pairs(template);
+        let own: Vec<u32> = pairs.iter().copied().filter(|pair| !shared.contains(pair)).collect();
         let hash = short_hash(labels);
-        self.series.insert(id, Entry { hash, pairs });
-        self.by_hash.insert_unique(spread(hash), (hash, id), |entry| spread(entry.0));
+        if Entries::fits(own.len()) {
+            self.entries.insert(id, hash, template, &own);
+        } else {
+            if let Some(template) = template {
+                self.templates.release(template);
+            }
+            self.entries.insert(id, hash, None, &pairs);
+        }
+        let entries = &self.entries;
+        self.by_labels.insert(hash, id, |id| entries.hash(id).unwrap_or_default());
         self.live.insert(id);
     }
 
-    fn intern(&mut self, name: &str, value: &str, series: u32) -> u32 {
-        let name_id = self.name_ids.get(name).copied().unwrap_or_else(|| {
-            let shared: Arc<str> = Arc::from(name);
-            let id = u32::try_from(self.names.len()).expect("fewer names than pairs");
-            self.names.push(Name {
-                name: Arc::clone(&shared),
-                values: BTreeMap::new(),
-                all: Postings::Empty,
-            });
-            self.name_ids.insert(shared, id);
-            id
-        });
-        let entry = &mut self.names[name_id as usize];
-        entry.all.insert(series);
-        let pair_id = match entry.values.get(value) {
-            Some(pair) => *pair,
-            None => {
-                let value: Arc<str> = Arc::from(value);
-                let pair =
-                    Pair { name: name_id, value: Arc::clone(&value), postings: Postings::Empty, users: 0 };
-                let id = if let Some(id) = self.free_pairs.pop() {
-                    self.pairs[id as usize] = Some(pair);
-                    id
-                } else {
-                    self.pairs.push(Some(pair));
-                    u32::try_from(self.pairs.len() - 1).expect("fewer than 2^32 label pairs fit in memory")
-                };
-                entry.values.insert(value, id);
-                id
+    /// Takes a template for a new series.
+    fn template(&mut self, pairs: &[u32]) -> Option<u32> {
+        let known = pairs.iter().map(|pair| self.words.pair(*pair).template);
+        let series = usize::try_from(self.next_id).unwrap_or(usize::MAX);
+        let (template, new) = self.templates.choose(pairs, known, series)?;
+        self.templates.take(template);
+        if new {
+            for pair in self.templates.pairs(Some(template)) {
+                self.words.set_template(*pair, template);
             }
-        };
-        let pair = self.pairs[pair_id as usize].as_mut().expect("just found");
-        pair.postings.insert(series);
-        pair.users += 1;
-        pair_id
+        }
+        Some(template)
     }
 
     /// Hides a series from selections and from [`Catalogue::find`].
     pub(crate) fn unlink(&mut self, id: u32) {
-        let Some(entry) = self.series.get(id) else { return };
+        let Some(entry) = self.entries.get(id) else { return };
         if !self.live.remove(id) {
             return;
         }
-        if let Ok(found) = self.by_hash.find_entry(spread(entry.hash), |other| other.1 == id) {
-            found.remove();
-        }
-        for pair in &entry.pairs {
-            let pair = self.pairs[*pair as usize].as_mut().expect("named by the series");
-            pair.postings.remove(id);
-            self.names[pair.name as usize].all.remove(id);
-        }
+        let entries = &self.entries;
+        self.by_labels.remove(entry.hash, id, |id| entries.hash(id).unwrap_or_default());
+        let pairs = self.templates.pairs(entry.template).iter().copied().chain(entry.own());
+        pairs.for_each(|pair| self.words.hide(pair, id));
     }
 
     /// Frees the labels of an unlinked series.
     pub(crate) fn forget(&mut self, id: u32) {
-        let Some(entry) = self.series.remove(id) else { return };
-        for pair_id in &entry.pairs {
-            let slot = &mut self.pairs[*pair_id as usize];
-            let pair = slot.as_mut().expect("named by the series");
-            pair.users -= 1;
-            if pair.users == 0 {
-                // Names stay: there are few, and their numbers are in use.
-                self.names[pair.name as usize].values.remove(&pair.value);
-                *slot = None;
-                self.free_pairs.push(*pair_id);
-            }
+        let Some(entry) = self.entries.get(id) else { return };
+        let template = entry.template;
+        let pairs = self.templates.pairs(template).iter().copied().chain(entry.own());
+        pairs.for_each(|pair| self.words.release(pair));
+        if let Some(template) = template {
+            self.templates.release(template);
         }
+        self.entries.remove(id);
     }
 
     /// The labels of a series, unlinked ones included.
     pub(crate) fn labels(&self, id: u32) -> Option<Labels> {
-        let entry = self.series.get(id)?;
-        Some(Labels::from_sorted(self.pairs_of(entry)))
+        let entry = self.entries.get(id)?;
+        Some(Labels::from_sorted(self.pairs(&entry).map(|pair| self.words.text(pair))))
     }
 
-    fn pairs_of<'a>(&'a self, entry: &'a Entry) -> impl Iterator<Item = (&'a str, &'a str)> {
-        entry.pairs.iter().map(|pair| {
-            let pair = self.pair(*pair);
-            (&*self.names[pair.name as usize].name, &*pair.value)
-        })
+    /// The labels of several series; `None` for those that are not there.
+    pub(crate) fn labels_of(&self, ids: &[u32]) -> Vec<Option<Labels>> {
+        ids.iter().map(|id| self.labels(*id)).collect()
     }
 
-    /// Sorts ids by the labels of their series.
+    /// Sorts ids by the labels of their series. Takes four bytes per label for the time.
     pub(crate) fn sort_by_labels(&self, ids: &mut [u32]) {
-        ids.sort_by(|a, b| {
-            let (Some(a), Some(b)) = (self.series.get(*a), self.series.get(*b)) else {
-                return a.cmp(b);
-            };
-            // Equal pairs are equal numbers: skip them without looking at text.
-            let different = a.pairs.iter().zip(&b.pairs).position(|(a, b)| a != b);
-            let Some(at) = different else { return a.pairs.len().cmp(&b.pairs.len()) };
-            let (a, b) = (self.pair(a.pairs[at]), self.pair(b.pairs[at]));
-            let names = |pair: &Pair| Arc::clone(&self.names[pair.name as usize].name);
-            if a.name == b.name { a.value.cmp(&b.value) } else { names(a).cmp(&names(b)) }
-        });
+        // Put together once: comparing would do it again and again.
+        let mut pairs: Vec<u32> = Vec::new();
+        let mut keys: Vec<(u32, usize, usize)> = Vec::with_capacity(ids.len());
+        for id in ids.iter() {
+            let start = pairs.len();
+            if let Some(entry) = self.entries.get(*id) {
+                pairs.extend(self.pairs(&entry));
+            }
+            keys.push((*id, start, pairs.len()));
+        }
+        keys.sort_by(|a, b| self.compare_pairs(&pairs[a.1..a.2], &pairs[b.1..b.2]).then(a.0.cmp(&b.0)));
+        ids.iter_mut().zip(keys).for_each(|(id, key)| *id = key.0);
     }
 
     /// Compares two series by their labels.
-    pub(crate) fn compare(&self, a: u32, b: u32) -> std::cmp::Ordering {
-        let mut ids = [a, b];
-        if a == b {
-            return std::cmp::Ordering::Equal;
+    pub(crate) fn compare(&self, a: u32, b: u32) -> Ordering {
+        let (Some(first), Some(second)) = (self.entries.get(a), self.entries.get(b)) else {
+            return a.cmp(&b);
+        };
+        let (first, second) = (self.pairs(&first), self.pairs(&second));
+        let differ = |(a, b): (u32, u32)| Some(self.compare_pair(a, b)).filter(|order| order.is_ne());
+        let (mut first, mut second) = (first, second);
+        loop {
+            match (first.next(), second.next()) {
+                (Some(a), Some(b)) => {
+                    if let Some(order) = differ((a, b)) {
+                        return order;
+                    }
+                }
+                (a, b) => return a.is_some().cmp(&b.is_some()),
+            }
         }
-        self.sort_by_labels(&mut ids);
-        if ids[0] == a { std::cmp::Ordering::Less } else { std::cmp::Ordering::Greater }
+    }
+
+    fn compare_pairs(&self, a: &[u32], b: &[u32]) -> Ordering {
+        // Equal pairs are equal numbers: skip them without looking at text.
+        match a.iter().zip(b).find(|(a, b)| a != b) {
+            Some((a, b)) => self.compare_pair(*a, *b),
+            None => a.len().cmp(&b.len()),
+        }
+    }
+
+    fn compare_pair(&self, a: u32, b: u32) -> Ordering {
+        if a == b {
+            return Ordering::Equal;
+        }
+        let (first, second) = (self.words.pair(a), self.words.pair(b));
+        if first.name == second.name {
+            return first.value.cmp(&second.value);
+        }
+        self.words.text(a).cmp(&self.words.text(b))
     }
 
     /// All label names in use, sorted.
     pub(crate) fn label_names(&self) -> Vec<&str> {
-        let used = self.names.iter().filter(|name| !name.all.is_empty());
+        let used = self.words.names().iter().filter(|name| !name.having.is_empty());
         let mut names: Vec<&str> = used.map(|name| &*name.name).collect();
         names.sort_unstable();
         names
@@ -247,12 +259,9 @@ impl Catalogue {
 
     /// The values of a label in use, sorted.
     pub(crate) fn label_values<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> + use<'a> {
-        let values = self.named(name).map(|name| &name.values).into_iter().flatten();
-        values.filter(|(_, pair)| !self.pair(**pair).postings.is_empty()).map(|(value, _)| &**value)
-    }
-
-    fn named(&self, name: &str) -> Option<&Name> {
-        self.name_ids.get(name).map(|id| &self.names[*id as usize])
+        let sorted = self.words.name_id(name).map(|name| self.words.sorted(name)).unwrap_or_default();
+        let pairs = (0..sorted.len()).map(move |place| self.words.pair(sorted[place]));
+        pairs.filter(|pair| !pair.postings.is_empty()).map(|pair| &*pair.value)
     }
 
     /// Ids, ascending, of the series that all `matchers` accept.
@@ -265,13 +274,17 @@ impl Catalogue {
 
     /// Names of the labels that the series `ids` have, sorted.
     pub(crate) fn label_names_of(&self, ids: &[u32]) -> Vec<&str> {
-        let mut seen = vec![false; self.names.len()];
-        for entry in ids.iter().filter_map(|id| self.series.get(*id)) {
-            for pair in &entry.pairs {
-                seen[self.pair(*pair).name as usize] = true;
+        let all = self.words.names();
+        let mut seen = vec![false; all.len()];
+        let mut last_template = None;
+        for entry in ids.iter().filter_map(|id| self.entries.get(*id)) {
+            let mut see = |pair: u32| seen[self.words.pair(pair).name as usize] = true;
+            entry.own().for_each(&mut see);
+            if last_template.replace(entry.template) != Some(entry.template) {
+                self.templates.pairs(entry.template).iter().copied().for_each(see);
             }
         }
-        let seen = self.names.iter().zip(seen).filter(|(_, seen)| *seen);
+        let seen = all.iter().zip(seen).filter(|(_, seen)| *seen);
         let mut names: Vec<&str> = seen.map(|(name, _)| &*name.name).collect();
         names.sort_unstable();
         names
@@ -279,51 +292,58 @@ impl Catalogue {
 
     /// Values of label `name` on the series `ids`, sorted.
     pub(crate) fn label_values_of(&self, name: &str, ids: &[u32]) -> Vec<&str> {
-        let Some(&name) = self.name_ids.get(name) else { return Vec::new() };
-        let mut pairs: Vec<u32> = ids
-            .iter()
-            .filter_map(|id| self.series.get(*id))
-            .filter_map(|entry| entry.pairs.iter().copied().find(|pair| self.pair(*pair).name == name))
-            .collect();
+        let Some(name) = self.words.name_id(name) else { return Vec::new() };
+        let mut pairs: Vec<u32> = Vec::new();
+        for id in ids {
+            if let Some(pair) = self.pair_with(*id, name)
+                && pairs.last() != Some(&pair)
+            {
+                pairs.push(pair);
+            }
+        }
         pairs.sort_unstable();
         pairs.dedup();
-        let mut values: Vec<&str> = pairs.iter().map(|pair| &*self.pair(*pair).value).collect();
+        let mut values: Vec<&str> = pairs.iter().map(|pair| &*self.words.pair(*pair).value).collect();
         values.sort_unstable();
         values
     }
 
+    /// The pair of a name that a series has.
+    fn pair_with(&self, series: u32, name: u32) -> Option<u32> {
+        let entry = self.entries.get(series)?;
+        let mut pairs = entry.own().chain(self.templates.pairs(entry.template).iter().copied());
+        pairs.find(|pair| self.words.pair(*pair).name == name)
+    }
+
     /// Whether some series has this metric name.
     pub(crate) fn has_metric(&self, metric: &str) -> bool {
-        let pair = self.named(METRIC_NAME).and_then(|name| name.values.get(metric));
-        pair.is_some_and(|pair| !self.pair(*pair).postings.is_empty())
+        let pair = self.words.name_id(METRIC_NAME).and_then(|name| self.words.find(name, metric));
+        pair.is_some_and(|pair| !self.words.pair(pair).postings.is_empty())
     }
 
     /// Numbers for operators; lists are cut to `limit`.
     pub(crate) fn stats(&self, limit: usize) -> CatalogueStats {
         let mut stats = CatalogueStats::default();
-        for name in &self.names {
-            let (mut values, mut bytes) = (0u64, 0u64);
-            for (value, pair) in &name.values {
-                let series = self.pair(*pair).postings.len();
-                if series == 0 {
-                    continue;
-                }
-                values += 1;
-                bytes += value.len() as u64;
-                if &*name.name == METRIC_NAME {
-                    stats.by_metric.push((value.to_string(), series));
-                }
-                stats.by_pair.push((format!("{}={value}", name.name), series));
-                // Keep the list of pairs bounded: there may be millions.
-                if stats.by_pair.len() > limit.saturating_mul(4).max(1024) {
-                    top(&mut stats.by_pair, limit);
-                }
+        let names = self.words.names();
+        let mut by_name = vec![(0u64, 0u64); names.len()];
+        for pair in self.words.live_pairs() {
+            let series = pair.postings.len();
+            if series == 0 {
+                continue;
             }
-            if values > 0 {
-                stats.pairs += values;
-                stats.values.push((name.name.to_string(), values));
-                stats.bytes.push((name.name.to_string(), bytes));
+            let (values, bytes) = &mut by_name[pair.name as usize];
+            *values += 1;
+            *bytes += pair.value.len() as u64;
+            let name = &*names[pair.name as usize].name;
+            if name == METRIC_NAME {
+                add_top(&mut stats.by_metric, limit, || pair.value.to_string(), series);
             }
+            add_top(&mut stats.by_pair, limit, || format!("{name}={}", pair.value), series);
+        }
+        for (name, (values, bytes)) in names.iter().zip(by_name).filter(|(_, (values, _))| *values > 0) {
+            stats.pairs += values;
+            stats.values.push((name.name.to_string(), values));
+            stats.bytes.push((name.name.to_string(), bytes));
         }
         for list in [&mut stats.by_metric, &mut stats.by_pair, &mut stats.values, &mut stats.bytes] {
             top(list, limit);
@@ -333,8 +353,7 @@ impl Catalogue {
 
     /// Bytes of all names and values, each counted once.
     pub(crate) fn symbols_bytes(&self) -> u64 {
-        let names = self.names.iter().map(|name| name.name.len() as u64);
-        names.chain(self.pairs.iter().flatten().map(|pair| pair.value.len() as u64)).sum()
+        self.words.text_bytes()
     }
 }
 
@@ -352,28 +371,28 @@ impl Searchable for Catalogue {
     }
 
     fn name(&self, name: &str) -> Option<u32> {
-        self.name_ids.get(name).copied()
+        self.words.name_id(name)
     }
 
     fn values(&self, name: u32) -> u64 {
-        self.names[name as usize].values.len() as u64
+        self.words.name(name).live as u64
     }
 
     fn having_len(&self, name: u32) -> u64 {
-        self.names[name as usize].all.len()
+        self.words.name(name).having.len()
     }
 
     fn having(&self, name: u32) -> Result<Cow<'_, Postings>, Infallible> {
-        Ok(Cow::Borrowed(&self.names[name as usize].all))
+        Ok(Cow::Borrowed(&self.words.name(name).having))
     }
 
     fn pair(&self, name: u32, value: &str) -> Result<Option<u32>, Infallible> {
-        let pair = self.names[name as usize].values.get(value).copied();
-        Ok(pair.filter(|pair| !self.pair(*pair).postings.is_empty()))
+        let found = self.words.find(name, value);
+        Ok(found.filter(|pair| !self.words.pair(*pair).postings.is_empty()))
     }
 
     fn name_of(&self, pair: &u32) -> u32 {
-        self.pair(*pair).name
+        self.words.pair(*pair).name
     }
 
     fn number(&self, pair: &u32) -> u32 {
@@ -381,11 +400,11 @@ impl Searchable for Catalogue {
     }
 
     fn postings_len(&self, pair: &u32) -> u64 {
-        self.pair(*pair).postings.len()
+        self.words.pair(*pair).postings.len()
     }
 
     fn postings(&self, pair: &u32) -> Result<Cow<'_, Postings>, Infallible> {
-        Ok(Cow::Borrowed(&self.pair(*pair).postings))
+        Ok(Cow::Borrowed(&self.words.pair(*pair).postings))
     }
 
     fn add_values(
@@ -395,23 +414,34 @@ impl Searchable for Catalogue {
         accept: &mut dyn FnMut(&str) -> bool,
         union: &mut Union,
     ) -> Result<(), Infallible> {
-        let values = &self.names[name as usize].values;
-        let values = values.range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
-        for (value, pair) in values.take_while(|(value, _)| value.starts_with(prefix)) {
-            if accept(value) {
-                union.add(&self.pair(*pair).postings);
+        let sorted = self.words.sorted(name);
+        let start = sorted.partition_point(|pair| &*self.words.pair(*pair).value < prefix);
+        for pair in &sorted[start..] {
+            let pair = self.words.pair(*pair);
+            if !pair.value.starts_with(prefix) {
+                break;
+            }
+            if !pair.postings.is_empty() && accept(&pair.value) {
+                union.add(&pair.postings);
             }
         }
         Ok(())
     }
 
     fn pair_of(&self, _: &mut (), series: u32, name: u32) -> Result<Option<u32>, Infallible> {
-        let pairs = self.series.get(series).map_or(&[][..], |entry| &entry.pairs);
-        Ok(pairs.iter().copied().find(|pair| self.pair(*pair).name == name))
+        Ok(self.pair_with(series, name))
     }
 
     fn value(&self, pair: u32) -> Result<Cow<'_, str>, Infallible> {
-        Ok(Cow::Borrowed(&self.pair(pair).value))
+        Ok(Cow::Borrowed(&self.words.pair(pair).value))
+    }
+}
+
+/// Adds to a list of which only the largest count. Kept bounded: there may be millions.
+fn add_top(list: &mut Vec<(String, u64)>, limit: usize, name: impl FnOnce() -> String, count: u64) {
+    list.push((name(), count));
+    if list.len() > limit.saturating_mul(4).max(1024) {
+        top(list, limit);
     }
 }
 

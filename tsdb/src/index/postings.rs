@@ -91,8 +91,13 @@ impl Postings {
                 Ordering::Greater => *self = Self::Few(vec![*one, id]),
             },
             Self::Few(ids) => {
-                if let Err(index) = ids.binary_search(&id) {
-                    ids.insert(index, id);
+                match ids.last() {
+                    Some(last) if *last < id => ids.push(id),
+                    _ => {
+                        if let Err(index) = ids.binary_search(&id) {
+                            ids.insert(index, id);
+                        }
+                    }
                 }
                 if ids.len() > PLAIN_MAX {
                     *self = Self::Many(Box::new(ids.iter().copied().collect()));
@@ -101,6 +106,13 @@ impl Postings {
             Self::Many(ids) => {
                 ids.insert(id);
             }
+        }
+    }
+
+    /// Makes the set as small as it can be: ids of one target are neighbours, and a run of them is four bytes.
+    pub(crate) fn tidy(&mut self) {
+        if let Self::Many(ids) = self {
+            ids.optimize();
         }
     }
 

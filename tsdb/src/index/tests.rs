@@ -17,9 +17,10 @@ fn a_series_that_left_is_not_found_and_its_words_are_freed() {
     assert_eq!(catalogue.labels(a).unwrap().get("pod"), Some("a"), "readers still see its labels");
     assert_eq!(catalogue.select(&[Matcher::equal("__name__", "m")]), [b]);
     assert_eq!(catalogue.label_values("pod").collect::<Vec<_>>(), ["b"]);
-    let pairs = catalogue.pairs.iter().flatten().count();
+    let pairs = catalogue.words.live_pairs().count();
     catalogue.forget(a);
-    assert_eq!(catalogue.pairs.iter().flatten().count(), pairs - 1);
+    assert_eq!(catalogue.words.live_pairs().count(), pairs - 1);
+    assert_eq!(catalogue.labels(a), None);
     let c = catalogue.add(&labels(&[("__name__", "m"), ("pod", "a")])).unwrap();
     assert!(c > b, "ids are never given out twice");
     assert_eq!(catalogue.stats(10).by_metric, [("m".to_owned(), 2)]);
