@@ -1,8 +1,8 @@
 //! What the catalogue keeps per series: the hash of its labels and which pairs they are.
 //!
 //! The pairs are those of a *template*, a set that many series share (what a target adds to all of its series), and
-//! the series' own. Pages of 256 neighbouring ids hold, per series, four bytes of hash, two of place, and the template's and
-//! the own pairs' numbers as varints. With eight to ten labels that is some 15 bytes where a list of numbers in an allocation
+//! the series' own. Pages of 256 neighbouring ids hold, per series, four bytes of hash, two of place, and the template's number, which labels are its (a
+//! bit each), and the numbers of the own pairs, as varints. With eight to ten labels that is some 15 bytes where a list of numbers in an allocation
 //! of its own took 70.
 
 use std::slice;
@@ -42,6 +42,8 @@ pub(super) struct Entry<'a> {
     pub(super) hash: u32,
     /// Number of the template, if it has one.
     pub(super) template: Option<u32>,
+    /// Bit *i* tells that label *i* is the template's.
+    pub(super) mask: u64,
     own: Own<'a>,
 }
 
@@ -127,11 +129,15 @@ impl Entries {
         let (start, hash) = (page.starts[slot], page.hashes[slot]);
         match start {
             FREE => None,
-            LARGE => Some(Entry { hash, template: None, own: Own::Large(self.large.get(&id)?) }),
+            LARGE => Some(Entry { hash, template: None, mask: 0, own: Own::Large(self.large.get(&id)?) }),
             start => {
                 let mut reader = Reader::new(page.coded(start));
-                let template = reader.uvarint32().expect("written by insert").checked_sub(1);
-                Some(Entry { hash, template, own: Own::Coded(reader) })
+                let mut next = || reader.uvarint().expect("written by insert");
+                let (template, mask) = match next() {
+                    0 => (None, 0),
+                    template => (Some((template - 1) as u32), next()),
+                };
+                Some(Entry { hash, template, mask, own: Own::Coded(reader) })
             }
         }
     }
@@ -143,11 +149,12 @@ impl Entries {
         (page.starts[slot] != FREE).then_some(page.hashes[slot])
     }
 
-    /// Adds a series; one that has the id already is replaced. `own` in order of names.
+    /// Adds a series; one that has the id already is replaced. With the template comes which labels are its, see
+    /// [`Entry::mask`]. `own` in order of names.
     ///
     /// # Panics
     /// When there is a template and more pairs than [`Entries::fits`] allows.
-    pub(super) fn insert(&mut self, id: u32, hash: u32, template: Option<u32>, own: &[u32]) {
+    pub(super) fn insert(&mut self, id: u32, hash: u32, template: Option<(u32, u64)>, own: &[u32]) {
         self.remove(id);
         let number = id as usize / PAGE;
         if number >= self.pages.len() {
@@ -191,16 +198,22 @@ impl Entries {
         }
     }
 
-    /// Whether a series with these pairs of its own can have a template.
-    pub(super) fn fits(own: usize) -> bool {
-        // Five bytes at most for each number.
-        5 * (own + 1) <= CODED_MAX
+    /// Whether a series with so many labels, and so many of its own, can have a template.
+    pub(super) fn fits(labels: usize, own: usize) -> bool {
+        // Five bytes at most for each number, ten for the mask.
+        labels <= 64 && 5 * (own + 1) + 10 <= CODED_MAX
     }
 }
 
-fn code(template: Option<u32>, own: &[u32]) -> Option<Vec<u8>> {
+fn code(template: Option<(u32, u64)>, own: &[u32]) -> Option<Vec<u8>> {
     let mut coded = Vec::with_capacity(CODED_MAX);
-    put_uvarint(&mut coded, template.map_or(0, |template| u64::from(template) + 1));
+    match template {
+        Some((template, mask)) => {
+            put_uvarint(&mut coded, u64::from(template) + 1);
+            put_uvarint(&mut coded, mask);
+        }
+        None => put_uvarint(&mut coded, 0),
+    }
     own.iter().for_each(|pair| put_uvarint(&mut coded, u64::from(*pair)));
     let small = coded.len() <= CODED_MAX;
     assert!(small || template.is_none(), "only what fits has a template");

@@ -19,7 +19,6 @@ mod words;
 use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::convert::Infallible;
-use std::iter::Peekable;
 use std::slice;
 
 use model::labels::{Labels, METRIC_NAME};
@@ -49,24 +48,20 @@ fn short_hash(labels: &Labels) -> u32 {
     (labels.hash64() >> 32) as u32
 }
 
-/// The pairs of a series in order of names: those of its template and its own, merged.
+/// The pairs of a series in order of names: those of its template and its own.
 struct Pairs<'a> {
-    words: &'a Words,
+    mask: u64,
     template: slice::Iter<'a, u32>,
-    own: Peekable<OwnPairs<'a>>,
+    own: OwnPairs<'a>,
 }
 
 impl Iterator for Pairs<'_> {
     type Item = u32;
 
     fn next(&mut self) -> Option<u32> {
-        let Some(shared) = self.template.as_slice().first() else { return self.own.next() };
-        let Some(own) = self.own.peek() else { return self.template.next().copied() };
-        if self.words.text(*own).0 < self.words.text(*shared).0 {
-            self.own.next()
-        } else {
-            self.template.next().copied()
-        }
+        let shared = self.mask & 1 == 1;
+        self.mask >>= 1;
+        if shared { self.template.next().copied() } else { self.own.next() }
     }
 }
 
@@ -95,24 +90,11 @@ impl Catalogue {
     }
 
     fn has_labels(&self, entry: &Entry<'_>, labels: &Labels) -> bool {
-        // Both lists are in order of names: the next label is the next of one of them.
-        let mut template = self.templates.pairs(entry.template).iter().peekable();
-        let mut own = entry.own().peekable();
-        let agree = labels.iter().all(|label| {
-            if own.next_if(|pair| self.words.text(*pair) == label).is_some() {
-                return true;
-            }
-            template.next_if(|pair| self.words.text(**pair) == label).is_some()
-        });
-        agree && own.peek().is_none() && template.peek().is_none()
+        self.pairs(entry).map(|pair| self.words.text(pair)).eq(labels)
     }
 
     fn pairs<'a>(&'a self, entry: &Entry<'a>) -> Pairs<'a> {
-        Pairs {
-            words: &self.words,
-            template: self.templates.pairs(entry.template).iter(),
-            own: entry.own().peekable(),
-        }
+        Pairs { mask: entry.mask, template: self.templates.pairs(entry.template).iter(), own: entry.own() }
     }
 
     /// Adds a series that is not there yet. Answers its id; `None` when ids have run out.
@@ -129,17 +111,27 @@ impl Catalogue {
         let mut pairs: Vec<u32> = Vec::with_capacity(16);
         pairs.extend(labels.iter().map(|(name, value)| self.words.take(name, value, id)));
         let template = self.template(&pairs);
-        let shared = self.templates.pairs(template);
-        let own: Vec<u32> = pairs.iter().copied().filter(|pair| !shared.contains(pair)).collect();
-        let hash = short_hash(labels);
-        if Entries::fits(own.len()) {
-            self.entries.insert(id, hash, template, &own);
-        } else {
-            if let Some(template) = template {
-                self.templates.release(template);
+        let mut shared = self.templates.pairs(template).iter().peekable();
+        let mut mask = 0;
+        let mut own: Vec<u32> = Vec::with_capacity(16);
+        for (label, pair) in pairs.iter().enumerate() {
+            if shared.next_if_eq(&pair).is_some() {
+                // A template is of at most 64 labels of a series.
+                mask |= 1 << label;
+            } else {
+                own.push(*pair);
             }
-            self.entries.insert(id, hash, None, &pairs);
         }
+        let hash = short_hash(labels);
+        let template = match template {
+            Some(template) if !Entries::fits(pairs.len(), own.len()) => {
+                self.templates.release(template);
+                own = pairs;
+                None
+            }
+            template => template.map(|template| (template, mask)),
+        };
+        self.entries.insert(id, hash, template, &own);
         let entries = &self.entries;
         self.by_labels.insert(hash, id, |id| entries.hash(id).unwrap_or_default());
         self.live.insert(id);

@@ -12,7 +12,8 @@ const PAIRS_MIN: usize = 2;
 /// A template with so many pairs less than the best one possible will do: neighbours also share what is theirs only, and
 /// every such combination would be one more template.
 const PAIRS_MISSED_MAX: usize = 3;
-/// Series with more labels go without: comparing them would be quadratic.
+/// Series with more labels go without: comparing them would be quadratic, and which labels are a template's is told by 64
+/// bits.
 const LABELS_MAX: usize = 64;
 /// Templates there may be in any case, and one more per so many series: unrelated series must not make a template each.
 const COUNT_MIN: usize = 64;

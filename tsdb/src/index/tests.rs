@@ -100,3 +100,108 @@ proptest! {
         }
     }
 }
+
+/// What happens to a catalogue.
+#[derive(Clone, Debug)]
+enum Step {
+    /// A series comes: of this target, with this metric and so many labels of its own.
+    Add(u8, u8, usize),
+    Unlink(prop::sample::Index),
+    Forget,
+    /// A series comes back under a far id, as when a log is replayed out of order.
+    Insert(u8, u8, u32),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let own = prop_oneof![8 => 0usize..4, 1 => 10usize..90];
+    prop_oneof![
+        6 => (0u8..5, 0u8..20, own).prop_map(|(target, metric, own)| Step::Add(target, metric, own)),
+        3 => any::<prop::sample::Index>().prop_map(Step::Unlink),
+        1 => Just(Step::Forget),
+        1 => (0u8..5, 0u8..20, 1u32..700).prop_map(|(target, metric, skip)| Step::Insert(target, metric, skip)),
+    ]
+}
+
+fn of_target(target: u8, metric: u8, own: usize) -> Labels {
+    let mut pairs = vec![
+        ("__name__".to_owned(), format!("metric{metric}")),
+        ("instance".to_owned(), format!("host{target}")),
+        ("job".to_owned(), format!("job{}", target % 2)),
+        ("zone".to_owned(), "z".to_owned()),
+    ];
+    pairs.extend((0..own).map(|label| (format!("label{label}"), format!("{}", label * usize::from(metric)))));
+    Labels::from_pairs(pairs)
+}
+
+proptest! {
+    /// Templates, pages, tables and numbers that are used again do not show.
+    #[test]
+    fn series_come_and_go_as_in_a_plain_map(steps in prop::collection::vec(step(), 1..250)) {
+        let mut catalogue = Catalogue::default();
+        let mut live: std::collections::BTreeMap<u32, Labels> = std::collections::BTreeMap::new();
+        let mut unlinked: Vec<(u32, Labels)> = Vec::new();
+        for step in steps {
+            match step {
+                Step::Add(target, metric, own) => {
+                    let labels = of_target(target, metric, own);
+                    let known = live.iter().find(|(_, other)| **other == labels).map(|(id, _)| *id);
+                    prop_assert_eq!(catalogue.find(&labels), known);
+                    if known.is_none() {
+                        live.insert(catalogue.add(&labels).unwrap(), labels);
+                    }
+                }
+                Step::Insert(target, metric, skip) => {
+                    let labels = of_target(target, metric, 1);
+                    if catalogue.find(&labels).is_none() {
+                        let id = catalogue.next_id() + skip;
+                        catalogue.insert(id, &labels);
+                        live.insert(id, labels);
+                    }
+                }
+                Step::Unlink(which) if !live.is_empty() => {
+                    let id = *which.get(&live.keys().copied().collect::<Vec<_>>());
+                    catalogue.unlink(id);
+                    unlinked.extend(live.remove(&id).map(|labels| (id, labels)));
+                }
+                Step::Unlink(_) => {}
+                Step::Forget => {
+                    for (id, labels) in unlinked.drain(..) {
+                        prop_assert_eq!(catalogue.labels(id), Some(labels));
+                        catalogue.forget(id);
+                        prop_assert_eq!(catalogue.labels(id), None);
+                    }
+                }
+            }
+        }
+        prop_assert_eq!(catalogue.len(), live.len() as u64);
+        for (id, labels) in &live {
+            prop_assert_eq!(catalogue.labels(*id), Some(labels.clone()));
+            prop_assert_eq!(catalogue.find(labels), Some(*id));
+        }
+        let mut ids: Vec<u32> = live.keys().copied().collect();
+        prop_assert_eq!(catalogue.select(&[]), ids.clone());
+        let host = Matcher::equal("instance", "host3");
+        let want: Vec<u32> = live.iter().filter(|(_, labels)| host.matches_labels(labels)).map(|(id, _)| *id).collect();
+        prop_assert_eq!(catalogue.select(&[host]), want);
+        let mut values: Vec<&str> = live.values().filter_map(|labels| labels.get("label1")).collect();
+        values.sort_unstable();
+        values.dedup();
+        prop_assert_eq!(catalogue.label_values("label1").collect::<Vec<_>>(), values);
+        catalogue.sort_by_labels(&mut ids);
+        for pair in ids.windows(2) {
+            prop_assert!(live[&pair[0]] < live[&pair[1]]);
+            prop_assert_eq!(catalogue.compare(pair[0], pair[1]), Ordering::Less);
+            prop_assert_eq!(catalogue.compare(pair[1], pair[0]), Ordering::Greater);
+        }
+        // All leave: nothing stays but names.
+        for id in live.keys() {
+            catalogue.unlink(*id);
+            catalogue.forget(*id);
+        }
+        unlinked.iter().for_each(|(id, _)| catalogue.forget(*id));
+        prop_assert_eq!(catalogue.len(), 0);
+        prop_assert_eq!(catalogue.words.live_pairs().count(), 0);
+        prop_assert_eq!(catalogue.templates.len(), 0);
+        prop_assert_eq!(catalogue.label_names(), [""; 0]);
+    }
+}

@@ -23,8 +23,8 @@ use crate::index::{Postings, Searchable, plan};
 
 /// Most bytes of a table: what a damaged footer can make us allocate is also bounded by the length of the file.
 const TABLE_MAX: u64 = 1 << 30;
-/// Values that a cursor remembers.
-const TEXTS_MAX: usize = 1024;
+/// Values that a cursor remembers: 24 bytes each, and their texts.
+const TEXTS_MAX: usize = 4096;
 
 /// An index file, open. Shared by threads.
 #[derive(Debug)]
