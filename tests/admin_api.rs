@@ -3,13 +3,21 @@
 
 mod support;
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use serde_json::json;
 use support::http::{Answer, encoded, send};
 use support::nilometer::Nilometer;
+use support::remote_write::{Series, write};
 
 const DELETE: &str = "/api/v1/admin/tsdb/delete_series";
 const CLEAN: &str = "/api/v1/admin/tsdb/clean_tombstones";
 const SNAPSHOT: &str = "/api/v1/admin/tsdb/snapshot";
+
+#[expect(clippy::disallowed_methods, reason = "samples lie around the real present")]
+fn now_ms() -> i64 {
+    i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
+}
 
 fn server(dir: &std::path::Path, more: &[&str]) -> Nilometer {
     std::fs::write(dir.join("c.yml"), "# nothing to scrape\n").unwrap();
@@ -72,4 +80,41 @@ fn wrong_requests_change_nothing_and_say_why() {
         assert_eq!((&json["errorType"], &json["error"]), (&json!("bad_data"), &json!(text)), "{path} {body}");
     }
     assert!(!dir.path().join("data/snapshots").exists());
+}
+
+/// Names with sixty samples each, the last one at the answer.
+fn fill(server: &Nilometer, names: &[&str]) -> i64 {
+    let t = now_ms() / 1000 * 1000;
+    let series = |name: &&str| {
+        Series::new(&[("__name__", *name)], (0..60).map(move |n| (t - (59 - n) * 1000, n as f64)))
+    };
+    let series: Vec<Series> = names.iter().map(series).collect();
+    assert_eq!(write(server.port, &series).unwrap().status, 204);
+    t / 1000
+}
+
+/// How many samples a series has.
+fn count(server: &Nilometer, name: &str, t: i64) -> Option<f64> {
+    server.value(&format!("count_over_time({name}[10m] @ {t})"))
+}
+
+#[test]
+fn a_snapshot_is_a_whole_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = server(dir.path(), &["--web.enable-admin-api"]);
+    let t = fill(&first, &["a"]);
+    let make = |query: &str| {
+        let made = form(&first, "POST", &format!("{SNAPSHOT}{query}"), "");
+        let name = made.json()["data"]["name"].as_str().unwrap_or_default().to_owned();
+        assert!(made.status == 200 && name.len() == "20261122T235341Z-2818bf6624e8baa1".len(), "{made:?}");
+        name
+    };
+    let (whole, blocks) = (make(""), make("?skip_head=true"));
+    assert!(first.stop());
+    for (name, expected) in [(whole, Some(60.0)), (blocks, None)] {
+        let path = format!("--storage.tsdb.path=data/snapshots/{name}");
+        let copy = server(dir.path(), &[&path]);
+        assert_eq!(count(&copy, "a", t), expected, "{name}");
+        assert!(copy.stop());
+    }
 }

@@ -11,6 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use support::http::encoded;
 use support::nilometer::Nilometer;
 use support::remote_write::{Series, write};
+use support::wait_for;
 
 /// A small page with all that is odd: exemplars, escapes, NaN, infinities, two windows of two hours.
 const PAGE: &str = r#"# HELP http_requests The number.
@@ -182,7 +183,13 @@ fn commands_and_a_server_share_a_directory() {
     let all = tsdb(dir.path(), &["analyze", "data", "all"]).out;
     assert!(all.starts_with("All that is stored: 2 blocks and what is in none yet\nDuration: "), "{all}");
     assert!(all.contains("\nTotal Series: 9\n") && all.contains("\nSamples: 10\n"), "{all}");
+    let page = format!("late 5 {}\n# EOF\n", t / 1000 - 86_400);
+    assert_eq!(tsdb_with(dir.path(), &["import", "--from-openmetrics=-"], &page).code, 0);
+    wait_for("the server to find the new block", || {
+        at("late", t / 1000 - 86_400).filter(|value| value == "5")
+    });
     assert!(server.stop());
+    assert_eq!(tsdb(dir.path(), &["dump", "--match={__name__=~\"live|late\"}"]).out.lines().count(), 2);
 }
 
 #[test]
@@ -312,6 +319,44 @@ fn every_damaged_file_is_named() {
     let listed = tsdb(dir.path(), &["list"]);
     assert_eq!((listed.code, listed.out.lines().count()), (1, 2), "{listed:?}");
     assert!(listed.err.contains("meta.json: damaged at byte 0: "), "{listed:?}");
+}
+
+#[test]
+fn of_a_damaged_log_the_rest_is_shown_and_nothing_is_mended() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("c.yml"), "# nothing to scrape\n").unwrap();
+    let server = Nilometer::start(dir.path(), &["--config.file=c.yml", "--web.enable-remote-write-receiver"]);
+    let t = now_ms();
+    for n in 0..20 {
+        write(server.port, &[Series::new(&[("__name__", "m")], [(t + n, n as f64)])]).unwrap();
+    }
+    server.kill();
+    let segment = dir.path().join("data/wal/00000001");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let at = bytes.len() / 2;
+    bytes[at] ^= 1;
+    std::fs::write(&segment, &bytes).unwrap();
+    let before = files(&dir.path().join("data"));
+
+    let verified = tsdb(dir.path(), &["verify"]);
+    assert_eq!(verified.code, 1, "{verified:?}");
+    let line = verified.out.lines().next().unwrap();
+    let offset =
+        line.strip_prefix("data/wal/00000001: damaged at byte ").and_then(|rest| rest.split(':').next());
+    assert!(offset.unwrap().parse::<usize>().unwrap() <= at, "{line}");
+
+    let dumped = tsdb(dir.path(), &["dump"]);
+    let lines: Vec<&str> = dumped.out.lines().collect();
+    assert!(dumped.code == 0 && !lines.is_empty() && lines.len() < 20, "{dumped:?}");
+    for (n, line) in (0..).zip(&lines) {
+        assert_eq!(*line, format!("{{__name__=\"m\"}} {n} {}", t + n));
+    }
+    assert!(
+        dumped.err.starts_with("warning: data/: 1 damaged place: ")
+            && dumped.err.contains("nilometer tsdb verify"),
+        "{dumped:?}"
+    );
+    assert_eq!((files(&dir.path().join("data")), std::fs::read(&segment).unwrap()), (before, bytes));
 }
 
 #[test]

@@ -69,7 +69,7 @@ pub(crate) struct AnalyzeArgs {
     /// Series selector: look at these only
     #[arg(long = "match", value_name = "SELECTOR")]
     pub matcher: Option<String>,
-    /// Read the samples too: chunk sizes and codecs, series that never change
+    /// Draw the sizes of chunks too, by kind
     #[arg(long)]
     pub extended: bool,
     /// Data directory

@@ -11,8 +11,7 @@ use model::storage::{Queryable as _, SelectHints, SeriesColumns, SeriesSet};
 use model::{Labels, TimeRange, Timestamp};
 
 use super::args::{DumpFormat, SelectArgs};
-use super::verify::counted;
-use super::{open, say, selector};
+use super::{counted, open, say, selector};
 
 /// What a format has no words for.
 #[derive(Debug, Default)]

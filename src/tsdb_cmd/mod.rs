@@ -60,6 +60,11 @@ fn say(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
+/// A number and what it counts.
+fn counted(number: u64, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
 /// The files of this machine.
 fn files() -> Arc<dyn FileSystem> {
     Arc::new(RealFs)
@@ -78,9 +83,9 @@ fn open(dir: &Path) -> anyhow::Result<ReadOnly> {
     let store = inspect::open(&files(), dir, &(Arc::new(SystemClock) as Arc<dyn Clock>))?;
     if store.damage > 0 {
         say(&format!(
-            "warning: {}: {} places are damaged: this is what could be read (`nilometer tsdb verify` says more)",
+            "warning: {}: {}: this is what could be read (`nilometer tsdb verify` says more)",
             dir.display(),
-            store.damage
+            counted(store.damage, "damaged place")
         ));
     }
     Ok(store)

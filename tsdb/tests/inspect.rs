@@ -3,12 +3,14 @@
 
 mod common;
 
+use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use common::{content, open, write};
+use common::{content, open, open_with, options, write};
 use model::{Clock, ManualClock};
-use tsdb::fs::{FaultyFs, FileSystem};
+use tsdb::fs::{FaultyFs, FileSystem, LockFile, ReadAt, WriteFile};
 use tsdb::inspect::{self, Report};
 
 const DIR: &str = "/data";
@@ -34,7 +36,7 @@ fn files(fs: &FaultyFs, dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     for name in fs.list(dir).unwrap() {
         let path = dir.join(name);
         let mut bytes = Vec::new();
-        std::io::Read::read_to_end(&mut fs.open(&path).unwrap(), &mut bytes).unwrap();
+        io::Read::read_to_end(&mut fs.open(&path).unwrap(), &mut bytes).unwrap();
         found.push((path, bytes));
     }
     for name in fs.list_dirs(dir).unwrap() {
@@ -57,7 +59,106 @@ fn a_running_store_is_read_without_a_trace() {
     assert_eq!(files(&fs, Path::new(DIR)), before);
     // And the store never notices.
     write(&db, &[("a", 3000, 3.0)]).unwrap();
-    assert_eq!(content(&db).values().map(std::collections::BTreeMap::len).sum::<usize>(), 4);
+    assert_eq!(content(&db).values().map(BTreeMap::len).sum::<usize>(), 4);
+}
+
+/// A file system under which something happens the moment a file of the log is opened for the first time.
+struct Meddling<F> {
+    fs: FaultyFs,
+    meddle: Mutex<Option<F>>,
+}
+
+impl<F> std::fmt::Debug for Meddling<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Meddling")
+    }
+}
+
+impl<F: FnOnce() + Send> FileSystem for Meddling<F> {
+    fn open(&self, path: &Path) -> io::Result<Box<dyn io::Read + Send>> {
+        if path.starts_with("/data/wal")
+            && let Some(meddle) = self.meddle.lock().unwrap().take()
+        {
+            meddle();
+        }
+        self.fs.open(path)
+    }
+
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        self.fs.create_dir_all(dir)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        self.fs.list(dir)
+    }
+
+    fn list_dirs(&self, dir: &Path) -> io::Result<Vec<String>> {
+        self.fs.list_dirs(dir)
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
+        self.fs.create(path)
+    }
+
+    fn open_at(&self, path: &Path) -> io::Result<Box<dyn ReadAt>> {
+        self.fs.open_at(path)
+    }
+
+    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.fs.hard_link(from, to)
+    }
+
+    fn remove_dir_all(&self, dir: &Path) -> io::Result<()> {
+        self.fs.remove_dir_all(dir)
+    }
+
+    fn len(&self, path: &Path) -> io::Result<u64> {
+        self.fs.len(path)
+    }
+
+    fn truncate(&self, path: &Path, len: u64) -> io::Result<()> {
+        self.fs.truncate(path, len)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.fs.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.fs.remove(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.fs.sync_dir(dir)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn LockFile>> {
+        self.fs.lock(path)
+    }
+}
+
+/// A server writes a checkpoint and removes the log that it covers, while the log is being read.
+#[test]
+fn what_a_server_replaces_meanwhile_is_read_anew() {
+    let fs = FaultyFs::new();
+    let mut options = options();
+    options.checkpoint_bytes = 1;
+    let db = open_with(&fs, options).unwrap();
+    for t in 1..50 {
+        write(&db, &[("a", t * 1000, t as f64)]).unwrap();
+    }
+    let before = fs.list(Path::new("/data/wal")).unwrap();
+    let server = Arc::clone(&db);
+    let meddle = move || {
+        server.maintain(50_000).unwrap();
+        write(&server, &[("a", 50_000, 50.0)]).unwrap();
+    };
+    let meddling: Arc<dyn FileSystem> =
+        Arc::new(Meddling { fs: fs.clone(), meddle: Mutex::new(Some(meddle)) });
+    let opened = inspect::open(&meddling, Path::new(DIR), &clock()).unwrap();
+    assert_ne!(fs.list(Path::new("/data/wal")).unwrap(), before, "the log was cut");
+    assert_eq!((content(&opened.db), opened.damage), (content(&db), 0));
+    assert_eq!(content(&db).values().map(BTreeMap::len).sum::<usize>(), 50);
 }
 
 #[test]

@@ -20,8 +20,7 @@ use tsdb::inspect::import::NewBlock;
 use self::spool::{Merge, Spool};
 use super::args::ImportOptions;
 use super::progress::Progress;
-use super::verify::counted;
-use super::{files, say, table};
+use super::{counted, files, say, table};
 use crate::clock::SystemClock;
 
 /// Memory for sorting.
