@@ -7,7 +7,7 @@
 //! Requests share the index under a read lock; what they note there (who follows whom, what is used) is atomic and may be
 //! lost to a race. Entries and places change under the write lock.
 
-use std::sync::atomic::{AtomicI8, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI8, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use hashbrown::HashTable;
 use model::storage::{LayoutRef, SeriesRef};
@@ -18,6 +18,8 @@ use super::scan::{Item, Key};
 pub(super) const NONE: u32 = u32::MAX;
 /// The request ended behind a loose series: whatever comes after it now may have come before.
 pub(super) const CUT: u32 = u32::MAX - 1;
+/// So many look-ups wait for memory together.
+const WARMED: usize = 32;
 /// Series that a request brings in another order must come this often in one order before they are layouts again.
 const PENALTY: i8 = -16;
 
@@ -31,6 +33,8 @@ pub(super) struct Index {
     entries_max: usize,
     /// Counts upkeeps; its low bits stamp what is used.
     tick: u8,
+    /// Whether the last request came in no order that is known.
+    scattered: AtomicBool,
     /// Series that found no room.
     pub(super) refused_new: u64,
 }
@@ -156,6 +160,7 @@ impl Index {
             free_layouts: Vec::new(),
             entries_max: entries_max.min(CUT as usize - 1),
             tick: 0,
+            scattered: AtomicBool::new(false),
             refused_new: 0,
         }
     }
@@ -189,15 +194,22 @@ impl Index {
         let mut expected = NONE;
         // Where the order is new each time a guess costs more than it gains: then only every eighth is tried.
         let mut misses = 0u32;
-        for item in items {
+        let warmed = self.scattered.load(Relaxed);
+        let (mut tried, mut guesses) = (0usize, 0usize);
+        for (at, item) in items.iter().enumerate() {
+            if warmed && at.is_multiple_of(WARMED) {
+                self.warm(&items[at..items.len().min(at + WARMED)]);
+            }
             let Some(key) = item.key else {
                 found.push(NONE);
                 continue;
             };
             let guess = expected < CUT && (misses < 8 || misses.is_multiple_of(8));
             let guessed = guess && self.entries.get(expected as usize).is_some_and(|entry| entry.key == key);
+            tried += 1;
             let index = if guessed {
                 misses = 0;
+                guesses += 1;
                 expected
             } else {
                 misses = misses.saturating_add(1);
@@ -216,6 +228,24 @@ impl Index {
                 Place::Member { layout, slot } => self.successor(layout, slot),
             };
         }
+        let scattered = guesses < tried / 2;
+        if scattered != warmed {
+            self.scattered.store(scattered, Relaxed);
+        }
+    }
+
+    /// Looks at what the look-up of each key looks at first: they wait for memory together.
+    fn warm(&self, items: &[Item]) {
+        let mut seen = 0;
+        for key in items.iter().filter_map(|item| item.key) {
+            let mut first = NONE;
+            self.by_key.find(key.0[0], |index| {
+                first = *index;
+                true
+            });
+            seen ^= self.entries.get(first as usize).map_or(0, |entry| entry.key.0[1]);
+        }
+        std::hint::black_box(seen);
     }
 
     fn successor(&self, layout: u32, slot: u32) -> u32 {

@@ -223,9 +223,15 @@ impl Default for SampleEncoder {
 const DOD_WIDTHS: [u32; 3] = [14, 17, 20];
 
 impl SampleEncoder {
-    /// Looks at the place where the next sample goes, so that it is in the processor's cache then.
+    /// Looks at the encoder, so that it is in the processor's cache when a sample comes.
     #[inline]
     pub(crate) fn warm(&self) -> u8 {
+        u8::from(self.bits.bytes.is_empty()) ^ u8::from(self.len() == 0)
+    }
+
+    /// Looks at the place where the next sample goes.
+    #[inline]
+    pub(crate) fn warm_tail(&self) -> u8 {
         self.bits.bytes.last().copied().unwrap_or_default()
     }
 

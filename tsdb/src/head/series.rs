@@ -295,11 +295,17 @@ impl Series {
         }
     }
 
-    /// Looks at the place where the next float goes: many series at a time wait for memory together, and not one by one when
-    /// they are written. The answer means nothing.
+    /// Looks at what writing the next float looks at, but for [`Series::warm_tail`]: many series at a time wait for memory
+    /// together, and not one by one when they are written. The answer means nothing.
     #[inline]
     pub(crate) fn warm(&self) -> u8 {
-        self.own.as_ref().map_or(0, |own| own.open.warm())
+        self.own.as_ref().map_or(0, |own| own.last_kind as u8 ^ own.steps.warm() ^ own.open.warm())
+    }
+
+    /// Looks at the place where the next float goes.
+    #[inline]
+    pub(crate) fn warm_tail(&self) -> u8 {
+        self.own.as_ref().map_or(0, |own| own.open.warm_tail())
     }
 
     fn last_own_t(&self) -> Option<Timestamp> {

@@ -148,6 +148,12 @@ pub(crate) struct Steps {
 }
 
 impl Steps {
+    /// See `Series::warm`.
+    #[inline]
+    pub(crate) fn warm(&self) -> u8 {
+        self.newest.0.to_le_bytes()[0]
+    }
+
     /// Notes that `commit` writes from `t` on; forgets commits that all views see.
     pub(crate) fn note(&mut self, commit: u64, t: Timestamp, watermark: u64) {
         if self.newest.0 == commit {
