@@ -16,7 +16,6 @@ use crate::check::Checker;
 use crate::chunk::HistogramValue;
 use crate::commit::{Batch, Op, floats_of};
 use crate::db::Shared;
-use crate::head::layout::Layout;
 use crate::head::series::{Series, Stored};
 use crate::head::validate::{Limits, Verdict, check_histogram};
 use crate::head::view::View;

@@ -403,3 +403,51 @@ impl Index {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(n: u64) -> Key {
+        Key([n, n])
+    }
+
+    #[test]
+    fn an_entry_stays_small() {
+        assert_eq!(size_of::<Entry>(), 32);
+    }
+
+    /// Who is forgotten leaves the others where they were: members with their slots, the loose with whom they precede.
+    #[test]
+    fn forgetting_keeps_members_and_order() {
+        let mut index = Index::new(5000);
+        for n in 0..5000 {
+            assert_eq!(index.insert(key(n), SeriesRef(n + 7)), Some(n as u32));
+        }
+        assert_eq!((index.insert(key(9999), SeriesRef(1)), index.refused_new), (None, 1));
+        let layout = index.add_layout(LayoutRef(3));
+        for n in (0..200u32).rev() {
+            index.join(n * 2, layout, 199 - n);
+        }
+        index.entry(4997).follow(4999);
+        for _ in 0..5 {
+            index.upkeep(2);
+            for used in [4997, 4999].into_iter().chain((0..200).map(|n| n * 2)) {
+                let Some(entry) = index.find(key(used)) else { continue };
+                index.entry(entry).used.store(index.tick, Relaxed);
+            }
+        }
+        assert_eq!(index.len(), 202);
+        for n in 0..200 {
+            let entry = index.entry(index.find(key(n * 2)).unwrap());
+            assert_eq!(entry.place(), Place::Member { layout, slot: 199 - n as u32 });
+            assert_eq!(entry.series(), SeriesRef(n * 2 + 7));
+        }
+        let next = index.find(key(4999)).unwrap();
+        assert_eq!(index.entry(index.find(key(4997)).unwrap()).place(), Place::Loose { next });
+        assert_eq!(index.close_layout(layout, false), Some(LayoutRef(3)));
+        assert_eq!(index.layouts(), 0);
+        let first = index.entry(index.find(key(398)).unwrap());
+        assert_eq!(first.place(), Place::Loose { next: index.find(key(396)).unwrap() });
+    }
+}

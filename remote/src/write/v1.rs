@@ -1,4 +1,4 @@
-//! `prometheus.WriteRequest` (remote write 1.0), read in place.
+//! `prometheus.WriteRequest` (remote write 1.0), read in place: what its series hold. [`super::scan`] finds them.
 //!
 //! Field numbers are those of Prometheus' `prompb/remote.proto` and `prompb/types.proto`.
 #![warn(clippy::indexing_slicing, clippy::cast_possible_truncation)]
@@ -16,37 +16,6 @@ pub struct TimeSeries<'a> {
     message: &'a [u8],
     /// The labels as they stand on the wire: equal bytes mean equal labels. `None` when other fields stand between the labels.
     pub raw_labels: Option<&'a [u8]>,
-}
-
-/// What a request holds, message by message.
-#[derive(Clone, Debug)]
-pub enum Entry<'a> {
-    /// A series with samples.
-    Series(TimeSeries<'a>),
-    /// Name and metadata of a metric family.
-    Metadata(&'a str, Metadata),
-}
-
-/// Calls `each` for every entry of a request.
-///
-/// # Errors
-/// When the bytes are no `WriteRequest`, or `each` fails.
-pub fn read_request<'a, E: From<DecodeError>>(
-    bytes: &'a [u8],
-    mut each: impl FnMut(Entry<'a>) -> Result<(), E>,
-) -> Result<(), E> {
-    let mut reader = Reader::new(bytes);
-    while let Some(field) = reader.next_field()? {
-        match field.number {
-            1 => each(Entry::Series(TimeSeries::new(field.bytes()?)?))?,
-            3 => {
-                let (name, metadata) = read_metadata(field.bytes()?)?;
-                each(Entry::Metadata(name, metadata))?;
-            }
-            _ => {}
-        }
-    }
-    Ok(())
 }
 
 impl<'a> TimeSeries<'a> {
