@@ -195,6 +195,19 @@ impl Committer {
         result.map(|samples| CommitSummary { samples, series_created })
     }
 
+    /// Logs entries that are no samples, as a commit, then has them applied.
+    ///
+    /// # Errors
+    /// When the log cannot be written.
+    pub(crate) fn log(&self, head: &Head, entries: &[u8], apply: impl FnOnce()) -> Result<(), StorageError> {
+        let mut wal = self.wal.lock();
+        wal.prepare()?;
+        wal.append(KIND_COMMIT, entries)?;
+        apply();
+        head.views.publish(head.views.published() + 1);
+        Ok(())
+    }
+
     /// Waits for the lock with all others. Whoever gets it finds itself written, or writes all that wait. Answers the number of
     /// samples, and the lock.
     fn write_together(&self, head: &Head, batch: Batch) -> (MutexGuard<'_, Wal>, Result<u64, StorageError>) {
@@ -479,6 +492,8 @@ pub(crate) struct Applied<'a> {
     histograms: u64,
     out_of_order: [u64; 2],
     chunks: usize,
+    /// Whether samples may be stored already: a checkpoint has a part of what was committed when it was written.
+    pub(crate) may_know: bool,
     /// Series of which chunks were closed.
     closed: Vec<u32>,
     min_t: Timestamp,
@@ -496,6 +511,7 @@ impl<'a> Applied<'a> {
             histograms: 0,
             out_of_order: [0; 2],
             chunks: 0,
+            may_know: false,
             closed: Vec::new(),
             min_t: Timestamp::MAX,
             max_t: Timestamp::MIN,
@@ -507,8 +523,11 @@ impl<'a> Applied<'a> {
     pub(crate) fn add(&mut self, series: u32, t: Timestamp, value: Stored, start: Timestamp) -> bool {
         let histogram = matches!(value, Stored::Histogram(_));
         let at = self.at;
-        let added = self.head.table.with_mut(series, |series: &mut Series| series.add(t, value, start, at));
-        let Some(Added { chunks, in_order }) = added else { return false };
+        let may_know = self.may_know;
+        let added = self.head.table.with_mut(series, |series: &mut Series| {
+            (!may_know || !knows(series, t)).then(|| series.add(t, value, start, at))
+        });
+        let Some(Added { chunks, in_order }) = added.flatten() else { return added.is_some() };
         if chunks > 0 {
             self.chunks += chunks;
             self.closed.push(series);
@@ -530,6 +549,7 @@ impl<'a> Applied<'a> {
     /// Adds floats; the number of those whose series is not there.
     pub(crate) fn floats(&mut self, run: &[FloatSample]) -> u64 {
         let at = self.at;
+        let may_know = self.may_know;
         let (mut chunks, mut late, mut lost) = (0, 0, 0);
         self.head.table.with_each_mut(run.iter().map(|sample| sample.series), |index, series| {
             let FloatSample { t, bits, start, .. } = run[index];
@@ -537,6 +557,9 @@ impl<'a> Applied<'a> {
                 lost += 1;
                 return;
             };
+            if may_know && knows(series, t) {
+                return;
+            }
             let added = series.add(t, Stored::Float(bits), start, at);
             if added.chunks > 0 {
                 chunks += added.chunks;
@@ -600,6 +623,11 @@ impl<'a> Applied<'a> {
         }
         self.floats + self.histograms
     }
+}
+
+/// Whether a series has a sample at `t`. Damage shows when it is read.
+fn knows(series: &Series, t: Timestamp) -> bool {
+    series.value_at(t).unwrap_or_default().is_some()
 }
 
 /// Retires slots and closes layouts. Under the commit lock.

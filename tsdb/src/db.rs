@@ -25,6 +25,7 @@ use crate::compact::rules::{Floors, Retention};
 use crate::compact::set::BlockSet;
 use crate::fs::{FileSystem, LockFile};
 use crate::head::{Head, HeadOptions};
+use crate::head_chunks::HeadFiles;
 use crate::maintain::Upkeep;
 use crate::metrics::Metrics;
 use crate::options::DbOptions;
@@ -126,7 +127,8 @@ impl Db {
         let cache = BlockCache::new(options.block_cache_bytes);
         let blocks =
             BlockSet::open(Arc::clone(&fs), options.dir.clone(), Arc::clone(&cache), Arc::clone(&metrics))?;
-        let head = Head::new(head_options, Arc::clone(&metrics));
+        let files = HeadFiles::new(Arc::clone(&fs), &options.dir, cache);
+        let head = Head::new(head_options, Arc::clone(&metrics), files);
         let recovered = recover::recover(&fs, &options.dir, &wal_dir, &head, &progress)?;
         let wal_options = WalOptions {
             segment_bytes: options.wal_segment_bytes,
@@ -142,7 +144,7 @@ impl Db {
             recovered.end,
         );
         let committer = Committer::new(wal, options.wal_fsync_interval.is_zero());
-        let upkeep = Upkeep::new(recovered.checkpoint_bytes, recovered.damaged);
+        let upkeep = Upkeep::new(recovered.checkpoint_bytes, recovered.damaged, recovered.truncated_to);
         let retention = Retention {
             time: options.retention,
             size_bytes: options.retention_size_bytes,

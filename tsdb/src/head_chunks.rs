@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use model::sample::Timestamp;
 use model::storage::StorageError;
 use parking_lot::Mutex;
@@ -82,6 +82,20 @@ impl HeadFile {
         StorageError::Corrupted { file: self.path.clone(), offset, what: what.to_string() }
     }
 
+    /// Says that the file should have bytes up to `end`.
+    pub(crate) fn cut_off(&self, end: u64) {
+        tracing::error!(
+            file = %self.path.display(), bytes = self.len(), expected = end,
+            "head chunks are cut off: samples behind the end are lost"
+        );
+        self.keep_aside();
+    }
+
+    /// Bytes of the file as of its last opening.
+    pub(crate) fn len(&self) -> u64 {
+        self.reader.lock().len()
+    }
+
     /// Gives the file a second name by which its bytes stay when it is removed. True the first time.
     pub(crate) fn keep_aside(&self) -> bool {
         if self.reported.swap(true, Ordering::AcqRel) {
@@ -112,8 +126,9 @@ pub(crate) struct HeadFiles {
 
 #[derive(Debug, Default)]
 struct State {
-    files: HashMap<u32, Arc<HeadFile>>,
     writer: Option<Writer>,
+    /// Bytes of each file.
+    sizes: HashMap<u32, u64>,
     /// The last number given out.
     newest: u32,
     /// Files whose bytes or names may not be on disk yet.
@@ -186,58 +201,58 @@ impl HeadFiles {
         Self { fs, dir: data_dir.join(DIR), cache, state: Mutex::default() }
     }
 
+    /// The cache that its files share.
+    pub(crate) fn cache(&self) -> &Arc<BlockCache> {
+        &self.cache
+    }
+
     /// Gives numbers out behind all that are there.
     ///
     /// # Errors
-    /// When the directory cannot be made or listed.
+    /// When the directory cannot be listed.
     pub(crate) fn start(&self) -> Result<(), StorageError> {
-        self.fs.create_dir_all(&self.dir).map_err(io_error("make directory of head chunks", &self.dir))?;
-        let names = self.fs.list(&self.dir).map_err(io_error("list head chunks", &self.dir))?;
-        let newest = names.iter().filter_map(|name| number(name)).max().unwrap_or(0);
-        self.state.lock().newest = newest;
+        let names = match self.fs.list(&self.dir) {
+            Ok(names) => names,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(io_error("list head chunks", &self.dir)(error)),
+        };
+        let mut state = self.state.lock();
+        for number in names.iter().filter_map(|name| number(name)) {
+            state.newest = state.newest.max(number);
+            let size = self.fs.len(&self.dir.join(name(number))).unwrap_or(0);
+            state.sizes.insert(number, size);
+        }
         Ok(())
     }
 
-    /// A file that a checkpoint names, of which `len` bytes count. `None`: it is damaged or not there, which is logged; what
-    /// is in the part that is there can be read all the same.
+    /// A file that a checkpoint names, and whether its header is sound. `None`: it is not there. Damage is logged; frames have
+    /// checksums of their own, and what is there can be read.
     ///
     /// # Errors
     /// When its version is unknown or the system fails.
-    pub(crate) fn open(&self, number: u32, len: u64) -> Result<(Option<Arc<HeadFile>>, bool), StorageError> {
+    pub(crate) fn open(&self, number: u32) -> Result<Option<(Arc<HeadFile>, bool)>, StorageError> {
         let path = self.dir.join(name(number));
         let reader = match self.fs.open_at(&path) {
             Ok(reader) => reader,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 tracing::error!(file = %path.display(), "head chunks are gone: their samples are lost");
-                return Ok((None, false));
+                return Ok(None);
             }
             Err(error) => return Err(io_error("open head chunks", &path)(error)),
         };
         let mut bytes = vec![0; HEADER_LEN.min(usize::try_from(reader.len()).unwrap_or(HEADER_LEN))];
         reader.read_exact_at(&mut bytes, 0).map_err(io_error("read head chunks", &path))?;
-        let mut sound = true;
-        match check_header(&bytes) {
-            Ok(found) if found == number => {}
+        let sound = match check_header(&bytes) {
+            Ok(found) => found == number,
             Err((true, what)) => return Err(StorageError::Corrupted { file: path, offset: 4, what }),
-            Ok(_) | Err(_) => {
-                // Frames have checksums of their own.
-                tracing::error!(file = %path.display(), "head chunks have a damaged header");
-                sound = false;
-            }
-        }
-        if reader.len() < len {
-            tracing::error!(
-                file = %path.display(), bytes = reader.len(), expected = len,
-                "head chunks are cut off: samples behind the end are lost"
-            );
-            sound = false;
-        }
+            Err((false, _)) => false,
+        };
         let file = self.file(number, path, Arc::from(reader));
         if !sound {
+            tracing::error!(file = %file.path.display(), "head chunks have a damaged header");
             file.keep_aside();
         }
-        self.state.lock().files.insert(number, Arc::clone(&file));
-        Ok((Some(file), sound))
+        Ok(Some((file, sound)))
     }
 
     fn file(&self, number: u32, path: PathBuf, reader: Arc<dyn ReadAt>) -> Arc<HeadFile> {
@@ -273,7 +288,9 @@ impl HeadFiles {
         let offset = writer.len;
         writer.len += frames.len() as u64;
         writer.unsynced = true;
-        Ok((Arc::clone(&writer.head), offset))
+        let (head, len) = (Arc::clone(&writer.head), writer.len);
+        state.sizes.insert(head.number, len);
+        Ok((head, offset))
     }
 
     fn next_file(&self, state: &mut State) -> Result<(), StorageError> {
@@ -283,6 +300,8 @@ impl HeadFiles {
             .ok_or(StorageError::Limit { what: "head chunk files", limit: u64::from(u32::MAX) })?;
         let path = self.dir.join(name(number));
         let make = || {
+            // Not at start: a disk that is full then may have space now.
+            self.fs.create_dir_all(&self.dir)?;
             let mut file = self.fs.create(&path)?;
             file.append(&header(number))?;
             let reader = self.fs.open_at(&path)?;
@@ -298,12 +317,16 @@ impl HeadFiles {
         state.newest = number;
         state.unsynced_names = true;
         let head = self.file(number, path, Arc::from(reader));
-        state.files.insert(number, Arc::clone(&head));
         let writer = Writer { file, head, len: HEADER_LEN as u64, unsynced: true };
         if let Some(old) = state.writer.replace(writer).filter(|old| old.unsynced) {
             state.unsynced.push(Unsynced(old.file));
         }
         Ok(())
+    }
+
+    /// Bytes of all files.
+    pub(crate) fn storage_bytes(&self) -> u64 {
+        self.state.lock().sizes.values().sum()
     }
 
     /// Makes all that was written survive a loss of power.
@@ -322,13 +345,16 @@ impl HeadFiles {
         }
         if state.unsynced_names {
             self.fs.sync_dir(&self.dir).map_err(io_error("sync directory", &self.dir))?;
+            if let Some(parent) = self.dir.parent() {
+                self.fs.sync_dir(parent).map_err(io_error("sync directory", parent))?;
+            }
             state.unsynced_names = false;
         }
         Ok(())
     }
 
     /// Removes all files but those that `named` has and the newest: a checkpoint has appeared that does not name them.
-    pub(crate) fn retain(&self, named: &hashbrown::HashSet<u32>) {
+    pub(crate) fn retain(&self, named: &HashSet<u32>) {
         let mut state = self.state.lock();
         let writing = state.writer.as_ref().map(|writer| writer.head.number);
         let names = self.fs.list(&self.dir).unwrap_or_default();
@@ -339,7 +365,7 @@ impl HeadFiles {
             let path = self.dir.join(name(number));
             match self.fs.remove(&path) {
                 Ok(()) => {
-                    state.files.remove(&number);
+                    state.sizes.remove(&number);
                 }
                 Err(error) => {
                     tracing::warn!(path = %path.display(), %error, "head chunks could not be removed")
@@ -347,17 +373,79 @@ impl HeadFiles {
             }
         }
     }
-
-    /// Bytes of the file being written that count, or `None` for any other.
-    pub(crate) fn written(&self, number: u32) -> Option<u64> {
-        let state = self.state.lock();
-        state.writer.as_ref().filter(|writer| writer.head.number == number).map(|writer| writer.len)
-    }
 }
 
-impl HeadFile {
-    /// Bytes of the file as of its last opening.
-    pub(crate) fn len(&self) -> u64 {
-        self.reader.lock().len()
+#[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::frame::{Compression, chunk_of, encode_frame};
+    use crate::fs::{Fault, FaultKind, FaultyFs};
+
+    fn files(fs: &FaultyFs) -> HeadFiles {
+        let files = HeadFiles::new(Arc::new(fs.clone()), Path::new("/data"), BlockCache::new(1 << 20));
+        files.start().unwrap();
+        files
+    }
+
+    fn frame(chunks: &[&[u8]]) -> Vec<u8> {
+        let mut out = Vec::new();
+        encode_frame(chunks, Compression::None, &mut out);
+        out
+    }
+
+    /// The document's example is what we write and read.
+    #[test]
+    fn the_example_of_the_document_is_true() {
+        let document = include_str!("../../docs/formats/head-chunks.md");
+        let block = document.split("```hex\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+        let digits: String = block.lines().filter_map(|line| line.split(';').next()).collect();
+        let digits: Vec<u8> = digits.bytes().filter(|b| !b.is_ascii_whitespace()).collect();
+        let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+        let example: Vec<u8> = digits.chunks(2).map(byte).collect();
+        let fs = FaultyFs::new();
+        let frame = frame(&[b"nil", b"", b"ometer"]);
+        let (file, offset) = files(&fs).append(&frame).unwrap();
+        assert_eq!(fs.read(Path::new("/data/head_chunks/000001")).unwrap(), example);
+        let plain = file.frame(offset, u32::try_from(frame.len()).unwrap()).unwrap();
+        assert_eq!(chunk_of(&plain, 2).unwrap(), b"ometer");
+        let mut newer = example[..HEADER_LEN].to_vec();
+        newer[4] = 9;
+        let crc = crc32c::crc32c(&newer[..12]);
+        newer[12..].copy_from_slice(&crc.to_le_bytes());
+        assert!(matches!(check_header(&newer), Err((true, what)) if what.contains("version 9")));
+    }
+
+    /// What was appended before and behind a failure is read; a failed file is left; files that nobody names go.
+    #[test]
+    fn failures_cost_nothing() {
+        let fs = FaultyFs::new();
+        let files = files(&fs);
+        let (one, two) = (frame(&[b"one"]), frame(&[b"two"]));
+        let len = |frame: &[u8]| u32::try_from(frame.len()).unwrap();
+        let (first, at_first) = files.append(&one).unwrap();
+        fs.fail_at(Some(Fault { at: fs.operations(), times: 1, kind: FaultKind::NoSpace }));
+        assert!(files.append(&two).is_err());
+        let (second, at_second) = files.append(&two).unwrap();
+        assert_eq!((first.number, second.number), (1, 2));
+        files.sync().unwrap();
+        assert_eq!(*first.frame(at_first, len(&one)).unwrap(), decode(&one));
+        assert_eq!(*second.frame(at_second, len(&two)).unwrap(), decode(&two));
+        assert!(matches!(
+            second.frame(at_second + 1, len(&two) - 1),
+            Err(StorageError::Corrupted { offset, .. }) if offset == at_second + 1
+        ));
+        files.retain(&HashSet::from_iter([2]));
+        assert!(fs.read(Path::new("/data/head_chunks/000001")).is_none());
+        drop((first, second));
+        let again = super::tests::files(&fs.after_kill());
+        let (file, sound) = again.open(2).unwrap().unwrap();
+        assert!(sound && again.open(1).unwrap().is_none());
+        assert_eq!(*file.frame(at_second, len(&two)).unwrap(), decode(&two));
+        assert_eq!(again.append(&one).unwrap().0.number, 3, "old files are not written to");
+    }
+
+    fn decode(frame: &[u8]) -> Vec<u8> {
+        crate::frame::decode_frame(frame).unwrap()
     }
 }

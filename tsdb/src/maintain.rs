@@ -1,7 +1,7 @@
 //! Upkeep: what the owner of the store calls every few seconds, on a thread that may block.
 //!
 //! In this order: sync the log when its interval is over; drop chunks that retention has passed; take series that are
-//! empty and of no interest to anybody; write a checkpoint when the log has grown enough. The store has no thread and no
+//! empty and of no interest to anybody; move sealed chunks to files; write a checkpoint when the log has grown enough. The store has no thread and no
 //! timer of its own.
 
 use std::sync::Arc;
@@ -33,10 +33,12 @@ pub(crate) struct Upkeep {
     damaged: Vec<u64>,
     /// Bytes of log that a failed checkpoint waits for.
     retry_at_bytes: u64,
+    /// What the head was truncated to at the newest checkpoint.
+    truncated_to: Timestamp,
 }
 
 impl Upkeep {
-    pub(crate) fn new(checkpoint_bytes: u64, damaged: Vec<u64>) -> Self {
+    pub(crate) fn new(checkpoint_bytes: u64, damaged: Vec<u64>, truncated_to: Timestamp) -> Self {
         Self {
             last_sync: None,
             last_sweep: None,
@@ -45,6 +47,7 @@ impl Upkeep {
             checkpoint_bytes,
             damaged,
             retry_at_bytes: 0,
+            truncated_to,
         }
     }
 }
@@ -80,11 +83,18 @@ impl Db {
             let took = self.clock.now_ms().saturating_sub(start).max(0);
             self.metrics.gc_duration.observe(took as f64 / 1000.0);
         }
+        if let Err(error) = self.shared.head.flush() {
+            // Memory and the log have it all.
+            tracing::warn!(%error, "sealed chunks could not be written: they stay in memory");
+        }
         let wal = self.shared.committer.wal.lock();
         let (bytes, sync_failed) = (wal.bytes_since_checkpoint, wal.sync_failed);
         drop(wal);
         let enough = self.options.checkpoint_bytes.max(upkeep.checkpoint_bytes).max(upkeep.retry_at_bytes);
-        let urgent = (sync_failed || !upkeep.damaged.is_empty()) && bytes >= upkeep.retry_at_bytes;
+        // After a truncation the log is of no use, nor are head chunk files.
+        let truncated = self.shared.head.views.truncated_to() > upkeep.truncated_to;
+        let urgent =
+            (sync_failed || truncated || !upkeep.damaged.is_empty()) && bytes >= upkeep.retry_at_bytes;
         if bytes >= enough || urgent { self.write_checkpoint(&mut upkeep) } else { Ok(()) }
     }
 
@@ -100,33 +110,46 @@ impl Db {
         self.write_checkpoint(&mut upkeep)
     }
 
-    fn sync(&self) {
+    /// Syncs the log; whether that worked.
+    fn sync(&self) -> bool {
         let syncer = self.shared.committer.wal.lock().begin_sync();
-        if let Some(syncer) = syncer {
-            // Commits go on meanwhile.
-            let result = timed(&*self.clock, &self.metrics, syncer);
-            self.shared.committer.wal.lock().synced(result);
-        }
+        let Some(syncer) = syncer else { return true };
+        // Commits go on meanwhile.
+        let result = timed(&*self.clock, &self.metrics, syncer);
+        let synced = result.is_ok();
+        self.shared.committer.wal.lock().synced(result);
+        synced
     }
 
     fn write_checkpoint(&self, upkeep: &mut Upkeep) -> Result<(), StorageError> {
         self.metrics.checkpoints.inc();
         let head = &self.shared.head;
-        let (number, view, before, sync_failed) = {
+        // What cannot be moved to files goes into the checkpoint.
+        let _ = head.flush();
+        let truncated_to = head.views.truncated_to();
+        let (number, commit, before, sync_failed) = {
             let mut wal = self.shared.committer.wal.lock();
             let number = wal.rotate();
-            // A view within the lock: all commits of older segments and none of the new one.
+            // Within the lock: all commits of older segments and none of the new one.
             // A failure from here on may be one of the new segment, which this checkpoint does not cover.
             let sync_failed = std::mem::take(&mut wal.sync_failed);
-            (number, head.views.open(), wal.bytes_since_checkpoint, sync_failed)
+            (number, head.views.published(), wal.bytes_since_checkpoint, sync_failed)
         };
         // The closed segment, and the new one's name: commits go on meanwhile.
         self.sync();
+        let sync = || match self.sync() {
+            true => Ok(()),
+            false => Err(StorageError::Io {
+                what: "sync the log behind a checkpoint",
+                path: self.wal_dir.clone(),
+                source: std::io::Error::other("see the log"),
+            }),
+        };
         let written = number.and_then(|number| {
-            let len = checkpoint::write(&*self.fs, &self.options.dir, number, head, &view)?;
-            Ok((number, len))
+            let saved = checkpoint::write(&*self.fs, &self.options.dir, number, commit, head, sync)?;
+            Ok((number, saved))
         });
-        let (number, len) = match written {
+        let (number, saved) = match written {
             Ok(written) => written,
             Err(error) => {
                 self.metrics.checkpoints_failed.inc();
@@ -135,15 +158,16 @@ impl Db {
                 return Err(error);
             }
         };
-        drop(view);
         let mut wal = self.shared.committer.wal.lock();
         wal.bytes_since_checkpoint = wal.bytes_since_checkpoint.saturating_sub(before);
         drop(wal);
         self.remove_segments_before(number);
         self.remove_checkpoints_before(number, &std::mem::take(&mut upkeep.damaged));
-        upkeep.checkpoint_bytes = len;
+        head.files.retain(&saved.files);
+        upkeep.checkpoint_bytes = saved.bytes;
         upkeep.retry_at_bytes = 0;
-        tracing::info!(number, bytes = len, "checkpoint written");
+        upkeep.truncated_to = truncated_to;
+        tracing::info!(number, bytes = saved.bytes, "checkpoint written");
         Ok(())
     }
 
@@ -207,6 +231,16 @@ impl Db {
     fn seal_idle_windows(&self, newest: Option<Timestamp>) {
         let Some(newest) = newest else { return };
         let head = &self.shared.head;
+        let histories: Vec<_> = head.histories.lock().values().cloned().collect();
+        for history in histories {
+            let left = {
+                let state = history.inner.read();
+                state.closed && !state.rows.is_empty()
+            };
+            if left {
+                head.seal_closed(&history, head.views.watermark());
+            }
+        }
         let layouts: Vec<_> = head.layouts.read().values().cloned().collect();
         let _commits = self.shared.committer.wal.lock();
         let watermark = head.views.watermark();

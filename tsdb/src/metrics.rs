@@ -31,6 +31,9 @@ pub(crate) struct Metrics {
     pub(crate) wal_fsync_duration: Histogram,
     pub(crate) checkpoints: IntCounter,
     pub(crate) checkpoints_failed: IntCounter,
+    pub(crate) head_chunks_storage_bytes: IntGauge,
+    pub(crate) head_chunks_damaged: IntCounter,
+    pub(crate) head_flushes_failed: IntCounter,
     pub(crate) gc_duration: Histogram,
     pub(crate) clean_start: IntGauge,
     pub(crate) retention_seconds: Gauge,
@@ -172,6 +175,18 @@ impl Metrics {
             checkpoints_failed: counter(
                 "checkpoint_creations_failed_total",
                 "Total number of checkpoints that failed.",
+            )?,
+            head_chunks_storage_bytes: gauge(
+                "head_chunks_storage_size_bytes",
+                "Size of the head chunk files.",
+            )?,
+            head_chunks_damaged: counter(
+                "mmap_chunk_corruptions_total",
+                "Total number of damaged head chunks found.",
+            )?,
+            head_flushes_failed: own(
+                "head_flushes_failed_total",
+                "Total number of times that sealed chunks of the head could not be written to files.",
             )?,
             gc_duration: histogram(
                 "head_gc_duration_seconds",

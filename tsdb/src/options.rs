@@ -24,7 +24,7 @@ pub struct DbOptions {
     ///
     /// Whatever it is, an acknowledged commit survives the death of the process; this is about loss of power.
     pub wal_fsync_interval: Duration,
-    /// Bytes of log after which a checkpoint is written and older segments are removed. Default 256 MiB. A checkpoint also
+    /// Bytes of log after which a checkpoint is written and older segments are removed. Default 64 MiB. A checkpoint also
     /// waits until the log is as large as the last one, so that no more than half of what is written is checkpoints.
     pub checkpoint_bytes: u64,
     /// How far behind the newest sample of the store out-of-order samples are taken; 0 or less: not at all. Default 0.
@@ -60,7 +60,7 @@ impl DbOptions {
             wal_segment_bytes: 128 << 20,
             wal_compression: true,
             wal_fsync_interval: Duration::from_secs(1),
-            checkpoint_bytes: 256 << 20,
+            checkpoint_bytes: 64 << 20,
             out_of_order_window_ms: 0,
             retention: Duration::from_hours(15 * 24),
             retention_size_bytes: 0,

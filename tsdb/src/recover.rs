@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
+use model::sample::Timestamp;
 use model::storage::{ABSENT_BITS, ReplayProgress, StorageError};
 
 use crate::checkpoint::{self, checkpoint_name, checkpoint_number, is_temporary};
@@ -29,6 +30,8 @@ pub(crate) struct Recovered {
     pub(crate) checkpoint_bytes: u64,
     /// Damaged checkpoints that are still under their names: a new one is due, and they must be kept aside then.
     pub(crate) damaged: Vec<u64>,
+    /// What the checkpoint says the head was truncated to.
+    pub(crate) truncated_to: Timestamp,
 }
 
 /// From where to start.
@@ -59,6 +62,7 @@ pub(crate) fn recover(
     let Start { checkpoint, mut damaged } = choose(&**fs, dir, wal_dir, &names)?;
     head.metrics.wal_corruptions.inc_by(damaged.len() as u64);
     damaged.retain(|number| !keep_aside(&**fs, dir, *number));
+    head.files.start()?;
     let loaded = match checkpoint {
         Some(number) => checkpoint::load(&**fs, &dir.join(checkpoint_name(number)), head)?,
         None => checkpoint::Loaded::default(),
@@ -71,7 +75,9 @@ pub(crate) fn recover(
         Some(number) => remove_covered(fs, dir, wal_dir, &names, number),
         None => {}
     }
+    let truncated_to = head.views.truncated_to();
     let mut target = Target {
+        through: loaded.through,
         head,
         metrics: &head.metrics,
         progress,
@@ -96,7 +102,7 @@ pub(crate) fn recover(
     head.metrics.exemplars_stored.set(head.exemplars.lock().len() as i64);
     progress.set(ReplayProgress { done: true, ..progress.get() });
     tracing::info!(series, checkpoint, log_bytes = end.bytes, "store is in memory");
-    Ok(Recovered { end, checkpoint_bytes: loaded.bytes, damaged })
+    Ok(Recovered { end, checkpoint_bytes: loaded.bytes, damaged, truncated_to })
 }
 
 /// The newest sound checkpoint with all segments behind it. A crash between the appearance of a checkpoint and the removal
@@ -157,17 +163,18 @@ fn remove_covered(fs: &Arc<dyn FileSystem>, dir: &Path, wal_dir: &Path, names: &
     }
 }
 
-/// Layouts live as long as a process: those of the log are sealed and forgotten.
+/// Layouts live as long as a process: those of the log are forgotten, their rows are not.
 fn close_layouts(head: &Head) {
     let layouts: Vec<Arc<Layout>> = head.layouts.write().drain().map(|(_, layout)| layout).collect();
     for layout in layouts {
-        let mut state = layout.state.lock();
-        head.seal(&mut state, head.views.watermark());
-        state.close();
+        // Upkeep seals what is left open: nobody waits for that.
+        layout.state.lock().close();
     }
 }
 
 struct Target<'a> {
+    /// What commits up to this one wrote may be stored already.
+    through: u64,
     head: &'a Head,
     metrics: &'a Metrics,
     progress: &'a Progress,
@@ -195,6 +202,7 @@ impl ReplayTarget for Target<'_> {
         let at = CommitMark { commit, watermark: commit, in_order_from: self.head.in_order_from() };
         let head = self.head;
         let mut applied = Applied::new(head, at);
+        applied.may_know = commit <= self.through;
         let result = decode(payload, |entry| self.entry(entry, &mut applied, at));
         applied.finish();
         head.views.publish(commit);

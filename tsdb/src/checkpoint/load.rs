@@ -54,12 +54,15 @@ pub(crate) fn load(fs: &dyn FileSystem, path: &Path, head: &Head) -> Result<Load
     let mut loaded = Loaded { bytes, damaged: 0, through: u64::MAX };
     match frames.header(CHECKPOINT_MAGIC).map_err(read_error())? {
         Ok(_) => {}
-        Err(HeaderError::Version(version)) => return Err(unknown_version(path.to_owned(), version, CHECKPOINT_MAGIC)),
+        Err(HeaderError::Version(version)) => {
+            return Err(unknown_version(path.to_owned(), version, CHECKPOINT_MAGIC));
+        }
         Err(HeaderError::Short) => return Ok(Loaded { damaged: 1, ..loaded }),
         // The records have checksums of their own.
         Err(HeaderError::Damaged) => loaded.damaged += 1,
     }
-    let mut loader = Loader { head, files: HashMap::new(), range: None, chunks: 0, lost: 0, through: None, error: None };
+    let mut loader =
+        Loader { head, files: HashMap::new(), range: None, chunks: 0, lost: 0, through: None, error: None };
     loop {
         match frames.next().map_err(read_error())? {
             Frame::End => break,
@@ -113,7 +116,9 @@ pub(crate) fn is_sound(fs: &dyn FileSystem, path: &Path) -> Result<bool, Storage
     let mut frames = FrameReader::new(fs.open(path).map_err(read_error())?, bytes);
     match frames.header(CHECKPOINT_MAGIC).map_err(read_error())? {
         Ok(_) => {}
-        Err(HeaderError::Version(version)) => return Err(unknown_version(path.to_owned(), version, CHECKPOINT_MAGIC)),
+        Err(HeaderError::Version(version)) => {
+            return Err(unknown_version(path.to_owned(), version, CHECKPOINT_MAGIC));
+        }
         Err(HeaderError::Short | HeaderError::Damaged) => return Ok(false),
     }
     let mut complete = false;
@@ -201,11 +206,22 @@ impl Loader<'_> {
                 state.sealed.push(window);
             }
         }
+        let slots = reader.count(8)?;
+        let current = (0..slots).map(|_| reader.u64_le()).collect::<Result<Vec<_>, _>>()?;
+        let runs = reader.count(2)?;
+        let runs = (0..runs).map(|_| Ok((reader.uvarint32()?, reader.varint()?)));
+        let covered = Coverage::of_runs(runs.collect::<Result<Vec<_>, DecodeError>>()?);
+        let gone = reader.count(10)?;
+        let gone = (0..gone).map(|_| Ok((reader.uvarint32()?, (reader.varint()?, reader.u64_le()?))));
+        let gone = gone.collect::<Result<HashMap<_, _>, DecodeError>>()?;
         let rows = reader.count(4)?;
         for _ in 0..rows {
             let t = reader.varint()?;
             let from = reader.uvarint32()?;
             let to = from.checked_add(reader.uvarint32()?).ok_or(DecodeError::NumberRange)?;
+            if to as usize > slots {
+                return Err(DecodeError::Inconsistent("slots of a row"));
+            }
             let values = reader.count(8)?;
             let words = RowPart::words_of(from, to);
             if words.saturating_add(values).saturating_mul(8) > reader.remaining() {
@@ -225,18 +241,12 @@ impl Loader<'_> {
             self.head.saw_in_order(t);
             state.push(&row);
         }
-        let slots = reader.count(8)?;
-        state.current = (0..slots).map(|_| reader.u64_le()).collect::<Result<Vec<_>, _>>()?;
+        // Open rows need not have the newest sample of each slot.
+        (state.current, state.covered, state.gone) = (current, covered, gone);
         state.present.clear();
         for slot in state.current.iter().enumerate().filter(|(_, value)| **value != ABSENT_BITS) {
             state.present.insert(slot.0);
         }
-        let runs = reader.count(2)?;
-        let runs = (0..runs).map(|_| Ok((reader.uvarint32()?, reader.varint()?)));
-        state.covered = Coverage::of_runs(runs.collect::<Result<Vec<_>, DecodeError>>()?);
-        let gone = reader.count(10)?;
-        let gone = (0..gone).map(|_| Ok((reader.uvarint32()?, (reader.varint()?, reader.u64_le()?))));
-        state.gone = gone.collect::<Result<HashMap<_, _>, DecodeError>>()?;
         if let Some(newest) = Some(state.covered.max()).filter(|newest| *newest > Timestamp::MIN) {
             self.see(newest);
         }
@@ -354,7 +364,12 @@ impl Loader<'_> {
         Ok(())
     }
 
-    fn chunks_of(&mut self, series: &mut Series, id: u32, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+    fn chunks_of(
+        &mut self,
+        series: &mut Series,
+        id: u32,
+        reader: &mut Reader<'_>,
+    ) -> Result<(), DecodeError> {
         let mut in_memory = false;
         for _ in 0..reader.count(4)? {
             let (min_t, max_t) = (reader.varint()?, reader.varint()?);

@@ -120,6 +120,7 @@ fn put_history(out: &mut Vec<u8>, history: &History, files: &mut HashSet<u32>) {
     for window in &state.sealed {
         put_window(out, window, files);
     }
+    put_newest(out, &state);
     put_uvarint(out, state.rows.len() as u64);
     for row in state.rows.parts() {
         put_varint(out, row.t);
@@ -130,7 +131,6 @@ fn put_history(out: &mut Vec<u8>, history: &History, files: &mut HashSet<u32>) {
             out.extend_from_slice(&word.to_le_bytes());
         }
     }
-    put_newest(out, &state);
 }
 
 /// The newest sample of each slot: open rows need not have it.

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering as Atomic;
 
 use model::labels::Labels;
+use model::matcher::Matcher;
 use model::sample::{TimeRange, Timestamp};
 use model::storage::StorageError;
 
@@ -25,7 +26,7 @@ use super::series::Series;
 use super::view::View;
 use crate::columns::Columns;
 use crate::db::Shared;
-use crate::wal::record::Bounds;
+use crate::wal::record::{Bounds, put_bounds, put_deleted};
 
 /// Comparisons of labels under one lock of the catalogue.
 const SORT_BATCH: usize = 4096;
@@ -60,24 +61,77 @@ impl Shared {
     /// # Errors
     /// When the log cannot be written.
     pub(crate) fn freeze(&self, before: Timestamp) -> Result<(), StorageError> {
-        let _commits = self.committer.wal.lock();
-        self.head.freeze(before);
-        Ok(())
+        let head = &self.head;
+        let bounds = head.bounds();
+        if before <= bounds.in_order_from {
+            return Ok(());
+        }
+        // In the log, so that replay judges what comes behind as it was judged.
+        self.log_bounds(Bounds { in_order_from: before, ..bounds }, || head.freeze(before))
     }
 
     /// Hides in-order samples before `before` from new views and drops them as soon as no older view is open: they are in
     /// blocks. [`Shared::freeze`] came before.
     pub(crate) fn truncate(&self, before: Timestamp) {
-        self.head.freeze(before);
-        self.head.views.raise_in_order_floor(before);
-        self.head.trim(|_, _| {});
+        let head = &self.head;
+        head.freeze(before);
+        head.views.raise_in_order_floor(before);
+        head.trim(|_, _| {});
+        self.tell_log();
     }
 
     /// Drops the out-of-order samples of a mark as soon as no view is open that may have been opened before they were in a
     /// block.
     pub(crate) fn drop_out_of_order(&self, mark: OutOfOrderMark) {
-        self.head.late_drops.lock().push((self.head.views.stamp(), mark));
+        self.head.note_late_drop(mark);
         self.head.trim(|_, _| {});
+        self.tell_log();
+    }
+
+    /// Without it a restart has again in the head what is in blocks: a waste, and no harm.
+    fn tell_log(&self) {
+        if let Err(error) = self.log_bounds(self.head.bounds(), || {}) {
+            tracing::warn!(%error, "log could not be told what is in blocks");
+        }
+    }
+
+    fn log_bounds(&self, bounds: Bounds, apply: impl FnOnce()) -> Result<(), StorageError> {
+        let mut entries = Vec::new();
+        put_bounds(&mut entries, bounds);
+        self.committer.log(&self.head, &entries, apply)
+    }
+
+    /// Deletes samples of the series that some of `selectors` (each a list of matchers) chooses, as far as the head has them.
+    /// What comes later is not hidden, unless it is out of order and falls between what was there.
+    ///
+    /// # Errors
+    /// When the log cannot be written: nothing is deleted then.
+    pub(crate) fn delete(&self, range: TimeRange, selectors: &[Vec<Matcher>]) -> Result<(), StorageError> {
+        let head = &self.head;
+        let mut ids: Vec<u32> = {
+            let catalogue = head.catalogue.read();
+            selectors.iter().flat_map(|matchers| catalogue.select(matchers)).collect()
+        };
+        ids.sort_unstable();
+        ids.dedup();
+        let Some(has) = head.range() else { return Ok(()) };
+        let range = TimeRange::new(range.min.max(has.min), range.max.min(has.max));
+        if range.min > range.max {
+            return Ok(());
+        }
+        head.table.filter(&mut ids, |series| series.may_overlap(range));
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let mut entries = Vec::new();
+        for id in &ids {
+            put_deleted(&mut entries, *id, range);
+        }
+        self.committer.log(head, &entries, || {
+            for id in &ids {
+                head.table.with_mut(*id, |series| series.delete(range));
+            }
+        })
     }
 }
 

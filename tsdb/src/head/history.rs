@@ -48,10 +48,17 @@ impl History {
         Self { id, inner: RwLock::default() }
     }
 
-    /// The sealed windows that may have samples of `range`.
-    pub(crate) fn sealed_within(&self, range: TimeRange) -> Vec<Arc<SealedWindow>> {
-        let state = self.inner.read();
-        state.sealed.iter().filter(|window| window.range().overlaps(&range)).cloned().collect()
+    /// Turns the open rows into a sealed window of `slots` slots. Under the commit lock, or where no layout is.
+    pub(crate) fn seal(&self, slots: usize, watermark: u64) -> Option<Arc<SealedWindow>> {
+        let sealed = {
+            // Readers go on meanwhile, and nobody writes.
+            let state = self.inner.read();
+            SealedWindow::of(&state.rows, slots, watermark).map(Arc::new)
+        };
+        let mut state = self.inner.write();
+        state.rows = Rows::default();
+        state.sealed.extend(sealed.clone());
+        sealed
     }
 
     /// The value of `slot` at `t`.

@@ -18,7 +18,7 @@ use super::history::History;
 use super::sealed::SealedWindow;
 use super::series::{CommitMark, Stored};
 use super::table::SeriesTable;
-use super::window::{RowPart, Rows, SlotSet};
+use super::window::{RowPart, SlotSet};
 use crate::chunk::{CHUNK_SAMPLES_MAX, CHUNK_SPAN_MAX_MS};
 
 /// Changed values for each slot after which a window is closed: what a series may take in memory, 256 bytes, is half of it on
@@ -71,12 +71,13 @@ pub(crate) struct PlannedRow {
 }
 
 impl Layout {
-    pub(crate) fn new(id: u64) -> Self {
+    /// A layout that goes on with a history, if that has rows.
+    pub(crate) fn new(id: u64, history: Arc<History>) -> Self {
         let state = LayoutState {
             slots: Vec::new(),
             retired: SlotSet::default(),
             joined: SlotSet::default(),
-            history: Arc::new(History::new(id)),
+            history,
             defined_in: None,
             defined_slots: 0,
             logged: SlotSet::default(),
@@ -209,17 +210,10 @@ impl LayoutState {
     /// Turns the open rows into a sealed window, which they leave for a new one. Lost slots may join again. Under the commit
     /// lock.
     pub(crate) fn seal(&mut self, watermark: u64) -> Option<Arc<SealedWindow>> {
-        let sealed = {
-            // Readers go on meanwhile, and nobody writes.
-            let state = self.history.inner.read();
-            SealedWindow::of(&state.rows, self.slots.len(), watermark).map(Arc::new)
-        };
-        let mut state = self.history.inner.write();
-        for slot in std::mem::take(&mut state.lost).iter() {
+        let sealed = self.history.seal(self.slots.len(), watermark);
+        for slot in std::mem::take(&mut self.history.inner.write().lost).iter() {
             self.joined.remove(slot);
         }
-        state.rows = Rows::default();
-        state.sealed.extend(sealed.clone());
         sealed
     }
 

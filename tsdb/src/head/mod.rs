@@ -9,6 +9,7 @@
 //! series table, a page of series, a history. Readers hold a page or a history only while they copy compressed bytes.
 
 pub(crate) mod compaction;
+pub(crate) mod flush;
 pub(crate) mod history;
 pub(crate) mod layout;
 pub(crate) mod read;
@@ -30,6 +31,7 @@ use model::storage::{AppendError, AppendOptions};
 use parking_lot::{Mutex, RwLock};
 
 use crate::exemplars::ExemplarRing;
+use crate::head_chunks::HeadFiles;
 use crate::index::Catalogue;
 use crate::metrics::Metrics;
 use compaction::OutOfOrderMark;
@@ -80,6 +82,8 @@ pub(crate) struct Head {
     late_through: AtomicU64,
     /// Histories by the id that they began with; none without rows or a layout.
     pub(crate) histories: Mutex<HashMap<u64, Arc<History>>>,
+    /// Files of sealed chunks.
+    pub(crate) files: HeadFiles,
     /// Sealed windows that are not in a file yet.
     pub(crate) unflushed_windows: Mutex<Vec<(Arc<History>, Arc<SealedWindow>)>>,
     /// Series that may have chunks that are not in a file yet.
@@ -89,7 +93,7 @@ pub(crate) struct Head {
 }
 
 impl Head {
-    pub(crate) fn new(options: HeadOptions, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(options: HeadOptions, metrics: Arc<Metrics>, files: HeadFiles) -> Self {
         Self {
             catalogue: RwLock::default(),
             table: SeriesTable::default(),
@@ -107,6 +111,7 @@ impl Head {
             in_order_from: AtomicI64::new(Timestamp::MIN),
             late_through: AtomicU64::new(0),
             histories: Mutex::default(),
+            files,
             unflushed_windows: Mutex::default(),
             unflushed_series: Mutex::default(),
             late_drops: Mutex::default(),
@@ -225,17 +230,31 @@ impl Head {
 
     /// Makes a layout.
     pub(crate) fn open_layout(&self, id: u64) -> Arc<Layout> {
-        let layout = Arc::new(Layout::new(id));
-        self.histories.lock().insert(id, Arc::clone(&layout.state.lock().history));
+        let history =
+            Arc::clone(self.histories.lock().entry(id).or_insert_with(|| Arc::new(History::new(id))));
+        history.inner.write().closed = false;
+        let layout = Arc::new(Layout::new(id, history));
         self.layouts.write().insert(id, Arc::clone(&layout));
         layout
     }
 
     /// Seals a layout's rows. Under the commit lock.
     pub(crate) fn seal(&self, state: &mut LayoutState, watermark: u64) {
-        if let Some(window) = state.seal(watermark) {
+        let sealed = state.seal(watermark);
+        self.sealed(&state.history, sealed);
+    }
+
+    /// Seals the rows that a layout left which is gone.
+    pub(crate) fn seal_closed(&self, history: &Arc<History>, watermark: u64) {
+        let slots = history.inner.read().current.len();
+        let sealed = history.seal(slots, watermark);
+        self.sealed(history, sealed);
+    }
+
+    fn sealed(&self, history: &Arc<History>, window: Option<Arc<SealedWindow>>) {
+        if let Some(window) = window {
             self.add_chunks(window.chunks(), 0);
-            self.unflushed_windows.lock().push((Arc::clone(&state.history), window));
+            self.unflushed_windows.lock().push((Arc::clone(history), window));
         }
     }
 

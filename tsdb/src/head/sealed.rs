@@ -89,7 +89,7 @@ impl SealedWindow {
     }
 
     /// A window that was written before.
-    pub(crate) fn in_file(range: TimeRange, rows: u32, times: &[u8], chunks: u32, place: Place) -> Self {
+    pub(crate) fn in_place(range: TimeRange, rows: u32, times: &[u8], chunks: u32, place: Place) -> Self {
         Self {
             min_t: range.min,
             max_t: range.max,
@@ -213,12 +213,9 @@ impl SealedWindow {
         }
     }
 
-    /// Bytes of its chunks in memory.
-    pub(crate) fn memory_bytes(&self) -> usize {
-        match &self.place {
-            Place::Memory { bytes, .. } => bytes.len(),
-            Place::File { .. } => 0,
-        }
+    /// Whether its chunks are not in a file.
+    pub(crate) fn is_in_memory(&self) -> bool {
+        matches!(self.place, Place::Memory { .. })
     }
 }
 

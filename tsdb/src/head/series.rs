@@ -589,6 +589,13 @@ impl Series {
 }
 
 impl Own {
+    /// The open column as a chunk.
+    pub(crate) fn open_chunk(&self) -> Option<OwnChunk> {
+        let (min_t, max_t) = self.open.range();
+        let bytes = (self.open.len() > 0).then(|| ChunkBytes::Memory(self.open.chunk_bytes().into()));
+        bytes.map(|bytes| OwnChunk { min_t, max_t, bytes })
+    }
+
     /// Closed chunks, out-of-order ones included.
     fn chunk_count(&self) -> usize {
         self.chunks.len() + self.rare.as_ref().map_or(0, |rare| rare.out_of_order_chunks.len())
@@ -744,10 +751,8 @@ impl Series {
         let Some(own) = &self.own else { return snapshot };
         snapshot.hidden_from = own.steps.hidden_from(commit);
         snapshot.chunks = own.chunks.iter().filter(|chunk| chunk.range().overlaps(&range)).cloned().collect();
-        let (min_t, max_t) = own.open.range();
-        if own.open.len() > 0 && range.overlaps(&TimeRange::new(min_t, max_t)) {
-            let bytes = ChunkBytes::Memory(own.open.chunk_bytes().into());
-            snapshot.chunks.push(OwnChunk { min_t, max_t, bytes });
+        if TimeRange::new(own.open.range().0, own.open.range().1).overlaps(&range) {
+            snapshot.chunks.extend(own.open_chunk());
         }
         let Some(rare) = &own.rare else { return snapshot };
         for late in

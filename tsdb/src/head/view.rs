@@ -88,6 +88,11 @@ impl Views {
         state.open.values().map(|view| view.floor).min().unwrap_or(state.floor)
     }
 
+    /// What views opened from now on see begins here.
+    pub(crate) fn newest_floor(&self) -> Timestamp {
+        self.state.lock().floor
+    }
+
     /// Hides in-order samples before `floor` from views opened from now on: they are in a block. The floor never sinks.
     pub(crate) fn raise_in_order_floor(&self, floor: Timestamp) {
         let mut state = self.state.lock();

@@ -12,8 +12,11 @@ use crate::coding::{DecodeError, Reader, put_uvarint};
 pub(crate) const SEGMENT_MAGIC: [u8; 4] = *b"NILW";
 /// Begins a checkpoint.
 pub(crate) const CHECKPOINT_MAGIC: [u8; 4] = *b"NILC";
-/// The only version there is.
-pub(crate) const VERSION: u16 = 1;
+/// The version of the files that begin with `magic`.
+pub(crate) fn version_of(magic: [u8; 4]) -> u16 {
+    if magic == CHECKPOINT_MAGIC { 2 } else { 1 }
+}
+
 /// Length of a file header.
 pub(crate) const HEADER_LEN: usize = 28;
 /// Length of what precedes a record's payload.
@@ -52,7 +55,7 @@ impl Header {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(HEADER_LEN);
         out.extend_from_slice(&self.magic);
-        out.extend_from_slice(&VERSION.to_le_bytes());
+        out.extend_from_slice(&version_of(self.magic).to_le_bytes());
         out.extend_from_slice(&0u16.to_le_bytes());
         out.extend_from_slice(&self.number.to_le_bytes());
         out.extend_from_slice(&self.previous_len.to_le_bytes());
@@ -75,7 +78,7 @@ impl Header {
         if header.magic != magic || crc32c::crc32c(body) != crc {
             return Err(HeaderError::Damaged);
         }
-        if version != VERSION { Err(HeaderError::Version(version)) } else { Ok(header) }
+        if version != version_of(magic) { Err(HeaderError::Version(version)) } else { Ok(header) }
     }
 }
 

@@ -183,7 +183,7 @@ impl Replay<'_> {
         let header = frames.header(SEGMENT_MAGIC).map_err(io_error("read log segment", &path))?;
         match header {
             Ok(Header { previous_len, .. }) if previous_len > 0 => Ok(Some(previous_len)),
-            Err(HeaderError::Version(version)) => Err(unknown_version(path, version)),
+            Err(HeaderError::Version(version)) => Err(unknown_version(path, version, SEGMENT_MAGIC)),
             Ok(_) | Err(_) => Ok(None),
         }
     }
@@ -223,7 +223,7 @@ impl Replay<'_> {
                     Frame::Bad(bad) => break bad,
                 }
             },
-            Err(HeaderError::Version(version)) => return Err(unknown_version(path, version)),
+            Err(HeaderError::Version(version)) => return Err(unknown_version(path, version, SEGMENT_MAGIC)),
             Err(HeaderError::Short) => {
                 BadFrame { offset: 0, what: "cut off within its header", more_follows: false, next: None }
             }
@@ -292,10 +292,10 @@ pub(crate) fn free_corrupt_path(fs: &dyn FileSystem, path: &Path) -> PathBuf {
     names.find(|path| fs.len(path).is_err()).unwrap_or_else(|| name(".corrupt"))
 }
 
-pub(crate) fn unknown_version(file: PathBuf, version: u16) -> StorageError {
+pub(crate) fn unknown_version(file: PathBuf, version: u16, magic: [u8; 4]) -> StorageError {
     let what = format!(
         "format version {version} is not known (this program reads version {})",
-        super::frame::VERSION
+        super::frame::version_of(magic)
     );
     StorageError::Corrupted { file, offset: 4, what }
 }
