@@ -28,9 +28,7 @@
 #![forbid(unsafe_code)]
 
 mod appender;
-#[allow(dead_code, reason = "being built")]
 mod block;
-#[allow(dead_code, reason = "blocks are being joined to it")]
 mod cache;
 mod check;
 mod checkpoint;
@@ -41,7 +39,6 @@ mod commit;
 mod compact;
 mod db;
 mod exemplars;
-#[allow(dead_code, reason = "blocks are being joined to it")]
 mod frame;
 pub mod fs;
 #[cfg(any(test, feature = "fuzzing"))]

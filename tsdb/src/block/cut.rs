@@ -274,7 +274,7 @@ mod tests {
                 for piece in &pieces {
                     prop_assert_eq!(piece.from, next[piece.series]);
                     next[piece.series] = piece.to;
-                    prop_assert!(piece.len() > 0 && piece.len() <= floats + floats / 16);
+                    prop_assert!(!piece.is_empty() && piece.len() <= floats + floats / 16);
                     newest = newest.max(*piece.times(&batch).last().unwrap());
                 }
             }

@@ -228,6 +228,7 @@ fn check_head(file: &dyn ReadAt, path: &Path, number: u32) -> Result<Result<(), 
 }
 
 #[cfg(test)]
+#[expect(clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "tests")]
 mod tests {
     use super::*;
     use crate::fs::FaultyFs;

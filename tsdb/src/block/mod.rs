@@ -13,6 +13,7 @@
 //! have equal columns of times, of which a block keeps one each.
 //! Files are read by position and never mapped: a failing disk is an error that names file and offset, not a signal.
 
+mod buckets;
 mod cut;
 mod directory;
 mod files;
@@ -32,16 +33,11 @@ use model::storage::StorageError;
 use crate::frame::Compression;
 use crate::fs::FileSystem;
 
-#[allow(unused_imports, reason = "compaction is being joined to it")]
-mod seam {
-    pub(crate) use super::meta::{BlockCompaction, BlockMeta, BlockParent, BlockStats, parse_id};
-    pub(crate) use super::reader::Block;
-    pub(crate) use super::scan::BlockScan;
-    pub(crate) use super::tombstones::Tombstones;
-    pub(crate) use super::writer::{BlockWriter, Made};
-}
-#[allow(unused_imports, reason = "compaction is being joined to it")]
-pub(crate) use seam::*;
+pub(crate) use meta::{BlockCompaction, BlockMeta, BlockParent, BlockStats, parse_id};
+pub(crate) use reader::Block;
+pub(crate) use scan::BlockScan;
+pub(crate) use tombstones::Tombstones;
+pub(crate) use writer::{BlockWriter, Made};
 
 /// What `meta.json` calls this format.
 pub(crate) const FORMAT: &str = "nilometer-block/1";
@@ -67,6 +63,8 @@ pub(crate) struct BlockOptions {
     pub(crate) chunk_histograms: usize,
     /// Series that are written together, at most 64.
     pub(crate) batch_series: usize,
+    /// Buckets of a classic histogram that are counted against each other, so many in a chain. 1: none.
+    pub(crate) bucket_chain: usize,
     /// Of all frames.
     pub(crate) compression: Compression,
     /// Bytes of a chunk file.
@@ -82,6 +80,7 @@ impl BlockOptions {
             chunk_samples: if first { 480 } else { 960 },
             chunk_histograms: 120,
             batch_series: 64,
+            bucket_chain: 4,
             compression: Compression::Zstd(if first { 1 } else { 3 }),
             file_bytes_max: 512 << 20,
         }

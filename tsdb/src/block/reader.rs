@@ -8,6 +8,7 @@ use model::sample::{TimeRange, Timestamp};
 use model::storage::StorageError;
 use parking_lot::{Mutex, RwLock};
 
+use super::buckets::decode_chunk;
 use super::directory::{ChunkEntry, Directory, FrameRef, InFrame, Place, SampleFrame};
 use super::files::ChunkFile;
 use super::index::IndexReader;
@@ -15,7 +16,6 @@ use super::scan::BlockScan;
 use super::time_columns::decode_column;
 use super::{BlockMeta, CHUNKS_DIR, INDEX_FILE, META_FILE, TOMBSTONES_FILE, Tombstones};
 use crate::cache::BlockCache;
-use crate::chunk::decode_into;
 use crate::coding::DecodeError;
 use crate::columns::Columns;
 use crate::frame::chunk_of;
@@ -168,8 +168,7 @@ impl Block {
         };
         let plain = self.cached(frame.at)?;
         let before = (into.times.len(), into.histogram_times.len());
-        chunk_of(&plain, entry.at.place)
-            .and_then(|chunk| decode_into(chunk, times.as_ref().map(|times| times.as_slice()), into))
+        decode_chunk(&plain, entry.at.place, times.as_ref().map(|times| times.as_slice()), into)
             .map_err(|error| self.chunk_error(frame.at, entry.at.place, error))?;
         if frame.range.min < range.min || frame.range.max > range.max {
             keep_within(into, before, range);

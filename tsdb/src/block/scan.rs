@@ -12,10 +12,11 @@ use model::sample::Timestamp;
 use model::storage::StorageError;
 
 use super::Tombstones;
+use super::buckets::decode_chunk;
 use super::directory::{ChunkEntry, Directory, FrameRef, Place, SampleFrame};
 use super::reader::{Block, ReadError, bury, check_batch, column_frame, directory_error, usize_of};
 use super::time_columns::decode_column;
-use crate::chunk::{self, ChunkInfo, decode_into};
+use crate::chunk::{self, ChunkInfo};
 use crate::columns::Columns;
 use crate::frame::chunk_of;
 
@@ -172,13 +173,15 @@ impl Batch {
                 self.columns.get(&key).map(Vec::as_slice)
             }
         };
-        chunk_of(frame_of(&mut self.frames, block, frame.at)?, entry.at.place)
+        let plain = frame_of(&mut self.frames, block, frame.at)?;
+        let seen = &mut self.chunks;
+        chunk_of(plain, entry.at.place)
             .and_then(|chunk| {
-                if let Some(chunks) = &mut self.chunks {
+                if let Some(chunks) = seen {
                     let (kind, info) = (chunk::kind_name(chunk), chunk::info(chunk)?);
                     chunks.push(ScannedChunk { kind, info, bytes: chunk.len() });
                 }
-                decode_into(chunk, column, into)
+                decode_chunk(plain, entry.at.place, column, into)
             })
             .map_err(|error| block.chunk_error(frame.at, entry.at.place, error))?;
         Ok(())

@@ -32,7 +32,7 @@ const RECENT_TIMES_MAX: usize = 2 << 20;
 const COLUMN_TIMES_MAX: usize = 1 << 16;
 
 /// A column in the block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct ColumnKey {
     /// Number of its frame among those of columns, see [`TimeColumns::frame`].
     pub(super) frame: usize,

@@ -6,14 +6,16 @@
 //! name is changed, so a block is there as a whole or not at all; a writer that is dropped before that removes what it
 //! wrote.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use model::labels::Labels;
-use model::sample::Timestamp;
+use model::sample::{TimeRange, Timestamp};
 use model::storage::StorageError;
 use ulid::Ulid;
 
+use super::buckets::Families;
 use super::cut::{Piece, cut};
 use super::directory::{ChunkEntry, DirectoryBuilder, InFrame, Place, SampleFrame};
 use super::files::ChunkFiles;
@@ -23,15 +25,18 @@ use super::{
     BlockCompaction, BlockMeta, BlockOptions, BlockParent, BlockStats, CHUNKS_DIR, FORMAT, INDEX_FILE,
     TEMPORARY_SUFFIX, Tombstones, VERSION,
 };
-use crate::chunk::{encode_floats, encode_histograms};
+use crate::chunk::{encode_floats, encode_floats_against, encode_histograms};
 use crate::columns::Columns;
 use crate::frame::{Compression, FRAME_CHUNKS_MAX, FRAME_PLAIN_MAX, FrameBuilder};
 use crate::fs::FileSystem;
-use model::sample::TimeRange;
 
 /// Samples after which a batch is closed before it has all its series: bounds memory, to some 64 MiB, however long a
-/// span the block covers.
+/// span the block covers. One series alone may have more.
 const BATCH_SAMPLES_MAX: usize = 4 << 20;
+/// Series of a batch whose directory still is one frame.
+const BATCH_SERIES_MAX: usize = FRAME_CHUNKS_MAX - 1;
+/// What a histogram takes, in floats with their times: a kilobyte.
+const HISTOGRAM_WEIGHT: usize = 64;
 /// Bytes after which a frame is closed before it has all its chunks: bounds what is unpacked to read one.
 const FRAME_BYTES_MAX: usize = 1 << 20;
 
@@ -75,7 +80,7 @@ pub(crate) struct BlockWriter {
     labels: Vec<Labels>,
     batch: Vec<Columns>,
     batch_len: usize,
-    batch_samples: usize,
+    batch_weight: usize,
     series: u32,
     files: Option<ChunkFiles>,
     columns: TimeColumns,
@@ -110,7 +115,7 @@ impl BlockWriter {
             labels: Vec::new(),
             batch: Vec::new(),
             batch_len: 0,
-            batch_samples: 0,
+            batch_weight: 0,
             series: 0,
             files: Some(ChunkFiles::new(Arc::clone(fs), chunks.clone(), options.file_bytes_max)),
             // The random part of the id is known to nobody who sends samples.
@@ -137,9 +142,10 @@ impl BlockWriter {
     pub(crate) fn add(&mut self, labels: &Labels, columns: &Columns) -> Result<(), StorageError> {
         let Some(range) = columns.range() else { return Ok(()) };
         let samples = columns.len();
+        let weight = columns.times.len() + columns.histogram_times.len() * HISTOGRAM_WEIGHT;
         if self.batch_len > 0
-            && (self.batch_len >= self.options.batch_series
-                || self.batch_samples + samples > BATCH_SAMPLES_MAX)
+            && (self.batch_len >= self.options.batch_series.min(BATCH_SERIES_MAX)
+                || self.batch_weight + weight > BATCH_SAMPLES_MAX)
         {
             self.write_batch()?;
         }
@@ -150,7 +156,7 @@ impl BlockWriter {
         held.clear();
         held.append(columns);
         self.batch_len += 1;
-        self.batch_samples += samples;
+        self.batch_weight += weight;
         self.labels.push(labels.clone());
         self.stats.num_series += 1;
         self.stats.num_samples += samples as u64;
@@ -167,7 +173,15 @@ impl BlockWriter {
         let index = self.index.as_mut().expect("invariant: so does the index");
         let batch = &self.batch[..self.batch_len];
         let mut frames: Vec<Vec<Piece>> = Vec::new();
-        cut(batch, &self.options.limits(), &mut |pieces: &[Piece]| frames.push(pieces.to_vec()));
+        let families = Families::of(&self.labels, self.options.bucket_chain);
+        cut(batch, &self.options.limits(), &mut |pieces: &[Piece]| {
+            let mut pieces = pieces.to_vec();
+            pieces.sort_by_key(|piece| {
+                let (histogram, bucket) = families.rank[piece.series];
+                (histogram, piece.histogram, piece.times(batch).first().copied(), bucket)
+            });
+            frames.push(pieces);
+        });
         let compression = self.options.compression;
         let places = place_columns(batch, &frames, &mut self.columns, files, compression)?;
         let mut sink = Sink {
@@ -182,6 +196,8 @@ impl BlockWriter {
             },
             column_frames: Vec::new(),
             columns: &self.columns,
+            families: &families,
+            last: None,
             range: None,
             bytes: 0,
         };
@@ -205,7 +221,7 @@ impl BlockWriter {
             self.series += 1;
         }
         self.batch_len = 0;
-        self.batch_samples = 0;
+        self.batch_weight = 0;
         Ok(())
     }
 
@@ -343,6 +359,9 @@ struct Sink<'a> {
     /// Numbers of the frames of columns that the directory lists.
     column_frames: Vec<usize>,
     columns: &'a TimeColumns,
+    families: &'a Families,
+    /// The last chunk of the frame, if it has all rows of a column: series, column, samples.
+    last: Option<(usize, ColumnKey, Range<usize>)>,
     /// Of the samples in the frame.
     range: Option<TimeRange>,
     bytes: u64,
@@ -357,25 +376,41 @@ impl Sink<'_> {
         let times = piece.times(self.batch);
         let span = piece.from..piece.to;
         let before = self.frame.bytes();
+        let place = self.frame.len();
+        // A base has a sample at just the same times: it has the same column, and both have all of it.
+        let whole = placed.filter(|placed| placed.rows.is_none() && !piece.histogram);
+        let of = whole.zip(self.families.base[piece.series]);
+        let last = std::mem::replace(
+            &mut self.last,
+            whole.map(|placed| (piece.series, placed.column, span.clone())),
+        );
+        let base = of.zip(last).and_then(|((placed, base), (series, column, span))| {
+            (series == base && column == placed.column).then(|| &self.batch[base].values[span])
+        });
         self.frame.push_with(|out| {
             if piece.histogram {
                 let starts = columns.histogram_starts.get(span.clone()).unwrap_or_default();
                 encode_histograms(times, &columns.histograms[span], starts, out);
-            } else {
-                let starts = columns.starts.get(span.clone()).unwrap_or_default();
-                let (column, rows) = match placed.and_then(|placed| placed.rows.as_ref()) {
-                    Some((column, rows)) => (&**column, Some(rows.as_slice())),
-                    None => (times, None),
-                };
-                encode_floats(column, placed.is_some(), rows, &columns.values[span], starts, out);
+                return;
             }
+            let starts = columns.starts.get(span.clone()).unwrap_or_default();
+            let values = &columns.values[span];
+            if let Some(base) = base {
+                encode_floats_against(base, times, true, None, values, starts, out);
+                return;
+            }
+            let (column, rows) = match placed.and_then(|placed| placed.rows.as_ref()) {
+                Some((column, rows)) => (&**column, Some(rows.as_slice())),
+                None => (times, None),
+            };
+            encode_floats(column, placed.is_some(), rows, values, starts, out);
         });
         // Lengths and number of chunks come on top.
         let limit = FRAME_PLAIN_MAX / 2;
         if self.frame.bytes() - before > limit {
             return Err(StorageError::Limit { what: "size of a chunk", limit: limit as u64 });
         }
-        let at = InFrame { frame: self.directory.samples.len(), place: self.frame.len() - 1 };
+        let at = InFrame { frame: self.directory.samples.len(), place };
         let column = placed.map(|placed| self.column(placed.column));
         self.directory.series[piece.series].push(ChunkEntry { at, column });
         if let (Some(first), Some(last)) = (times.first(), times.last()) {
@@ -398,6 +433,7 @@ impl Sink<'_> {
     }
 
     fn close_frame(&mut self) -> Result<(), StorageError> {
+        self.last = None;
         if let Some(range) = self.range.take() {
             let at = self.files.put(self.frame, self.compression)?;
             self.bytes += u64::from(at.len);
