@@ -147,6 +147,35 @@ fn unknown_series_are_refused_by_index() {
     assert_eq!(appender.commit().unwrap().samples, 3);
 }
 
+/// Thousands of samples of one series in no order: the first value of each time stays, and others are told apart from
+/// repetitions, wherever they are stored by then.
+#[test]
+fn a_flood_of_late_samples() {
+    let store = Store::new(10_000_000);
+    let series = store.refs[5];
+    let mut want = std::collections::BTreeMap::from([(0, 0.5f64.to_bits()), (9_999_999, 0.0f64.to_bits())]);
+    let mut appender = store.db.appender(AppendOptions::default());
+    assert!(appender.append_floats(&[SeriesSample { series, t: 9_999_999, v: 0.0 }], true).is_empty());
+    appender.commit().unwrap();
+    let mut random = 7u64;
+    for _ in 0..100 {
+        let mut appender = store.db.appender(AppendOptions::default());
+        let (mut samples, mut refused) = (Vec::new(), Vec::new());
+        for index in 0..50 {
+            random = random.wrapping_mul(0xd129_0243_1ff3_3f4d).wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let (t, v) = ((random >> 40) as i64 % 4000 * 1000, (random >> 33 & 1) as f64);
+            samples.push(SeriesSample { series, t, v });
+            if *want.entry(t).or_insert(v.to_bits()) != v.to_bits() {
+                refused.push((index, AppendError::Duplicate));
+            }
+        }
+        assert_eq!(appender.append_floats(&samples, false), refused);
+        appender.commit().unwrap();
+    }
+    assert!(want.len() > 2000);
+    assert_eq!(content(&store.db)["s5"], want);
+}
+
 /// Starts one commit, which the disk holds up, and more while it waits. Answers how many operations of the disk all took, and
 /// what became of each.
 fn commits_at_once(fs: &FaultyFs, db: &Arc<Db>, fault: Option<u64>) -> (u64, Vec<bool>) {

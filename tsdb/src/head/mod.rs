@@ -11,6 +11,7 @@
 pub(crate) mod compaction;
 pub(crate) mod flush;
 pub(crate) mod history;
+pub(crate) mod late;
 pub(crate) mod layout;
 pub(crate) mod read;
 pub(crate) mod sealed;

@@ -10,6 +10,7 @@ use model::sample::{TimeRange, Timestamp};
 use model::storage::StorageError;
 
 use super::history::History;
+use super::late::LateTimes;
 use super::view::Steps;
 use crate::chunk::xor::SampleEncoder;
 use crate::chunk::{CHUNK_SAMPLES_MAX, CHUNK_SPAN_MAX_MS, Chunk, HistogramValue, decode_into};
@@ -160,6 +161,7 @@ pub(crate) struct Rare {
     pub(crate) out_of_order: Vec<OutOfOrderSample>,
     /// In any order, overlapping.
     pub(crate) out_of_order_chunks: Vec<OutOfOrderChunk>,
+    late_times: LateTimes,
     pub(crate) starts: Starts,
     /// What was deleted: sorted, apart from each other.
     pub(crate) deleted: Vec<TimeRange>,
@@ -482,7 +484,8 @@ impl Series {
         for chunk in own.chunks.iter().filter(|chunk| chunk.range().overlaps(&at)) {
             chunk.read(&mut columns)?;
         }
-        let late = own.rare.iter().flat_map(|rare| &rare.out_of_order_chunks).map(|late| &late.chunk);
+        let late = own.rare.iter().filter(|rare| rare.may_be_late(t));
+        let late = late.flat_map(|rare| &rare.out_of_order_chunks).map(|late| &late.chunk);
         for chunk in late.filter(|chunk| chunk.range().overlaps(&at)) {
             decode_into(&chunk.bytes, None, &mut columns).map_err(in_memory)?;
         }
@@ -619,14 +622,18 @@ impl Rare {
         let index = self.out_of_order.partition_point(|sample| sample.t < t);
         let sample = OutOfOrderSample { t, commit: at.commit, value };
         self.out_of_order.insert(index, sample);
-        // Compressed samples carry no commit: only what every view sees may be compressed.
-        let settled = self.out_of_order.len() >= OUT_OF_ORDER_SAMPLES_MAX
+        // Compressed samples carry no commit: only what every view sees may be compressed. While a reader is long about it
+        // not every sample looks.
+        let len = self.out_of_order.len();
+        let settled = len >= OUT_OF_ORDER_SAMPLES_MAX
+            && len.is_multiple_of(OUT_OF_ORDER_SAMPLES_MAX / 4)
             && self.out_of_order.iter().all(|sample| sample.commit <= at.watermark);
         if settled { self.seal() } else { 0 }
     }
 
     fn seal(&mut self) -> usize {
         let (mut floats, mut histograms) = (Vec::new(), Vec::new());
+        let times: Vec<Timestamp> = self.out_of_order.iter().map(|sample| sample.t).collect();
         let commit = self.out_of_order.iter().map(|sample| sample.commit).max().unwrap_or(0);
         for sample in self.out_of_order.drain(..) {
             match sample.value {
@@ -638,7 +645,28 @@ impl Rare {
         let before = self.out_of_order_chunks.len();
         let chunks = chunks.into_iter().flatten().map(|chunk| OutOfOrderChunk { commit, chunk });
         self.out_of_order_chunks.extend(chunks);
-        self.out_of_order_chunks.len() - before
+        let after = self.out_of_order_chunks.len();
+        if !self.late_times.add(&times, before, after) {
+            self.late_times = self.all_late_times();
+        }
+        after - before
+    }
+
+    /// Whether a compressed out-of-order sample may be at `t`.
+    fn may_be_late(&self, t: Timestamp) -> bool {
+        self.late_times.may_hold(self.out_of_order_chunks.len(), t)
+    }
+
+    /// The times of all compressed out-of-order samples; of no use when one cannot be decoded.
+    fn all_late_times(&self) -> LateTimes {
+        let mut columns = Columns::default();
+        for late in &self.out_of_order_chunks {
+            if decode_into(&late.chunk.bytes, None, &mut columns).is_err() {
+                return LateTimes::default();
+            }
+        }
+        columns.times.append(&mut columns.histogram_times);
+        LateTimes::of(&columns.times, self.out_of_order_chunks.len())
     }
 
     fn trim(&mut self, floor: Timestamp, in_order_floor: Timestamp) {
