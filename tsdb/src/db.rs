@@ -325,6 +325,10 @@ impl StorageAdmin for Db {
         self.block_infos()
     }
 
+    fn delete_series(&self, range: TimeRange, selectors: &[Vec<Matcher>]) -> Result<(), StorageError> {
+        self.delete(range, selectors)
+    }
+
     fn clean_tombstones(&self) -> Result<(), StorageError> {
         self.clean()
     }

@@ -3,8 +3,11 @@
 //! All of it excludes compactions, which give way: else a merge could bring back what was deleted from its sources
 //! while it ran.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::path::Path;
 
+use model::matcher::Matcher;
+use model::sample::TimeRange;
 use model::storage::{BlockInfo, StorageError};
 
 use super::State;
@@ -18,6 +21,24 @@ const SNAPSHOTS: &str = "snapshots";
 const TMP: &str = ".tmp";
 
 impl Db {
+    /// Hides samples in blocks and in the head. Blocks come first: should a crash come between, what is still there is the
+    /// newest, and the deletion was not acknowledged.
+    pub(crate) fn delete(&self, range: TimeRange, selectors: &[Vec<Matcher>]) -> Result<(), StorageError> {
+        let _state = self.compaction.take()?;
+        let mut first = Ok(());
+        // A damaged block must not keep samples from being deleted elsewhere.
+        let mut keep = |result: Result<(), StorageError>| {
+            if first.is_ok() {
+                first = result;
+            }
+        };
+        for block in self.blocks.current().within(range) {
+            keep(delete_from(&block, range, selectors));
+        }
+        keep(self.shared.delete(range, selectors));
+        first
+    }
+
     /// Rewrites all blocks that have deletions.
     pub(crate) fn clean(&self) -> Result<(), StorageError> {
         let mut state = self.compaction.take()?;
@@ -40,8 +61,10 @@ impl Db {
     pub(crate) fn copy(&self, skip_head: bool) -> Result<String, StorageError> {
         let mut state = self.compaction.take()?;
         let snapshots = self.options.dir.join(SNAPSHOTS);
-        let id = self.next_id(&mut state);
-        let name = format!("{}-{:016x}", compact_time(self.clock.now_ms()), id.random() as u64 >> 1);
+        let now = self.clock.now_ms();
+        // Fresh for each: names must differ also within a second and after a restart.
+        let random = RandomState::new().hash_one(now) >> 1;
+        let name = format!("{}-{random:016x}", compact_time(now));
         let (unfinished, finished) = (snapshots.join(format!("{name}{TMP}")), snapshots.join(&name));
         let made = self.fill(&mut state, &unfinished, skip_head).and_then(|()| {
             self.fs.rename(&unfinished, &finished).map_err(io_error("finish snapshot", &finished))?;
@@ -100,6 +123,18 @@ impl Db {
     pub(crate) fn block_infos(&self) -> Vec<BlockInfo> {
         self.blocks.current().iter().map(|block| info(block)).collect()
     }
+}
+
+fn delete_from(block: &Block, range: TimeRange, selectors: &[Vec<Matcher>]) -> Result<(), StorageError> {
+    let meta = block.meta();
+    let range = TimeRange::new(range.min.max(meta.min_time), range.max.min(meta.max_time.saturating_sub(1)));
+    let mut series = Vec::new();
+    for matchers in selectors {
+        series.extend(block.index().select(matchers)?);
+    }
+    series.sort_unstable();
+    series.dedup();
+    if series.is_empty() { Ok(()) } else { block.delete(series.into_iter().map(|series| (series, range))) }
 }
 
 fn info(block: &Block) -> BlockInfo {

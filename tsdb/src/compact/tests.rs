@@ -576,3 +576,44 @@ fn closing_ends_compaction() {
     assert!(store.blocks().is_empty());
     assert!(matches!(store.db.snapshot(true), Err(StorageError::NotReady(_))));
 }
+
+#[test]
+fn deleted_samples_are_gone_and_their_space_comes_back() {
+    let mut store = Store::new(|options| options.wal_fsync_interval = Duration::ZERO);
+    store.live(12 * HOUR);
+    store.run(HOUR / 2);
+    let delete = |store: &mut Store, name: &str, range: TimeRange| {
+        store.db.delete_series(range, &[vec![Matcher::equal("__name__", name)]]).unwrap();
+        store.want.get_mut(name).unwrap().retain(|t, _| !range.contains(*t));
+    };
+    // In blocks, in the head, and over their border.
+    delete(&mut store, "a", TimeRange::new(START + HOUR, START + 3 * HOUR));
+    delete(&mut store, "b", TimeRange::new(START + 12 * HOUR, i64::MAX));
+    delete(&mut store, "c", TimeRange::new(START + 5 * HOUR, START + 12 * HOUR));
+    store.check();
+    assert!(store.blocks().iter().any(|block| block.tombstones > 0));
+    store.reopen_on(store.fs.lose_power(0));
+    store.check();
+    let (late, t) = ("a", START + 2 * HOUR + 1);
+    store.append(&[(late, t, 7.0)]);
+    store.check();
+    assert!(store.want[late].contains_key(&t), "what comes later is not hidden");
+    store.live(12 * HOUR);
+    store.check();
+    // Of the oldest block, everything.
+    let oldest = store.blocks()[0].clone();
+    let range = TimeRange::new(oldest.min_time, oldest.max_time - 1);
+    for name in store.want.keys().cloned().collect::<Vec<_>>() {
+        delete(&mut store, &name, range);
+    }
+    store.check();
+    let before: u64 = store.blocks().iter().map(|block| block.samples).sum();
+    store.db.clean_tombstones().unwrap();
+    store.check();
+    let blocks = store.blocks();
+    assert!(blocks.iter().all(|block| block.tombstones == 0 && block.id != oldest.id), "{blocks:?}");
+    let after: u64 = blocks.iter().map(|block| block.samples).sum();
+    assert_eq!(before - after, oldest.samples, "{:?}", spans(&blocks));
+    store.kill();
+    store.check();
+}
