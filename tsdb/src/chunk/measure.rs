@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::nm::{decode_values, encode_against, encode_values};
 use super::xor::{BitReader, BitWriter, ValueDecoder, ValueEncoder};
-use super::{decode_times, encode_times};
+use super::{decode_times, encode_times, histogram, histogram_columns};
 use crate::coding::Reader;
 
 /// Values of consecutive scrapes.
@@ -235,6 +235,51 @@ fn classic_buckets(targets: &[Target], len: usize) {
             if by_label { "label" } else { "bound" },
             each(alone),
             each(with)
+        );
+    }
+}
+
+/// Latency histograms that grow, by rows and by columns.
+#[test]
+#[ignore = "a measurement"]
+fn native_histograms() {
+    for (rows, buckets) in [(60, 10), (60, 40), (60, 160), (240, 40), (240, 160)] {
+        let values = super::tests::latencies(rows, buckets);
+        let (mut by_rows, mut by_columns) = (Vec::new(), Vec::new());
+        let rows_time = fastest(|| {
+            by_rows.clear();
+            let mut previous = None;
+            for value in &values {
+                histogram::put_one(&mut by_rows, value, previous);
+                previous = Some(value);
+            }
+        });
+        let columns_time = fastest(|| {
+            by_columns.clear();
+            assert!(histogram_columns::put(&values, &mut by_columns));
+        });
+        let mut out = Vec::new();
+        let rows_read = fastest(|| {
+            out.clear();
+            let mut reader = Reader::new(&by_rows);
+            for _ in 0..rows {
+                let value = histogram::get_one(&mut reader, out.last()).unwrap();
+                out.push(value);
+            }
+        });
+        let columns_read = fastest(|| {
+            out.clear();
+            histogram_columns::get(&mut Reader::new(&by_columns), rows, &mut out).unwrap();
+        });
+        let each = |time: Duration| time.as_nanos() as f64 / rows as f64;
+        println!(
+            "{rows} rows of {buckets} buckets: rows {:.1} B {:.0} ns {:.0} ns, columns {:.1} B {:.0} ns {:.0} ns",
+            by_rows.len() as f64 / rows as f64,
+            each(rows_time),
+            each(rows_read),
+            by_columns.len() as f64 / rows as f64,
+            each(columns_time),
+            each(columns_read),
         );
     }
 }

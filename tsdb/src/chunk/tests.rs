@@ -81,7 +81,7 @@ fn histogram() -> impl Strategy<Value = HistogramValue> {
 }
 
 /// A latency histogram that `rows` scrapes see growing; the last one is a staleness marker.
-fn latencies(rows: usize, buckets: usize) -> Vec<HistogramValue> {
+pub(super) fn latencies(rows: usize, buckets: usize) -> Vec<HistogramValue> {
     let mut counts = vec![0i64; buckets];
     let (mut seed, mut sum) = (7u64, 0.0);
     let mut out: Vec<_> = (1..rows)
