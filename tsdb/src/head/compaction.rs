@@ -154,18 +154,10 @@ impl Head {
         let mut starts = std::collections::BTreeSet::new();
         let floor = self.views.floor();
         let next_id = self.catalogue.read().next_id();
+        let start_of = |t: Timestamp| aligned(t.max(floor), block_ms).min;
         self.table.for_each(next_id, |_, series| {
-            series.out_of_order_spans(|min, max| {
-                let mut start = aligned(min.max(floor), block_ms);
-                while start.min <= max && starts.insert(start.min) {
-                    match start.max.checked_add(1) {
-                        Some(next) => start = aligned(next, block_ms),
-                        None => break,
-                    }
-                }
-                // The loop stops at a range that is known; the last one may not be.
-                starts.insert(aligned(max.max(floor), block_ms).min);
-            });
+            let within = |min, max| start_of(min) == start_of(max);
+            series.out_of_order_times(within, |t| _ = starts.insert(start_of(t)));
         });
         starts.into_iter().map(|start| aligned(start, block_ms)).collect()
     }

@@ -589,6 +589,27 @@ impl Series {
         rare.out_of_order.iter().for_each(|sample| take(sample.t, sample.t));
         rare.out_of_order_chunks.iter().for_each(|late| take(late.chunk.min_t, late.chunk.max_t));
     }
+
+    /// The times of out-of-order samples to `take`: of a chunk the ends, where `within` says that nothing between them
+    /// matters.
+    pub(crate) fn out_of_order_times(
+        &self,
+        within: impl Fn(Timestamp, Timestamp) -> bool,
+        mut take: impl FnMut(Timestamp),
+    ) {
+        let Some(rare) = self.rare() else { return };
+        rare.out_of_order.iter().for_each(|sample| take(sample.t));
+        let mut columns = Columns::default();
+        for OutOfOrderChunk { chunk, .. } in &rare.out_of_order_chunks {
+            take(chunk.min_t);
+            take(chunk.max_t);
+            columns.clear();
+            // One that cannot be read in memory is not written either.
+            if !within(chunk.min_t, chunk.max_t) && decode_into(&chunk.bytes, None, &mut columns).is_ok() {
+                columns.times.iter().chain(&columns.histogram_times).for_each(|t| take(*t));
+            }
+        }
+    }
 }
 
 impl Own {
