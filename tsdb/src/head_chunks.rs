@@ -158,7 +158,7 @@ fn name(number: u32) -> String {
 }
 
 /// The number in a name.
-fn number(name: &str) -> Option<u32> {
+pub(crate) fn file_number(name: &str) -> Option<u32> {
     (name.len() >= 6 && name.bytes().all(|b| b.is_ascii_digit())).then(|| name.parse().ok())?
 }
 
@@ -173,8 +173,8 @@ fn header(number: u32) -> Vec<u8> {
     out
 }
 
-/// What a header says.
-fn check_header(bytes: &[u8]) -> Result<u32, (bool, String)> {
+/// What a header says: the number of the file, or what is wrong with it, and whether that is its version.
+pub(crate) fn check_header(bytes: &[u8]) -> Result<u32, (bool, String)> {
     let damaged = |what: &str| (false, what.to_owned());
     let body = bytes.get(..HEADER_LEN - 4).ok_or_else(|| damaged("cut off within its header"))?;
     let mut reader = Reader::new(bytes);
@@ -217,7 +217,7 @@ impl HeadFiles {
             Err(error) => return Err(io_error("list head chunks", &self.dir)(error)),
         };
         let mut state = self.state.lock();
-        for number in names.iter().filter_map(|name| number(name)) {
+        for number in names.iter().filter_map(|name| file_number(name)) {
             state.newest = state.newest.max(number);
             let size = self.fs.len(&self.dir.join(name(number))).unwrap_or(0);
             state.sizes.insert(number, size);
@@ -358,7 +358,7 @@ impl HeadFiles {
         let mut state = self.state.lock();
         let writing = state.writer.as_ref().map(|writer| writer.head.number);
         let names = self.fs.list(&self.dir).unwrap_or_default();
-        for number in names.iter().filter_map(|name| number(name)) {
+        for number in names.iter().filter_map(|name| file_number(name)) {
             if named.contains(&number) || writing == Some(number) {
                 continue;
             }

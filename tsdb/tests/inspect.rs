@@ -173,21 +173,34 @@ fn a_directory_that_is_not_there_is_an_error() {
 #[test]
 fn every_flipped_bit_is_named() {
     let fs = FaultyFs::new();
-    let db = open(&fs);
-    for t in 1..20 {
+    let mut options = options();
+    options.checkpoint_bytes = 1;
+    let db = open_with(&fs, options).unwrap();
+    for t in 1..300 {
         write(&db, &[("a", t * 1000, 1.0), ("b", t * 1000, t as f64)]).unwrap();
+    }
+    db.maintain(300_000).unwrap();
+    for t in 300..310 {
+        write(&db, &[("a", t * 1000, 1.0)]).unwrap();
     }
     db.close().unwrap();
     drop(db);
     let report = verify(&fs);
     assert_eq!((report.damage, report.notes), (vec![], vec![]));
-    assert!(report.files >= 1);
+    let kinds = ["/data/wal/", "/data/head_chunks/", "/data/checkpoint."];
+    for kind in kinds {
+        let found =
+            files(&fs, Path::new(DIR)).into_iter().any(|(path, _)| path.to_string_lossy().starts_with(kind));
+        assert!(found, "{kind}");
+    }
     assert_eq!(report.bytes, inspect::total_bytes(&fs, Path::new(DIR)).unwrap());
     for (path, bytes) in files(&fs, Path::new(DIR)) {
         if path.ends_with("lock") {
             continue;
         }
-        for at in 0..bytes.len() {
+        // All of small files, and all of the beginning and the end of others.
+        let places = (0..bytes.len()).filter(|at| at % 7 == 0 || *at < 100 || at + 100 > bytes.len());
+        for at in places {
             let mut damaged = bytes.clone();
             damaged[at] ^= 1 << (at % 8);
             fs.write(&path, damaged);
@@ -203,6 +216,12 @@ fn every_flipped_bit_is_named() {
         fs.write(&path, bytes);
     }
     assert_eq!(verify(&fs).damage, vec![]);
+    // What no checksum tells, a start does.
+    let opened = inspect::open(&fs_of(&fs), Path::new(DIR), &clock()).unwrap();
+    assert_eq!(opened.damage, 0);
+    fs.remove(Path::new("/data/head_chunks/000001")).unwrap();
+    let opened = inspect::open(&fs_of(&fs), Path::new(DIR), &clock()).unwrap();
+    assert!(opened.damage > 0);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! they are being looked at; what that means is said at each function.
 
 mod facts;
+mod frames;
 pub mod import;
 mod read_only;
 mod verify;

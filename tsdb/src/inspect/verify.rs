@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use model::storage::StorageError;
 
-use super::Damage;
+use super::{Damage, frames};
 use crate::block::{Block, parse_id};
 use crate::cache::BlockCache;
 use crate::checkpoint;
 use crate::coding::DecodeError;
 use crate::fs::FileSystem;
+use crate::head_chunks;
 use crate::wal::frame::{
     CHECKPOINT_MAGIC, Frame, FrameReader, HEADER_LEN, Header, HeaderError, SEGMENT_MAGIC,
 };
@@ -63,6 +64,7 @@ pub fn verify(
         }
     }
     verifier.log(&dir.join("wal"), newest)?;
+    verifier.head_chunks(&dir.join(head_chunks::DIR))?;
     for name in &dirs {
         let path = dir.join(name);
         if parse_id(name).is_some() {
@@ -83,7 +85,7 @@ pub fn verify(
 /// When the directory cannot be listed.
 pub fn total_bytes(fs: &dyn FileSystem, dir: &Path) -> Result<u64, StorageError> {
     let mut bytes = 0;
-    let mut dirs = vec![dir.join("wal")];
+    let mut dirs = vec![dir.join("wal"), dir.join(head_chunks::DIR)];
     for name in fs.list_dirs(dir).map_err(io_error("list data directory", dir))? {
         if parse_id(&name).is_some() {
             bytes += super::size(fs, &dir.join(name)).unwrap_or(0);
@@ -91,8 +93,11 @@ pub fn total_bytes(fs: &dyn FileSystem, dir: &Path) -> Result<u64, StorageError>
     }
     dirs.push(dir.to_owned());
     for dir in dirs {
-        let is_ours =
-            |name: &&String| segment_number(name).is_some() || checkpoint::checkpoint_number(name).is_some();
+        let is_ours = |name: &&String| {
+            segment_number(name).is_some()
+                || checkpoint::checkpoint_number(name).is_some()
+                || head_chunks::file_number(name).is_some()
+        };
         let names = fs.list(&dir).unwrap_or_default();
         bytes += names.iter().filter(is_ours).map(|name| fs.len(&dir.join(name)).unwrap_or(0)).sum::<u64>();
     }
@@ -318,6 +323,52 @@ impl Verifier<'_> {
         let mut frames = FrameReader::new(self.fs.open(path).ok()?, len);
         let header = frames.header(SEGMENT_MAGIC).ok()?.ok()?;
         (header.previous_len > 0).then_some(header.previous_len)
+    }
+
+    /// The files of sealed chunks.
+    fn head_chunks(&mut self, dir: &Path) -> Result<(), StorageError> {
+        let names = match self.fs.list(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            names => names.map_err(io_error("list head chunks", dir))?,
+        };
+        for name in &names {
+            let path = dir.join(name);
+            match head_chunks::file_number(name) {
+                Some(number) => self.head_file(&path, number),
+                None => self.aside(path, name),
+            }
+        }
+        Ok(())
+    }
+
+    fn head_file(&mut self, path: &Path, number: u32) {
+        let header_len = head_chunks::HEADER_LEN;
+        let opened = self.fs.open_at(path).and_then(|file| {
+            let mut header = vec![0; header_len.min(usize::try_from(file.len()).unwrap_or(header_len))];
+            file.read_exact_at(&mut header, 0)?;
+            Ok((file, header))
+        });
+        let (file, header) = match opened {
+            Ok(opened) => opened,
+            Err(error) => return self.unreadable(path, 0, &error),
+        };
+        match head_chunks::check_header(&header) {
+            Ok(found) if found == number => {}
+            Ok(found) => self.damage(path, 8, format!("its header says that it is file {found}")),
+            Err((_, what)) => self.damage(path, 0, what),
+        }
+        let walk = frames::walk(&*file, path, header_len as u64);
+        for (offset, what) in walk.damage {
+            self.damage(path, offset, what);
+        }
+        if let Some(offset) = walk.unfinished {
+            let what = format!(
+                "ends in an unfinished frame of {} bytes at byte {offset}: what is in it is in the log",
+                file.len() - offset
+            );
+            self.note(path.to_owned(), what);
+        }
+        self.read(path, 1, file.len());
     }
 
     fn block(&mut self, dir: &Path) {
