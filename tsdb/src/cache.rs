@@ -117,11 +117,6 @@ impl BlockCache {
         self.times.forget(file);
     }
 
-    /// The bound it was made with.
-    pub(crate) fn bytes_max(&self) -> usize {
-        self.bytes_max
-    }
-
     /// Both kinds together.
     pub(crate) fn stats(&self) -> CacheStats {
         let mut stats = CacheStats::default();

@@ -31,6 +31,7 @@ const READ_AHEAD: usize = 8 << 10;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Compression {
     /// Not at all.
+    #[cfg_attr(not(any(test, feature = "fuzzing")), expect(dead_code, reason = "tests look at plain frames"))]
     None,
     /// Fast.
     Lz4,
@@ -168,6 +169,7 @@ fn put_frame(out: &mut Vec<u8>, tag: u8, stored: &[u8], plain_len: usize) {
 ///
 /// # Panics
 /// As [`FrameBuilder::finish`].
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn encode_frame(chunks: &[&[u8]], compression: Compression, out: &mut Vec<u8>) -> usize {
     let mut builder = FrameBuilder::new();
     chunks.iter().for_each(|chunk| builder.push(chunk));
