@@ -118,3 +118,25 @@ fn a_snapshot_is_a_whole_store() {
         assert!(copy.stop());
     }
 }
+
+#[test]
+fn deleted_samples_are_gone_for_good() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = server(dir.path(), &["--web.enable-admin-api"]);
+    let t = fill(&first, &["kept", "gone", "part"]);
+    let counts = |server: &Nilometer| ["kept", "gone", "part"].map(|name| count(server, name, t));
+    assert_eq!(counts(&first), [Some(60.0); 3]);
+    // Both ends are included.
+    let some = format!("match[]=part&start={}&end={t}", t - 9);
+    for (method, body) in [("POST", "match[]=gone&match[]=absent"), ("PUT", &some)] {
+        let answer = form(&first, method, DELETE, body);
+        assert_eq!((answer.status, answer.body.as_str()), (204, ""), "{answer:?}");
+    }
+    let after = [Some(60.0), None, Some(50.0)];
+    assert_eq!(counts(&first), after);
+    assert_eq!(form(&first, "POST", CLEAN, "").status, 204);
+    assert_eq!(counts(&first), after);
+    first.kill();
+    let again = server(dir.path(), &["--web.enable-admin-api"]);
+    assert_eq!(counts(&again), after);
+}
