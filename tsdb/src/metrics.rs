@@ -1,10 +1,15 @@
 //! Our own metrics, under Prometheus' names where it has them.
 
+use std::sync::atomic::{AtomicI64, Ordering};
+
 use prometheus::{
     Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, core::Collector,
 };
 
+use model::sample::Timestamp;
 use model::storage::AppendError;
+
+use crate::cache::CacheStats;
 
 /// All metrics of a store.
 #[derive(Debug)]
@@ -18,7 +23,8 @@ pub(crate) struct Metrics {
     pub(crate) active_appenders: IntGauge,
     pub(crate) min_time: IntGauge,
     pub(crate) max_time: IntGauge,
-    pub(crate) lowest_timestamp: IntGauge,
+    pub(crate) lowest_timestamp: LowestTimestamp,
+    pub(crate) block_cache: CacheMetrics,
     pub(crate) symbol_table_bytes: IntGauge,
     pub(crate) wal_segment_current: IntGauge,
     pub(crate) wal_storage_bytes: IntGauge,
@@ -65,6 +71,54 @@ pub(crate) struct Metrics {
     out_of_bounds: IntCounterVec,
     duplicates: IntCounterVec,
     refused_otherwise: IntCounterVec,
+}
+
+/// The lowest time in head and blocks.
+#[derive(Debug)]
+pub(crate) struct LowestTimestamp {
+    gauge: IntGauge,
+    /// `MAX`: no samples.
+    head: AtomicI64,
+    blocks: AtomicI64,
+}
+
+impl LowestTimestamp {
+    pub(crate) fn set_of_head(&self, t: Timestamp) {
+        self.head.store(t, Ordering::Relaxed);
+        self.show();
+    }
+
+    pub(crate) fn set_of_blocks(&self, t: Option<Timestamp>) {
+        self.blocks.store(t.unwrap_or(Timestamp::MAX), Ordering::Relaxed);
+        self.show();
+    }
+
+    fn show(&self) {
+        let lowest = self.head.load(Ordering::Relaxed).min(self.blocks.load(Ordering::Relaxed));
+        if lowest < Timestamp::MAX {
+            self.gauge.set(lowest);
+        }
+    }
+}
+
+/// What the cache of blocks does, as of the last look.
+#[derive(Debug)]
+pub(crate) struct CacheMetrics {
+    hits: IntCounter,
+    misses: IntCounter,
+    evictions: IntCounter,
+    bytes: IntGauge,
+}
+
+impl CacheMetrics {
+    pub(crate) fn show(&self, stats: CacheStats) {
+        for (counter, total) in
+            [(&self.hits, stats.hits), (&self.misses, stats.misses), (&self.evictions, stats.evictions)]
+        {
+            counter.inc_by(total.saturating_sub(counter.get()));
+        }
+        self.bytes.set(stats.bytes.cast_signed());
+    }
 }
 
 /// The kinds of samples, as in Prometheus' label `type`.
@@ -141,7 +195,23 @@ impl Metrics {
             active_appenders: gauge("head_active_appenders", "Number of open append transactions.")?,
             min_time: gauge("head_min_time", "Minimum time of the head, in milliseconds.")?,
             max_time: gauge("head_max_time", "Maximum time of the head, in milliseconds.")?,
-            lowest_timestamp: gauge("lowest_timestamp", "Lowest timestamp stored, in milliseconds.")?,
+            lowest_timestamp: LowestTimestamp {
+                gauge: gauge("lowest_timestamp", "Lowest timestamp stored, in milliseconds.")?,
+                head: AtomicI64::new(Timestamp::MAX),
+                blocks: AtomicI64::new(Timestamp::MAX),
+            },
+            block_cache: CacheMetrics {
+                hits: own("block_cache_hits_total", "Total number of reads of blocks from memory.")?,
+                misses: own("block_cache_misses_total", "Total number of reads of blocks from files.")?,
+                evictions: own(
+                    "block_cache_evictions_total",
+                    "Total number of parts of blocks that left memory for others.",
+                )?,
+                bytes: registered(
+                    registry,
+                    IntGauge::new("nilometer_tsdb_block_cache_bytes", "Bytes of blocks in memory."),
+                )?,
+            },
             symbol_table_bytes: gauge(
                 "symbol_table_size_bytes",
                 "Size of label names and values in memory.",

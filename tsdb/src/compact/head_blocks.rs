@@ -76,13 +76,32 @@ impl Db {
             let end = range.max.saturating_add(1);
             self.shared.freeze(end)?;
             let view = head.views.open();
-            self.publish_part(state, &view, range, HeadPart::InOrder)?;
+            let written = self.publish_part(state, &view, range, HeadPart::InOrder)?;
+            let end = if written { end } else { self.end_of_gap(&view, end)? };
             drop(view);
+            self.shared.freeze(end)?;
             self.shared.truncate(end);
             self.metrics.head_truncations.inc();
             any = true;
         }
         Ok(any)
+    }
+
+    /// Where the block begins that has the first in-order sample from `from` on, so that spans without any are not walked
+    /// through one by one; not later than where the head would go on taking samples.
+    fn end_of_gap(&self, view: &View, from: Timestamp) -> Result<Timestamp, StorageError> {
+        let block_ms = self.block_ms();
+        let start_of = |t: Timestamp| t.saturating_sub(t.rem_euclid(block_ms));
+        let head = &self.shared.head;
+        let newest = head.range().map_or(from, |range| range.max);
+        let mut first = start_of(newest.saturating_sub(block_ms.saturating_add(block_ms / 2)));
+        let mut scan = head.scan(view, TimeRange::new(from, newest), HeadPart::InOrder);
+        let (mut labels, mut columns) = (Labels::empty(), Columns::default());
+        while first > from && scan.next(&mut labels, &mut columns)? {
+            self.compaction.patient().check()?;
+            first = columns.range().map_or(first, |range| first.min(start_of(range.min)));
+        }
+        Ok(first.max(from))
     }
 
     fn is_out_of_order_due(&self, state: &mut State, now: Timestamp, head_moved: bool) -> bool {
@@ -114,14 +133,14 @@ impl Db {
         Ok(true)
     }
 
-    /// Writes what a view sees of a span, and makes the block appear.
+    /// Writes what a view sees of a span, and makes the block appear; whether there was anything.
     fn publish_part(
         &self,
         state: &mut State,
         view: &View,
         range: TimeRange,
         part: HeadPart,
-    ) -> Result<(), StorageError> {
+    ) -> Result<bool, StorageError> {
         let (hints, reason): (&[&str], _) = match part {
             HeadPart::OutOfOrder => (&["from-out-of-order"], "out-of-order samples"),
             HeadPart::InOrder | HeadPart::All => (&[], "head"),
@@ -130,7 +149,8 @@ impl Db {
         let target = Target { dir: self.blocks.dir(), id, made: made(id, range, hints) };
         let scan = self.shared.head.scan(view, range, part);
         let written = self.write_block(target, vec![scan], reason, &self.compaction.patient())?;
-        self.blocks.replace(written.as_ref(), &[])
+        self.blocks.replace(written.as_ref(), &[])?;
+        Ok(written.is_some())
     }
 
     /// Writes all of the head as one block into `dir`.

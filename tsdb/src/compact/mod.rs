@@ -249,6 +249,7 @@ impl Db {
         }
         let result = self.compact_all(&mut state, now);
         self.blocks.remove_retired();
+        self.blocks.show_cache();
         match result {
             Err(StorageError::Cancelled) => Ok(()),
             result => result,
@@ -403,8 +404,7 @@ impl Db {
     }
 
     pub(crate) fn next_id(&self, state: &mut State) -> Ulid {
-        let newest = self.blocks.current().iter().map(|block| block.meta().ulid).max();
-        state.ids.next(self.clock.now_ms(), newest)
+        state.ids.next(self.clock.now_ms(), self.blocks.newest_id())
     }
 
     /// Writes what `sources` hold, above its floors, as one block. `None`: there was nothing.

@@ -24,8 +24,9 @@ impl Db {
     /// anything go.
     fn newest(&self, now: Timestamp) -> Option<Timestamp> {
         let head = self.shared.head.range().map(|range| range.max);
-        let blocks = self.blocks.current().range().map(|range| range.max);
-        head.max(blocks).map(|newest| newest.min(now))
+        // Spans of blocks end behind their samples: they count when there is nothing else.
+        let newest = head.or_else(|| self.blocks.current().range().map(|range| range.max));
+        newest.map(|newest| newest.min(now))
     }
 
     /// Lets whole blocks go, and hides what rules do not want any more.

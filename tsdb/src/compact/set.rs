@@ -109,6 +109,8 @@ struct State {
     unreadable: BTreeMap<Ulid, String>,
     /// Out of the list, and still on disk.
     retired: Vec<Arc<Block>>,
+    /// The greatest id seen so far, in the list or as a name on disk, be it that of an unfinished block.
+    newest: Option<Ulid>,
     /// Directories set aside that could not be removed.
     left_over: BTreeSet<String>,
 }
@@ -126,6 +128,8 @@ impl BlockSet {
     ) -> Result<Self, StorageError> {
         let set = Self { fs, dir, cache, metrics, list: ArcSwap::default(), state: Mutex::default() };
         let names = set.fs.list_dirs(&set.dir).map_err(io_error("list data directory", &set.dir))?;
+        // Also of what is removed now: the removal may not last.
+        set.state.lock().newest = names.iter().filter_map(|name| any_id(name)).max();
         for name in
             names.iter().filter(|name| is_unfinished(name, TEMPORARY_SUFFIX) || is_unfinished(name, DELETING))
         {
@@ -152,6 +156,16 @@ impl BlockSet {
         self.list.load_full()
     }
 
+    /// The greatest id that was ever seen: others must be greater.
+    pub(crate) fn newest_id(&self) -> Option<Ulid> {
+        self.state.lock().newest
+    }
+
+    /// Brings the metrics of the cache up to date.
+    pub(crate) fn show_cache(&self) {
+        self.metrics.block_cache.show(self.cache.stats());
+    }
+
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }
@@ -170,6 +184,7 @@ impl BlockSet {
                 state.left_over.insert(name);
             }
         }
+        state.newest = names.iter().filter_map(|name| any_id(name)).max().max(state.newest);
         let found: BTreeSet<Ulid> = names.iter().filter_map(|name| parse_id(name)).collect();
         let list = self.list.load_full();
         let mut blocks = Vec::new();
@@ -242,6 +257,7 @@ impl BlockSet {
         let list = BlockList::new(blocks);
         self.metrics.blocks_loaded.set(list.blocks.len() as i64);
         self.metrics.blocks_bytes.set(list.bytes().cast_signed());
+        self.metrics.lowest_timestamp.set_of_blocks(list.range().map(|range| range.min));
         self.list.store(Arc::new(list));
     }
 
@@ -310,6 +326,11 @@ impl BlockSet {
         }
         removed.is_ok()
     }
+}
+
+/// The id of a block, whole or not.
+fn any_id(name: &str) -> Option<Ulid> {
+    parse_id(name.split('.').next().unwrap_or_default())
 }
 
 fn is_unfinished(name: &str, ending: &str) -> bool {

@@ -617,3 +617,35 @@ fn deleted_samples_are_gone_and_their_space_comes_back() {
     store.kill();
     store.check();
 }
+
+#[test]
+fn a_gap_of_years_is_passed_at_once() {
+    let mut store = Store::new(|options| options.out_of_order_window_ms = 0);
+    store.live(4 * HOUR);
+    store.clock.advance(3 * 365 * DAY);
+    store.run(HOUR);
+    // While an old view is open, the head keeps what it sees.
+    let view = store.db.querier(TimeRange::ALL).unwrap();
+    let before = store.metric("prometheus_tsdb_head_truncations_total");
+    store.compact();
+    assert!(store.metric("prometheus_tsdb_head_truncations_total") - before < 10.0);
+    store.check();
+    drop(view);
+    store.live(6 * HOUR);
+    store.check();
+}
+
+/// A clock that stands still or goes back gives ids that are used already.
+#[test]
+fn ids_differ_from_all_names_there_are() {
+    let mut store = Store::new(|_| {});
+    store.live(12 * HOUR);
+    let far = "/data/7ZZZZZZZZZ0000000000000000";
+    store.fs.write(std::path::Path::new(&format!("{far}/no-block")), vec![1]);
+    store.fs.write(std::path::Path::new(&format!("{far}.x/no-block")), vec![1]);
+    store.kill();
+    store.live(6 * HOUR);
+    store.check();
+    assert!(store.blocks().iter().any(|block| block.id.starts_with("7ZZZZZZZZZ")), "{:?}", store.blocks());
+    assert_eq!(store.metric("prometheus_tsdb_compactions_failed_total"), 0.0);
+}

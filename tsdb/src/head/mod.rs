@@ -131,7 +131,7 @@ impl Head {
         let min = self.min_time.fetch_min(min, Ordering::AcqRel).min(min);
         let max = self.max_time.fetch_max(max, Ordering::AcqRel).max(max);
         self.metrics.min_time.set(min);
-        self.metrics.lowest_timestamp.set(min);
+        self.metrics.lowest_timestamp.set_of_head(min);
         self.metrics.max_time.set(max);
     }
 
@@ -144,7 +144,7 @@ impl Head {
     pub(crate) fn set_min_time(&self, min: Timestamp) {
         self.min_time.store(min, Ordering::Release);
         self.metrics.min_time.set(min);
-        self.metrics.lowest_timestamp.set(min);
+        self.metrics.lowest_timestamp.set_of_head(min);
     }
 
     /// What a transaction may append now.
