@@ -182,6 +182,7 @@ impl Catalogue {
     }
 
     /// The labels of several series; `None` for those that are not there.
+    #[allow(dead_code, reason = "for readers that want the labels of many series under one lock")]
     pub(crate) fn labels_of(&self, ids: &[u32]) -> Vec<Option<Labels>> {
         ids.iter().map(|id| self.labels(*id)).collect()
     }

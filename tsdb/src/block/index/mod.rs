@@ -18,9 +18,7 @@ mod table;
 mod verify;
 mod writer;
 
-#[allow(unused_imports, reason = "blocks are being built on it")]
 pub(crate) use reader::{IndexReader, SeriesCursor};
-#[allow(unused_imports, reason = "blocks are being built on it")]
 pub(crate) use writer::IndexWriter;
 
 /// Begins the file; the last bytes of the file are the same.

@@ -204,6 +204,7 @@ impl PostingsRef {
 }
 
 #[cfg(test)]
+#[expect(clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "tests")]
 mod tests {
     use super::*;
     use proptest::prelude::*;

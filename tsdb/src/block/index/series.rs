@@ -128,6 +128,7 @@ fn moved(pair: u32, by: i64) -> Result<u32, DecodeError> {
 }
 
 #[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "tests")]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -205,11 +205,11 @@ fn long_values_and_many_labels_are_fine() {
     assert_eq!(verify(&reader), []);
 }
 
+/// Numbers and labels.
+type Answer = (Vec<u32>, Vec<Labels>);
+
 /// What readers do: answers, or the first error.
-fn use_all(
-    reader: &IndexReader,
-    matchers: &[Vec<Matcher>],
-) -> Result<Vec<(Vec<u32>, Vec<Labels>)>, StorageError> {
+fn use_all(reader: &IndexReader, matchers: &[Vec<Matcher>]) -> Result<Vec<Answer>, StorageError> {
     matchers
         .iter()
         .map(|matchers| {
