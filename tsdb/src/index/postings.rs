@@ -203,10 +203,15 @@ impl Ids {
         }
     }
 
+    /// A bitmap, unless it is so small that asking for each of its ids is faster.
+    fn of_map(ids: RoaringBitmap) -> Self {
+        if ids.len() <= 4 * PLAIN_MAX as u64 { Self::List(ids.iter().collect()) } else { Self::Map(ids) }
+    }
+
     /// The common ids of two sets, without a copy of the larger one.
     pub(crate) fn of_both(a: Cow<'_, Postings>, b: Cow<'_, Postings>) -> Self {
         if let (Postings::Many(a), Postings::Many(b)) = (&*a, &*b) {
-            return Self::Map(&**a & &**b);
+            return Self::of_map(&**a & &**b);
         }
         let (small, large) = if a.len() <= b.len() { (a, b) } else { (b, a) };
         let mut ids = Self::of_cow(small);
@@ -231,7 +236,10 @@ impl Ids {
     pub(crate) fn intersect(&mut self, postings: &Postings) {
         match (&mut *self, postings) {
             (Self::List(ids), postings) => ids.retain(|id| postings.contains(*id)),
-            (Self::Map(ids), Postings::Many(other)) => *ids &= &**other,
+            (Self::Map(ids), Postings::Many(other)) => {
+                *ids &= &**other;
+                *self = Self::of_map(std::mem::take(ids));
+            }
             (Self::Map(ids), few) => {
                 let mut list = Vec::new();
                 match few {
