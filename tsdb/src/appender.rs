@@ -163,16 +163,17 @@ impl Transaction {
         let mut run: Vec<FloatSample> = Vec::with_capacity(samples.len());
         let mut newest = None;
         let mut warm = 0u8;
-        self.shared.head.table.with_each(order.iter().map(|entry| series_of(*entry)), |_, series| {
-            warm ^= series.map_or(0, Series::warm);
-        });
+        // Loops of a few instructions, so that many of their turns are on their way at a time.
+        let ids = || order.iter().map(|entry| series_of(*entry));
+        let table = &self.shared.head.table;
+        table.with_each(ids(), |_, series| warm ^= series.map_or(0, Series::warm));
+        table.with_each(ids(), |_, series| warm ^= series.map_or(0, Series::warm_tail));
         let undefined = &mut self.batch.undefined;
-        self.shared.head.table.with_each(order.iter().map(|entry| series_of(*entry)), |at, series| {
+        table.with_each(ids(), |at, series| {
             let (id, index) = (series_of(order[at]), index_of(order[at]));
             let sample = &samples[index];
             let bits = sample.v.to_bits();
             let plain = series.and_then(|series| Some((series.plain_last().ok()?, series.is_logged())));
-            warm ^= series.map_or(0, Series::warm_tail);
             let repeated = newest.replace(id) == Some(id);
             let verdict = plain.filter(|_| !repeated).and_then(|(last, logged)| {
                 undefined.extend((!logged).then_some(id));
