@@ -1,4 +1,4 @@
-//! `prometheus.WriteRequest` (remote write 1.0), read in place: what its series hold. [`super::scan`] finds them.
+//! `prometheus.WriteRequest` (remote write 1.0), read in place: what its series hold. Module `scan` finds them.
 //!
 //! Field numbers are those of Prometheus' `prompb/remote.proto` and `prompb/types.proto`.
 #![warn(clippy::indexing_slicing, clippy::cast_possible_truncation)]
