@@ -320,7 +320,7 @@ impl HeadScan<'_> {
     pub(crate) fn next(&mut self, labels: &mut Labels, columns: &mut Columns) -> Result<bool, StorageError> {
         for id in self.ids.by_ref() {
             columns.clear();
-            self.head.read(id, self.view, self.range, self.part, columns)?;
+            self.head.read_sound(id, self.view, self.range, self.part, columns)?;
             if columns.is_empty() {
                 continue;
             }

@@ -1,5 +1,7 @@
 //! Reading one series of the head: compressed bytes are copied under a lock and decoded outside of it.
 
+use std::sync::Arc;
+
 use model::sample::{TimeRange, Timestamp};
 use model::storage::StorageError;
 
@@ -8,6 +10,8 @@ use super::compaction::HeadPart;
 use super::series::{OwnChunk, Snapshot, Stored};
 use super::view::View;
 use crate::columns::Columns;
+use crate::head_chunks::HeadFile;
+use crate::metrics::Metrics;
 
 impl Head {
     /// Appends what `view` sees of a series within `range`: in-order samples first, then the others; not normalized.
@@ -22,6 +26,34 @@ impl Head {
         part: HeadPart,
         into: &mut Columns,
     ) -> Result<(), StorageError> {
+        self.read_as(id, view, range, part, None, into)
+    }
+
+    /// As [`Head::read`], but leaves out chunks that are damaged, which it counts and keeps aside. For compaction: what cannot
+    /// be read would hold it up for ever.
+    ///
+    /// # Errors
+    /// When the system fails.
+    pub(crate) fn read_sound(
+        &self,
+        id: u32,
+        view: &View,
+        range: TimeRange,
+        part: HeadPart,
+        into: &mut Columns,
+    ) -> Result<(), StorageError> {
+        self.read_as(id, view, range, part, Some(&self.metrics), into)
+    }
+
+    fn read_as(
+        &self,
+        id: u32,
+        view: &View,
+        range: TimeRange,
+        part: HeadPart,
+        lenient: Lenient<'_>,
+        into: &mut Columns,
+    ) -> Result<(), StorageError> {
         let range = TimeRange::new(range.min.max(view.floor), range.max);
         let in_order = TimeRange::new(range.min.max(view.in_order_floor), range.max);
         let Some(snapshot) = self.table.with(id, |series| series.snapshot(range, view.commit)) else {
@@ -30,10 +62,10 @@ impl Head {
         let deleted = (!snapshot.deleted.is_empty()).then(|| snapshot.deleted.clone());
         let start = (into.times.len(), into.histogram_times.len());
         if part != HeadPart::OutOfOrder {
-            read_in_order(&snapshot, in_order, view.commit, into)?;
+            read_in_order(&snapshot, in_order, view.commit, lenient, into)?;
         }
         if part != HeadPart::InOrder {
-            read_out_of_order(&snapshot, range, into)?;
+            read_out_of_order(&snapshot, range, lenient, into)?;
         }
         put_starts(&snapshot, start, into);
         if let Some(deleted) = deleted {
@@ -43,10 +75,32 @@ impl Head {
     }
 }
 
+/// Where damage is counted that is not to be an error.
+type Lenient<'a> = Option<&'a Metrics>;
+
+/// Makes an error of damage, or takes note of it.
+fn forgive(
+    result: Result<(), StorageError>,
+    file: Option<&Arc<HeadFile>>,
+    lenient: Lenient<'_>,
+) -> Result<(), StorageError> {
+    match (result, lenient) {
+        (Err(error @ StorageError::Corrupted { .. }), Some(metrics)) => {
+            metrics.head_chunks_damaged.inc();
+            if file.is_some_and(|file| file.keep_aside()) {
+                tracing::error!(%error, "chunks of the head are damaged: their samples are lost, the file is kept aside");
+            }
+            Ok(())
+        }
+        (result, _) => result,
+    }
+}
+
 fn read_in_order(
     snapshot: &Snapshot,
     range: TimeRange,
     commit: u64,
+    lenient: Lenient<'_>,
     into: &mut Columns,
 ) -> Result<(), StorageError> {
     let own_first = snapshot.chunks.iter().map(|chunk| chunk.min_t).min();
@@ -54,7 +108,7 @@ fn read_in_order(
     // Whichever is older comes first, so that there is nothing to sort as a rule.
     let own_is_older = own_first.is_some_and(|own| rows_first.is_none_or(|rows| own < rows.0));
     if own_is_older {
-        read_own(snapshot, range, into)?;
+        read_own(snapshot, range, lenient, into)?;
     }
     for (history, slot) in &snapshot.histories {
         let before = into.times.len();
@@ -72,13 +126,13 @@ fn read_in_order(
             (sealed, open)
         };
         for window in &sealed.0 {
-            window.read(*slot, commit, into)?;
+            forgive(window.read(*slot, commit, into), window.file(), lenient)?;
         }
         clip(into, before, range);
         into.append(&sealed.1);
     }
     if !own_is_older {
-        read_own(snapshot, range, into)?;
+        read_own(snapshot, range, lenient, into)?;
     }
     Ok(())
 }
@@ -106,17 +160,27 @@ fn clip(into: &mut Columns, before: usize, range: TimeRange) {
     }
 }
 
-fn read_own(snapshot: &Snapshot, range: TimeRange, into: &mut Columns) -> Result<(), StorageError> {
+fn read_own(
+    snapshot: &Snapshot,
+    range: TimeRange,
+    lenient: Lenient<'_>,
+    into: &mut Columns,
+) -> Result<(), StorageError> {
     let seen = |t: Timestamp| range.contains(t) && snapshot.hidden_from.is_none_or(|hidden| t < hidden);
-    read_chunks(&snapshot.chunks, seen, into)?;
+    read_chunks(&snapshot.chunks, seen, lenient, into)?;
     for (t, histogram) in snapshot.histograms.iter().filter(|(t, _)| seen(*t)) {
         into.push_histogram(*t, histogram.clone(), 0);
     }
     Ok(())
 }
 
-fn read_out_of_order(snapshot: &Snapshot, range: TimeRange, into: &mut Columns) -> Result<(), StorageError> {
-    read_chunks(&snapshot.late_chunks, |t| range.contains(t), into)?;
+fn read_out_of_order(
+    snapshot: &Snapshot,
+    range: TimeRange,
+    lenient: Lenient<'_>,
+    into: &mut Columns,
+) -> Result<(), StorageError> {
+    read_chunks(&snapshot.late_chunks, |t| range.contains(t), lenient, into)?;
     for (t, value) in snapshot.out_of_order.iter().filter(|(t, _)| range.contains(*t)) {
         match value {
             Stored::Float(bits) => into.push_float(*t, f64::from_bits(*bits), 0),
@@ -129,15 +193,16 @@ fn read_out_of_order(snapshot: &Snapshot, range: TimeRange, into: &mut Columns) 
 fn read_chunks(
     chunks: &[OwnChunk],
     take: impl Fn(Timestamp) -> bool,
+    lenient: Lenient<'_>,
     into: &mut Columns,
 ) -> Result<(), StorageError> {
     let mut scratch = Columns::default();
     for chunk in chunks {
         if take(chunk.min_t) && take(chunk.max_t) {
-            chunk.read(into)?;
+            forgive(chunk.read(into), chunk.file(), lenient)?;
         } else {
             scratch.clear();
-            chunk.read(&mut scratch)?;
+            forgive(chunk.read(&mut scratch), chunk.file(), lenient)?;
             scratch.retain(&take);
             into.append(&scratch);
         }

@@ -213,6 +213,14 @@ impl SealedWindow {
         }
     }
 
+    /// The file that its chunks are in.
+    pub(crate) fn file(&self) -> Option<&Arc<HeadFile>> {
+        match &self.place {
+            Place::Memory { .. } => None,
+            Place::File { file, .. } => Some(file),
+        }
+    }
+
     /// Whether its chunks are not in a file.
     pub(crate) fn is_in_memory(&self) -> bool {
         matches!(self.place, Place::Memory { .. })

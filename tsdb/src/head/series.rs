@@ -133,6 +133,14 @@ impl OwnChunk {
         TimeRange::new(self.min_t, self.max_t)
     }
 
+    /// The file that it is in.
+    pub(crate) fn file(&self) -> Option<&Arc<HeadFile>> {
+        match &self.bytes {
+            ChunkBytes::Memory(_) => None,
+            ChunkBytes::File(place) => Some(&place.file),
+        }
+    }
+
     /// Appends its samples.
     pub(crate) fn read(&self, into: &mut Columns) -> Result<(), StorageError> {
         match &self.bytes {
