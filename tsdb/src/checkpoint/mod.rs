@@ -12,7 +12,7 @@ mod load;
 mod save;
 
 pub(crate) use load::{Loaded, is_sound, load};
-pub(crate) use save::{Saved, write};
+pub(crate) use save::write;
 
 const KIND_HEAD: u8 = 16;
 const KIND_HISTORY: u8 = 19;
