@@ -17,12 +17,15 @@ use crate::head::series::{Series, Stored};
 use crate::head::validate::{Limits, Pending, Verdict};
 use crate::wal::record::FloatSample;
 
+/// Layout, time, first slot, values.
+type RowOf = (Arc<Layout>, Timestamp, u32, Arc<[u64]>);
+
 /// What a transaction has been given so far, as far as later samples of it are concerned.
 #[derive(Debug, Default)]
 pub(crate) struct Checker {
     pub(crate) pending: Pending,
     /// With the first slot.
-    rows: Vec<(Arc<Layout>, Timestamp, u32, Arc<[u64]>)>,
+    rows: Vec<RowOf>,
     /// Pending rows by layout.
     newest_row: HashMap<u64, Vec<PendingRow>>,
     /// Whether rows are in `pending` too.

@@ -201,11 +201,6 @@ impl HeadFiles {
         Self { fs, dir: data_dir.join(DIR), cache, state: Mutex::default() }
     }
 
-    /// The cache that its files share.
-    pub(crate) fn cache(&self) -> &Arc<BlockCache> {
-        &self.cache
-    }
-
     /// Gives numbers out behind all that are there.
     ///
     /// # Errors

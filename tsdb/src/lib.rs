@@ -3,11 +3,10 @@
 //! [`Db`] implements the storage traits of [`model::storage`]: transactions that become durable and visible as a whole,
 //! layouts for sources with a stable set of series, and consistent views for queries.
 //!
-//! # What it is now
-//! This is the first durable version: *all samples within retention stay in memory*, compressed, and the files are a
-//! write-ahead log plus a checkpoint of everything, so that the log stays bounded. There are no blocks, no compaction and no
-//! mapped files yet; they come behind the same traits. What that means in use: memory grows with retention, and a
-//! checkpoint rewrites all that is stored.
+//! # How it is made
+//! A commit goes to the write-ahead log and into the head: rows of layouts into histories, other samples into columns of their
+//! series. What is closed there moves to head chunk files; a checkpoint has the rest, so that the log stays short and a restart
+//! replays minutes. Compaction makes blocks of what is old in the head, and larger blocks of blocks.
 //!
 //! # What it promises
 //! * A commit that was acknowledged is in the kernel and survives the death of the process; it survives a loss of power
@@ -24,7 +23,7 @@
 //! or one hour, whichever is more, for series without newer samples, and up to the window for those that have. An empty
 //! store takes any time.
 //!
-//! Formats: `docs/formats/wal.md`, `docs/formats/checkpoint.md`, `docs/formats/chunk.md`.
+//! Formats: `docs/formats/*.md`.
 #![forbid(unsafe_code)]
 
 mod appender;

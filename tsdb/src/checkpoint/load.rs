@@ -27,19 +27,13 @@ use crate::wal::record::{Bounds, Entry, KIND_COMMIT, decode, get_labels};
 use crate::wal::replay::unknown_version;
 
 /// What loading found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Loaded {
     pub(crate) bytes: u64,
     /// Records and files that could not be read.
     pub(crate) damaged: u64,
     /// Samples of commits up to this one may be stored already.
     pub(crate) through: u64,
-}
-
-impl Default for Loaded {
-    fn default() -> Self {
-        Self { bytes: 0, damaged: 0, through: 0 }
-    }
 }
 
 /// Loads a checkpoint into an empty head. Damaged records are left out and counted.

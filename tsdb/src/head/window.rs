@@ -123,6 +123,7 @@ impl SlotSet {
     }
 
     /// Number of slots.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.words.iter().map(|word| word.count_ones() as usize).sum()
     }
@@ -231,11 +232,6 @@ impl Rows {
     /// Number of changed values.
     pub(crate) fn changes(&self) -> usize {
         self.values.len()
-    }
-
-    /// The newest commit.
-    pub(crate) fn commit(&self) -> u64 {
-        self.heads.last().map_or(0, |head| head.commit)
     }
 
     /// Whether rows cover all of `from..to`.
