@@ -200,7 +200,19 @@ impl Committer {
     /// # Errors
     /// When the log cannot be written.
     pub(crate) fn log(&self, head: &Head, entries: &[u8], apply: impl FnOnce()) -> Result<(), StorageError> {
-        let mut wal = self.wal.lock();
+        Self::log_under(self.wal.lock(), head, entries, apply)
+    }
+
+    /// As [`Committer::log`], by whoever has the lock.
+    ///
+    /// # Errors
+    /// When the log cannot be written.
+    pub(crate) fn log_under(
+        mut wal: MutexGuard<'_, Wal>,
+        head: &Head,
+        entries: &[u8],
+        apply: impl FnOnce(),
+    ) -> Result<(), StorageError> {
         wal.prepare()?;
         wal.append(KIND_COMMIT, entries)?;
         apply();

@@ -25,6 +25,7 @@ use super::history::History;
 use super::series::Series;
 use super::view::View;
 use crate::columns::Columns;
+use crate::commit::Committer;
 use crate::db::Shared;
 use crate::wal::record::{Bounds, put_bounds, put_deleted};
 
@@ -102,7 +103,7 @@ impl Shared {
     }
 
     /// Deletes samples of the series that some of `selectors` (each a list of matchers) chooses, as far as the head has them.
-    /// What comes later is not hidden, unless it is out of order and falls between what was there.
+    /// What comes later is not hidden, unless it is older than what a series has now.
     ///
     /// # Errors
     /// When the log cannot be written: nothing is deleted then.
@@ -119,17 +120,25 @@ impl Shared {
         if range.min > range.max {
             return Ok(());
         }
-        head.table.filter(&mut ids, |series| series.may_overlap(range));
-        if ids.is_empty() {
+        // Commits wait, so that the newest sample of each series is the one that the log says.
+        let wal = self.committer.wal.lock();
+        let (mut entries, mut deleted) = (Vec::new(), Vec::new());
+        for id in ids {
+            let newest =
+                head.table.with(id, |series| series.may_overlap(range).then(|| series.newest())).flatten();
+            let Some(newest) = newest.flatten() else { continue };
+            let range = TimeRange::new(range.min, range.max.min(newest));
+            if range.min <= range.max {
+                put_deleted(&mut entries, id, range);
+                deleted.push((id, range));
+            }
+        }
+        if deleted.is_empty() {
             return Ok(());
         }
-        let mut entries = Vec::new();
-        for id in &ids {
-            put_deleted(&mut entries, *id, range);
-        }
-        self.committer.log(head, &entries, || {
-            for id in &ids {
-                head.table.with_mut(*id, |series| series.delete(range));
+        Committer::log_under(wal, head, &entries, || {
+            for (id, range) in deleted {
+                head.table.with_mut(id, |series| series.delete(range));
             }
         })
     }

@@ -525,6 +525,14 @@ impl Series {
         min
     }
 
+    /// Not earlier than any sample.
+    pub(crate) fn newest(&self) -> Option<Timestamp> {
+        let row = self.history().and_then(|(history, slot)| history.latest(slot)).map(|row| row.0);
+        let mut newest = self.last_own_t().max(row);
+        self.out_of_order_spans(|_, max| newest = newest.max(Some(max)));
+        newest
+    }
+
     /// Whether some sample may lie in `range`.
     pub(crate) fn may_overlap(&self, range: TimeRange) -> bool {
         // Samples that came after the head was frozen may be newer than all in-order ones, or the only ones.
