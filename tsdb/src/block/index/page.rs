@@ -119,6 +119,7 @@ impl Directory {
     }
 
     /// Where the section begins.
+    #[cfg(test)]
     pub(super) fn start(&self) -> u64 {
         self.offsets.first().copied().unwrap_or_default()
     }
@@ -175,6 +176,7 @@ impl Directory {
     }
 
     /// Bytes of memory.
+    #[cfg(test)]
     pub(super) fn memory(&self) -> usize {
         (self.firsts.capacity() + self.offsets.capacity()) * size_of::<u64>()
     }

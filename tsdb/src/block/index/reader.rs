@@ -69,16 +69,19 @@ impl IndexReader {
     }
 
     /// Length of the file.
+    #[cfg(test)]
     pub(crate) fn size_bytes(&self) -> u64 {
         self.file.len()
     }
 
     /// Bytes of memory, without the cache.
+    #[cfg(test)]
     pub(crate) fn memory(&self) -> usize {
         self.table.memory()
     }
 
     /// Bytes of the parts of the file, for operators.
+    #[cfg(test)]
     pub(crate) fn parts(&self) -> String {
         let sections = [Section::Chunks, Section::Postings, Section::Values, Section::Series];
         let parts = sections.map(|section| {
@@ -111,6 +114,7 @@ impl IndexReader {
     ///
     /// # Errors
     /// The system's, and damage.
+    #[cfg(test)]
     pub(crate) fn labels(&self, series: u32) -> Result<Labels, StorageError> {
         SeriesCursor::default().labels(self, series)
     }
@@ -122,15 +126,6 @@ impl IndexReader {
     pub(crate) fn labels_of(&self, series: &[u32]) -> Result<Vec<Labels>, StorageError> {
         let mut cursor = SeriesCursor::new();
         series.iter().map(|series| cursor.labels(self, *series)).collect()
-    }
-
-    /// The labels of a series, and into `chunks` its chunk list as the writer got it.
-    ///
-    /// # Errors
-    /// The system's, and damage.
-    pub(crate) fn entry(&self, series: u32, chunks: &mut Vec<u8>) -> Result<Labels, StorageError> {
-        self.chunks(series, chunks)?;
-        self.labels(series)
     }
 
     /// Into `chunks` the chunk list of a series as the writer got it.
@@ -550,8 +545,6 @@ pub(super) struct Walk {
     next: usize,
     /// Where it begins, in the bytes of the group.
     offset: usize,
-    /// Pages come from the file and do not go to the cache.
-    past_cache: bool,
 }
 
 impl Walk {
@@ -574,12 +567,7 @@ impl Walk {
             let directory = reader.table.directory(section);
             let number = directory.page_of(wanted).ok_or_else(|| reader.outside(section))?;
             let items = directory.items_of(number).ok_or_else(|| reader.outside(section))?;
-            let bytes = directory.bytes_of(number).unwrap_or_default();
-            let page = if self.past_cache {
-                Arc::new(reader.page_uncached(section, bytes)?)
-            } else {
-                reader.page(section, number)?
-            };
+            let page = reader.page(section, number)?;
             self.page = Some((number, items, page));
             self.next = 0;
         }
@@ -620,8 +608,6 @@ impl Walk {
 pub(crate) struct SeriesCursor {
     series: Walk,
     pairs: Vec<u32>,
-    chunks: Walk,
-    chunk_list: Vec<u8>,
     /// Values seen lately, by number of the pair; none when the cursor is for one series.
     texts: Vec<(u32, Arc<str>)>,
     /// Names and values of the series that is being put together.
@@ -633,14 +619,6 @@ impl SeriesCursor {
     /// A cursor for many series.
     pub(crate) fn new() -> Self {
         Self { remembers: true, ..Self::default() }
-    }
-
-    /// A cursor for all series, in order: series and chunk lists come from the file and leave the cache alone.
-    pub(crate) fn past_cache() -> Self {
-        let mut cursor = Self::new();
-        cursor.series.past_cache = true;
-        cursor.chunks.past_cache = true;
-        cursor
     }
 
     /// Numbers of the label pairs of a series, ascending.
@@ -689,36 +667,5 @@ impl SeriesCursor {
         let labels = Labels::from_sorted(self.labels.iter().map(|(name, value)| (name_of(*name), &**value)));
         self.labels.clear();
         Ok(labels)
-    }
-
-    /// Into `chunks` the chunk list of a series as the writer got it.
-    ///
-    /// # Errors
-    /// The system's, and damage.
-    pub(crate) fn chunks(
-        &mut self,
-        reader: &IndexReader,
-        series: u32,
-        chunks: &mut Vec<u8>,
-    ) -> Result<(), StorageError> {
-        let list = &mut self.chunk_list;
-        self.chunks.to(reader, Section::Chunks, series, |items, _| chunk_list(items, list))?;
-        chunks.clear();
-        chunks.extend_from_slice(&self.chunk_list);
-        Ok(())
-    }
-
-    /// The labels of a series, and into `chunks` its chunk list.
-    ///
-    /// # Errors
-    /// The system's, and damage.
-    pub(crate) fn entry(
-        &mut self,
-        reader: &IndexReader,
-        series: u32,
-        chunks: &mut Vec<u8>,
-    ) -> Result<Labels, StorageError> {
-        self.chunks(reader, series, chunks)?;
-        self.labels(reader, series)
     }
 }

@@ -93,6 +93,7 @@ impl Table {
     }
 
     /// Bytes of memory, in all.
+    #[cfg(test)]
     pub(super) fn memory(&self) -> usize {
         let names: usize = self.names.iter().map(|name| size_of::<NameEntry>() + name.name.len() + 16).sum();
         let pages: usize = self.sections.iter().map(Directory::memory).sum();

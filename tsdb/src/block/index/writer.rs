@@ -128,11 +128,6 @@ impl IndexWriter {
         Self { compress: false, ..Self::new() }
     }
 
-    /// Number of series added.
-    pub(crate) fn series(&self) -> u32 {
-        self.series
-    }
-
     /// Adds the next series; `chunks` is what [`super::IndexReader::chunks`] will answer.
     ///
     /// # Errors
