@@ -1,7 +1,9 @@
 //! What indexes cost, measured. Run with `cargo test --release -p tsdb --lib measure -- --ignored --nocapture --test-threads 1`;
+//! `NILOMETER_RECORDING` names a recording of scrapes, `NILOMETER_BENCH_SERIES` another size than a million series.
+//!
 //! Times are the shortest of several runs, or for long work those of the processor, so that they mean something on a busy
 //! machine.
-//! `NILOMETER_RECORDING` names a recording of scrapes, `NILOMETER_BENCH_SERIES` another size than a million series.#![expect(clippy::disallowed_methods, reason = "a measurement reads the clock")]
+#![expect(clippy::disallowed_methods, reason = "a measurement reads the clock")]
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
