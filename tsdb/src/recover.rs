@@ -168,7 +168,11 @@ fn close_layouts(head: &Head) {
     let layouts: Vec<Arc<Layout>> = head.layouts.write().drain().map(|(_, layout)| layout).collect();
     for layout in layouts {
         // Upkeep seals what is left open: nobody waits for that.
-        layout.state.lock().close();
+        let mut state = layout.state.lock();
+        state.close();
+        for series in &state.slots {
+            head.table.with_mut(*series, Series::unpin);
+        }
     }
 }
 
@@ -276,6 +280,8 @@ impl Target<'_> {
             let series = self.alias(*slot);
             match state.slots.get(index) {
                 None => {
+                    // As a layout does, so that the series keeps its place in the rows when these are truncated.
+                    self.head.table.with_mut(series, Series::pin);
                     state.push_slot(series);
                 }
                 Some(known) if *known == series => {}

@@ -445,6 +445,68 @@ mod tests {
         assert_eq!(head.compactable(2 * HOUR), None);
     }
 
+    /// Rows behind a truncation in the log were lost: replay took the series out of the layout's rows, and never put it back.
+    #[test]
+    fn rows_behind_a_truncation_are_replayed() {
+        let fs = FaultyFs::new();
+        let reopen = |fs: &FaultyFs| {
+            let options = DbOptions::new("/data", Arc::new(model::ManualClock::new(0)));
+            Db::open(options, &prometheus::Registry::new(), Arc::new(fs.clone())).unwrap()
+        };
+        let db = reopen(&fs);
+        let mut layout = None;
+        for t in [0, HOUR, 5 * HOUR, 6 * HOUR] {
+            if t == 5 * HOUR {
+                db.shared.freeze(2 * HOUR).unwrap();
+                db.shared.truncate(2 * HOUR);
+            }
+            let mut appender = db.appender(AppendOptions::default());
+            let layout = *layout.get_or_insert_with(|| {
+                let layout = appender.open_layout();
+                appender.extend_layout(layout, &labels("row")).unwrap();
+                layout
+            });
+            assert_eq!(appender.append_row(&Row { layout, t, values: &[t as f64] }).appended, 1);
+            appender.commit().unwrap();
+        }
+        let want = vec![5 * HOUR, 6 * HOUR];
+        assert_eq!(times(&db, "row"), want);
+        let db = reopen(&fs.after_kill());
+        assert_eq!(times(&db, "row"), want);
+        db.maintain(7 * HOUR).unwrap();
+        db.checkpoint().unwrap();
+        assert_eq!(times(&db, "row"), want);
+    }
+
+    /// Deletions hold over restarts, and hide nothing that comes later.
+    #[test]
+    fn what_is_deleted_stays_away() {
+        let mut fs = FaultyFs::new();
+        let reopen = |fs: &FaultyFs| {
+            let options = DbOptions::new("/data", Arc::new(model::ManualClock::new(0)));
+            Db::open(options, &prometheus::Registry::new(), Arc::new(fs.clone())).unwrap()
+        };
+        let mut db = reopen(&fs);
+        for t in 0..10 {
+            append(&db, "a", t, 1.0).unwrap();
+            append(&db, "b", t, 1.0).unwrap();
+        }
+        append(&db, "b", 100, 1.0).unwrap();
+        let a = vec![model::Matcher::equal("__name__", "a")];
+        db.shared.delete(TimeRange::new(3, 4), std::slice::from_ref(&a)).unwrap();
+        db.shared.delete(TimeRange::new(8, 50), &[a]).unwrap();
+        append(&db, "a", 20, 1.0).unwrap();
+        for what in ["live", "from the log", "from a checkpoint"] {
+            assert_eq!(times(&db, "a"), [0, 1, 2, 5, 6, 7, 20], "{what}");
+            assert_eq!(times(&db, "b").len(), 11, "{what}");
+            if what == "from the log" {
+                db.checkpoint().unwrap();
+            }
+            fs = fs.after_kill();
+            db = reopen(&fs);
+        }
+    }
+
     #[test]
     fn many_series_come_in_order_of_labels() {
         let db = open();
