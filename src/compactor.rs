@@ -46,7 +46,7 @@ impl Compactor {
             }
             let stopped = || async { tokio::time::timeout(interval, stop.cancelled()).await.is_ok() };
             while !runtime.block_on(stopped()) {
-                // What failed is logged and counted there, and put off.
+                // What failed is logged and counted there, and put off; panics, too.
                 let _ = db.compact(clock.now_ms());
             }
             // Nobody waits where the start failed.

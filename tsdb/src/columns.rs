@@ -106,7 +106,8 @@ impl Columns {
         self.histograms.extend(other.histograms.iter().cloned());
     }
 
-    /// Brings samples of each kind into order of time. Of several at one time the one that was appended first stays.
+    /// Brings samples of each kind into order of time. Of several at one time the one that was appended first stays, of two
+    /// kinds the float: which came first is not kept, and the answer must not depend on how often they have been merged.
     ///
     /// Histograms that came out of order lose their counter reset hints but for gauges: a hint speaks of the predecessor
     /// that the sender knew.
@@ -122,6 +123,25 @@ impl Columns {
             permute(&mut self.histogram_times, &order);
             permute(&mut self.histograms, &order);
             permute(&mut self.histogram_starts, &order);
+            self.histograms.iter_mut().for_each(HistogramValue::forget_hint);
+        }
+        self.drop_histograms_beside_floats();
+    }
+
+    /// Both in order of time.
+    fn drop_histograms_beside_floats(&mut self) {
+        if self.times.is_empty() || self.histogram_times.is_empty() {
+            return;
+        }
+        let is_beside = |t: &Timestamp| self.times.binary_search(t).is_ok();
+        let order: Vec<usize> = (0..self.histogram_times.len())
+            .filter(|place| !is_beside(&self.histogram_times[*place]))
+            .collect();
+        if order.len() < self.histogram_times.len() {
+            permute(&mut self.histogram_times, &order);
+            permute(&mut self.histograms, &order);
+            permute(&mut self.histogram_starts, &order);
+            // Some have lost the predecessor that they speak of.
             self.histograms.iter_mut().for_each(HistogramValue::forget_hint);
         }
     }
@@ -204,6 +224,31 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
+
+    #[test]
+    fn a_float_stays_where_a_histogram_is_at_the_same_time() {
+        let histogram = |hint| {
+            let histogram = model::histogram::Histogram { counter_reset_hint: hint, ..Default::default() };
+            HistogramValue::Integer(Arc::new(histogram))
+        };
+        let mut all = Columns::default();
+        for t in [1, 2, 3, 5] {
+            all.push_histogram(t, histogram(CounterResetHint::NotCounterReset), t);
+        }
+        for t in [4, 2, 0] {
+            all.push_float(t, 1.0, 0);
+        }
+        let mut apart = all.clone();
+        all.normalize();
+        assert_eq!((&all.times[..], &all.histogram_times[..]), (&[0, 2, 4][..], &[1, 3, 5][..]));
+        assert_eq!((&all.histogram_starts[..], all.histograms.len()), (&[1, 3, 5][..], 3));
+        let hint = |h: &HistogramValue| h.to_float().counter_reset_hint;
+        assert!(all.histograms.iter().all(|h| hint(h) == CounterResetHint::Unknown));
+        apart.times = vec![10, 11, 12];
+        apart.normalize();
+        assert_eq!(apart.histogram_times.len(), 4);
+        assert!(apart.histograms.iter().all(|h| hint(h) == CounterResetHint::NotCounterReset));
+    }
 
     proptest! {
         /// Against a map: the first of equal times stays, starts stay with their samples.

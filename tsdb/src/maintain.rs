@@ -52,7 +52,8 @@ impl Upkeep {
     }
 }
 
-fn is_due(last: Option<Timestamp>, now: Timestamp, interval_ms: i64) -> bool {
+/// Whether what was done last at `last` is to be done again.
+pub(crate) fn is_due(last: Option<Timestamp>, now: Timestamp, interval_ms: i64) -> bool {
     // A clock that jumped back makes it due as well: better once too often.
     last.is_none_or(|last| now < last || now.saturating_sub(last) >= interval_ms)
 }

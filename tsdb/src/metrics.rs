@@ -15,6 +15,7 @@ use crate::cache::CacheStats;
 #[derive(Debug)]
 pub(crate) struct Metrics {
     pub(crate) series: IntGauge,
+    pub(crate) series_references: IntGauge,
     pub(crate) chunks: IntGauge,
     pub(crate) samples_appended: IntCounterVec,
     pub(crate) out_of_order_appended: IntCounterVec,
@@ -53,6 +54,7 @@ pub(crate) struct Metrics {
     pub(crate) reloads: IntCounter,
     pub(crate) reloads_failed: IntCounter,
     pub(crate) compactions: IntCounter,
+    pub(crate) compactions_panicked: IntCounter,
     pub(crate) compactions_triggered: IntCounter,
     pub(crate) compactions_failed: IntCounter,
     pub(crate) vertical_compactions: IntCounter,
@@ -175,6 +177,13 @@ impl Metrics {
         };
         Ok(Self {
             series: gauge("head_series", "Total number of series in the head.")?,
+            series_references: registered(
+                registry,
+                IntGauge::new(
+                    "nilometer_tsdb_series_references_given",
+                    "Number of references that were ever given to series, of the 4294967295 there are.",
+                ),
+            )?,
             chunks: gauge("head_chunks", "Total number of closed chunks in the head.")?,
             samples_appended: by_type(
                 "prometheus_tsdb_head_samples_appended_total",
@@ -299,6 +308,13 @@ impl Metrics {
                 "Number of searches of the directory that failed, or found a block that cannot be opened.",
             )?,
             compactions: counter("compactions_total", "Total number of compactions that were done.")?,
+            compactions_panicked: registered(
+                registry,
+                IntCounter::new(
+                    "nilometer_tsdb_compactions_panicked_total",
+                    "Total number of compactions that ended with a panic, each a bug.",
+                ),
+            )?,
             compactions_triggered: counter(
                 "compactions_triggered_total",
                 "Total number of compactions that were begun.",

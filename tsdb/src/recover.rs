@@ -99,6 +99,7 @@ pub(crate) fn recover(
     close_layouts(head);
     let series = head.catalogue.read().len();
     head.metrics.series.set(series.cast_signed());
+    head.metrics.series_references.set(i64::from(head.catalogue.read().next_id()));
     head.metrics.exemplars_stored.set(head.exemplars.lock().len() as i64);
     progress.set(ReplayProgress { done: true, ..progress.get() });
     tracing::info!(series, checkpoint, log_bytes = end.bytes, "store is in memory");

@@ -55,8 +55,17 @@ pub(crate) fn load(fs: &dyn FileSystem, path: &Path, head: &Head) -> Result<Load
         // The records have checksums of their own.
         Err(HeaderError::Damaged) => loaded.damaged += 1,
     }
-    let mut loader =
-        Loader { head, files: HashMap::new(), range: None, chunks: 0, lost: 0, through: None, error: None };
+    let mut loader = Loader {
+        head,
+        files: HashMap::new(),
+        range: None,
+        chunks: 0,
+        lost: 0,
+        read: (0, 0),
+        told: (0, 0),
+        through: None,
+        error: None,
+    };
     loop {
         match frames.next().map_err(read_error())? {
             Frame::End => break,
@@ -87,6 +96,14 @@ pub(crate) fn load(fs: &dyn FileSystem, path: &Path, head: &Head) -> Result<Load
             loaded.damaged += 1;
             tracing::error!(checkpoint = %path.display(), "checkpoint ends early: series are lost");
         }
+    }
+    // Where records are known to be lost this says nothing new.
+    if loaded.damaged == 0 && loader.read != loader.told {
+        loaded.damaged += 1;
+        tracing::error!(
+            checkpoint = %path.display(), read = ?loader.read, told = ?loader.told,
+            "checkpoint does not have as many series and histories as it says"
+        );
     }
     if loader.lost > 0 {
         loaded.damaged += 1;
@@ -133,6 +150,9 @@ struct Loader<'a> {
     chunks: usize,
     /// Chunks that are not where they should be.
     lost: u64,
+    /// Series and histories, as read and as the end says.
+    read: (u64, u64),
+    told: (u64, u64),
     through: Option<u64>,
     /// The system's, or an unknown version.
     error: Option<StorageError>,
@@ -154,9 +174,13 @@ impl Loader<'_> {
                 });
                 Ok(())
             }
-            KIND_HISTORY => self.history(&mut reader),
+            KIND_HISTORY => {
+                self.read.1 += 1;
+                self.history(&mut reader)
+            }
             KIND_SERIES => {
                 while !reader.is_empty() {
+                    self.read.0 += 1;
                     self.series(&mut reader)?;
                 }
                 Ok(())
@@ -176,7 +200,7 @@ impl Loader<'_> {
                 Ok(())
             }),
             KIND_END => {
-                let (_series, _histories) = (reader.uvarint()?, reader.uvarint()?);
+                self.told = (reader.uvarint()?, reader.uvarint()?);
                 self.through = Some(reader.uvarint()?);
                 Ok(())
             }

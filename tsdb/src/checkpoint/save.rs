@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use hashbrown::{HashMap, HashSet};
 use model::storage::StorageError;
+use roaring::RoaringBitmap;
 
 use super::{
     IN_FILE, IN_LINE, KIND_END, KIND_HEAD, KIND_HISTORY, KIND_SERIES, LAST_FLOAT, LAST_HISTOGRAM, LAST_NONE,
@@ -19,7 +20,7 @@ use crate::head::Head;
 use crate::head::history::{History, HistoryState};
 use crate::head::sealed::{Place, SealedWindow};
 use crate::head::series::{ChunkBytes, Own, OwnChunk, Series, Stored};
-use crate::wal::frame::{CHECKPOINT_MAGIC, Header, put_record};
+use crate::wal::frame::{CHECKPOINT_MAGIC, Header, PAYLOAD_MAX, put_record};
 use crate::wal::io_error;
 use crate::wal::record::{KIND_COMMIT, put_exemplar, put_labels, put_metadata};
 
@@ -96,7 +97,12 @@ fn write_file(
     drop(histories);
     let mut series = SeriesWriter { batch: Vec::new(), series: 0 };
     let next_id = head.catalogue.read().next_id();
-    for id in 0..next_id {
+    // Nearly all references may be of series that are gone. Noted first: nothing is written under a lock.
+    let mut ids = RoaringBitmap::new();
+    head.table.for_each(next_id, |id, _| {
+        ids.insert(id);
+    });
+    for id in ids {
         series.put(&mut out, head, id, &saved, &mut files)?;
     }
     series.flush(&mut out)?;
@@ -212,6 +218,11 @@ struct Output {
 
 impl Output {
     fn record(&mut self, kind: u8, payload: &[u8]) -> Result<(), StorageError> {
+        if payload.len() > PAYLOAD_MAX {
+            // The log goes on growing, and a later checkpoint may be smaller: more is in head chunk files by then.
+            let what = "bytes of one record of a checkpoint";
+            return Err(StorageError::Limit { what, limit: PAYLOAD_MAX as u64 });
+        }
         put_record(&mut self.bytes, kind, payload, true);
         if self.bytes.len() >= WRITE_BYTES { self.write() } else { Ok(()) }
     }
@@ -374,5 +385,22 @@ fn put_own(out: &mut Vec<u8>, own: &Own, files: &mut HashSet<u32>) {
         put_varint(out, chunk.min_t);
         put_varint(out, chunk.max_t);
         put_bytes(out, &chunk.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::FaultyFs;
+
+    #[test]
+    fn too_long_a_record_is_an_error() {
+        let path = PathBuf::from("/checkpoint");
+        let file = FaultyFs::new().create(&path).unwrap();
+        let mut out = Output { path, file, bytes: Vec::new(), written: 0 };
+        // Zeros that nobody reads take no memory.
+        let result = out.record(KIND_HISTORY, &vec![0; PAYLOAD_MAX + 1]);
+        assert!(matches!(result, Err(StorageError::Limit { .. })));
+        out.record(KIND_HISTORY, &[1]).unwrap();
     }
 }

@@ -32,11 +32,28 @@ impl Db {
                 first = result;
             }
         };
+        // What can be read or removed by now is not out of reach.
+        keep(self.blocks.rescan());
+        self.blocks.remove_retired();
         for block in self.blocks.current().within(range) {
             keep(delete_from(&block, range, selectors));
         }
         keep(self.shared.delete(range, selectors));
+        keep(self.check_reach());
         first
+    }
+
+    /// Whether deletions get at all that there is on disk. Nobody knows of what time a block is that cannot be opened.
+    fn check_reach(&self) -> Result<(), StorageError> {
+        let out_of_reach = self.blocks.out_of_reach();
+        if out_of_reach.is_empty() {
+            return Ok(());
+        }
+        Err(StorageError::Io {
+            what: "deleted, but not from blocks that cannot be opened",
+            path: self.blocks.dir().to_owned(),
+            source: std::io::Error::other(out_of_reach.join(", ")),
+        })
     }
 
     /// Rewrites all blocks that have deletions.
@@ -50,8 +67,6 @@ impl Db {
                 self.rewrite(&mut state, std::slice::from_ref(block), "clean tombstones", &cancel);
             rewritten.inspect_err(|_| self.metrics.tombstone_cleanups_failed.inc())?;
         }
-        drop(list);
-        self.blocks.remove_retired();
         let took = self.clock.now_ms().saturating_sub(start).max(0);
         self.metrics.tombstone_cleanup.observe(took as f64 / 1000.0);
         Ok(())

@@ -44,7 +44,8 @@ impl Db {
         if !state.head.is_due(now) {
             return Ok(false);
         }
-        let result = self.compact_in_order(state).and_then(|in_order| {
+        let result = self.caught(|| {
+            let in_order = self.compact_in_order(state)?;
             let late = self.is_out_of_order_due(state, now, in_order);
             Ok(in_order | (late && self.compact_out_of_order(state, now)?))
         });
@@ -77,9 +78,9 @@ impl Db {
             self.shared.freeze(end)?;
             let view = head.views.open();
             let written = self.publish_part(state, &view, range, HeadPart::InOrder)?;
-            let end = if written { end } else { self.end_of_gap(&view, end)? };
+            let end = if written.is_some() { end } else { self.end_of_gap(&view, end)? };
             drop(view);
-            self.shared.freeze(end)?;
+            self.shared.freeze(end).inspect_err(|_| self.take_back(written.as_slice()))?;
             self.shared.truncate(end);
             self.metrics.head_truncations.inc();
             any = true;
@@ -119,10 +120,13 @@ impl Db {
         let view = head.views.open();
         // After the view: no sample that it sees lies elsewhere.
         let ranges = head.out_of_order_ranges(self.block_ms());
-        for range in &ranges {
+        let mut published = Vec::new();
+        let all = ranges.iter().try_for_each(|range| {
             self.compaction.patient().check()?;
-            self.publish_part(state, &view, *range, HeadPart::OutOfOrder)?;
-        }
+            published.extend(self.publish_part(state, &view, *range, HeadPart::OutOfOrder)?);
+            Ok(())
+        });
+        all.inspect_err(|_: &StorageError| self.take_back(&published))?;
         state.last_out_of_order = Some((now, appended));
         if ranges.is_empty() {
             return Ok(false);
@@ -133,14 +137,21 @@ impl Db {
         Ok(true)
     }
 
-    /// Writes what a view sees of a span, and makes the block appear; whether there was anything.
+    /// Takes blocks out whose samples stay in the head, where the next try finds them: else each try would add them again.
+    fn take_back(&self, published: &[Ulid]) {
+        if !published.is_empty() {
+            self.blocks.replace(None, published).expect("taking blocks out opens none");
+        }
+    }
+
+    /// Writes what a view sees of a span, and makes the block appear; its id if there was anything.
     fn publish_part(
         &self,
         state: &mut State,
         view: &View,
         range: TimeRange,
         part: HeadPart,
-    ) -> Result<bool, StorageError> {
+    ) -> Result<Option<Ulid>, StorageError> {
         let (hints, reason): (&[&str], _) = match part {
             HeadPart::OutOfOrder => (&["from-out-of-order"], "out-of-order samples"),
             HeadPart::InOrder | HeadPart::All => (&[], "head"),
@@ -148,9 +159,11 @@ impl Db {
         let id = self.next_id(state);
         let target = Target { dir: self.blocks.dir(), id, made: made(id, range, hints) };
         let scan = self.shared.head.scan(view, range, part);
-        let written = self.write_block(target, vec![scan], reason, &self.compaction.patient())?;
+        let written = self.write_block(target, vec![scan], reason, &self.compaction.patient());
+        // It may have its name already when the last step fails.
+        let written = written.inspect_err(|_| self.blocks.give_up(id))?;
         self.blocks.replace(written.as_ref(), &[])?;
-        Ok(written.is_some())
+        Ok(written.map(|meta| meta.ulid))
     }
 
     /// Writes all of the head as one block into `dir`.

@@ -17,7 +17,8 @@
 //! merged with the first.
 //!
 //! # When something fails
-//! Nothing has changed then: an unfinished block is removed, sources stay. A block that cannot be read is left out of merges
+//! Nothing has changed then: an unfinished block is removed, and finished ones of the same round with it; sources stay. A panic
+//! is a failure like others, and counted. A block that cannot be read is left out of merges
 //! for a time that doubles; other failures (a full disk) put off all merges, or blocks from the head, likewise. Appends
 //! do not notice.
 
@@ -33,6 +34,7 @@ mod tests;
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasher as _, RandomState};
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -46,6 +48,7 @@ use ulid::Ulid;
 use crate::block::{Block, BlockMeta, BlockOptions, BlockParent, BlockScan, BlockWriter, Made};
 use crate::columns::Columns;
 use crate::db::{Db, millis};
+use crate::maintain::is_due;
 use merge::{Source, merge};
 use plan::{PlanBlock, Reason, level_ranges, plan};
 use rules::Floors;
@@ -217,10 +220,6 @@ impl Backoff {
     }
 }
 
-fn is_due(last: Option<Timestamp>, now: Timestamp, interval_ms: i64) -> bool {
-    last.is_none_or(|last| now < last || now.saturating_sub(last) >= interval_ms)
-}
-
 impl Source for BlockScan<'_> {
     fn next(&mut self, labels: &mut Labels, columns: &mut Columns) -> Result<bool, StorageError> {
         Self::next(self, labels, columns)
@@ -247,9 +246,12 @@ impl Db {
         if self.compaction.patient().check().is_err() {
             return Ok(());
         }
-        let result = self.compact_all(&mut state, now);
-        self.blocks.remove_retired();
-        self.blocks.show_cache();
+        let result = self.caught(|| {
+            let result = self.compact_all(&mut state, now);
+            self.blocks.remove_retired();
+            self.blocks.show_cache();
+            result
+        });
         match result {
             Err(StorageError::Cancelled) => Ok(()),
             result => result,
@@ -278,11 +280,23 @@ impl Db {
             if !keep(self.compact_blocks(state, now))? {
                 break;
             }
-            // Makes room for the next one.
-            self.blocks.remove_retired();
         }
         self.apply_retention(now);
         first
+    }
+
+    /// What `step` says, or that it panicked: the thread must live on, and other steps with it. No lock is left poisoned, and
+    /// unfinished blocks are removed on the way.
+    fn caught<T>(&self, step: impl FnOnce() -> Result<T, StorageError>) -> Result<T, StorageError> {
+        // What it had at hand is used no more, but for the state of compactions, which is true at any time.
+        std::panic::catch_unwind(AssertUnwindSafe(step)).unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+            let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+            tracing::error!(panic = text, "compaction panicked, which is a bug: the blocks stay as they are");
+            self.metrics.compactions_panicked.inc();
+            let source = std::io::Error::other(text);
+            Err(StorageError::Io { what: "compaction panicked", path: self.blocks.dir().to_owned(), source })
+        })
     }
 
     /// One merge, if any is due; whether there may be more.
@@ -293,7 +307,7 @@ impl Db {
         let Some((reason, blocks)) = self.next_merge(state, now) else { return Ok(false) };
         self.metrics.compactions_triggered.inc();
         let cancel = self.compaction.giving_way(state);
-        let result = self.rewrite(state, &blocks, reason, &cancel);
+        let result = self.caught(|| self.rewrite(state, &blocks, reason, &cancel));
         match result {
             Ok(written) => {
                 state.interruptions = 0;
@@ -397,7 +411,10 @@ impl Db {
         let ordered = in_order_of_age_where_they_overlap(blocks.to_vec());
         let scans: Vec<BlockScan<'_>> = ordered.iter().map(|block| block.scan()).collect();
         let id = self.next_id(state);
-        let written = self.write_block(Target { dir: self.blocks.dir(), id, made }, scans, reason, cancel)?;
+        let target = Target { dir: self.blocks.dir(), id, made };
+        let written = self.write_block(target, scans, reason, cancel);
+        // It may have its name already when the last step fails.
+        let written = written.inspect_err(|_| self.blocks.give_up(id))?;
         let gone: Vec<Ulid> = metas().map(|meta| meta.ulid).collect();
         self.blocks.replace(written.as_ref(), &gone)?;
         Ok(written.map(|meta| meta.ulid))

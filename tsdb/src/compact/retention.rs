@@ -66,7 +66,6 @@ impl Db {
 
     fn take_out(&self, blocks: &[Ulid]) {
         self.blocks.replace(None, blocks).expect("taking blocks out opens none");
-        self.blocks.remove_retired();
     }
 
     /// Log, checkpoints and head chunks.

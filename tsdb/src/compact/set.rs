@@ -5,8 +5,13 @@
 //! # Directories
 //! `<ULID>` is a block; `<ULID>.tmp` was being written, `<ULID>.deleting` removed, when something ended the process. A
 //! block names the blocks that it replaces (its parents): where both are found, a crash came between the appearance of one
-//! and the removal of the others, and the parents go. A block that cannot be opened stays where it is, is named in the
-//! log, counted, and tried again from time to time: the rest of the store works without it, its parents stay too.
+//! and the removal of the others, and the parents go. So do blocks all of whose sources another one has: they are what
+//! parents were made of. A block that cannot be opened stays where it is, is named in the log, counted, and tried again from
+//! time to time: the rest of the store works without it, its parents stay too.
+//!
+//! A block that is taken out is removed at once, whoever reads it: open files stay readable. Waiting for readers would let
+//! it outlive the block that names it as its parent, and a start would take it for one that counts, with all that has been
+//! deleted from its successors.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -35,6 +40,18 @@ pub(crate) fn age(meta: &BlockMeta) -> Ulid {
 /// Whether a block may have samples within `range`.
 pub(crate) fn overlaps(meta: &BlockMeta, range: TimeRange) -> bool {
     meta.min_time <= range.max && range.min < meta.max_time
+}
+
+/// Whether all that `old` holds went into `new`, over however many merges.
+fn holds_all_of(new: &BlockMeta, old: &BlockMeta) -> bool {
+    let (all, some) = (&new.compaction.sources, &old.compaction.sources);
+    // Rewritten blocks have the sources of the block that they were; ids ascend.
+    let later = all.len() > some.len() || all.len() == some.len() && new.ulid > old.ulid;
+    later
+        && new.min_time <= old.min_time
+        && old.max_time <= new.max_time
+        && !some.is_empty()
+        && some.iter().all(|source| all.contains(source))
 }
 
 /// Blocks in order of time.
@@ -107,8 +124,8 @@ pub(crate) struct BlockSet {
 struct State {
     /// What could not be opened, and why.
     unreadable: BTreeMap<Ulid, String>,
-    /// Out of the list, and still on disk.
-    retired: Vec<Arc<Block>>,
+    /// Not to be listed, and still on disk under the names of blocks: their removal failed and is tried again.
+    doomed: BTreeSet<Ulid>,
     /// The greatest id seen so far, in the list or as a name on disk, be it that of an unfinished block.
     newest: Option<Ulid>,
     /// Directories set aside that could not be removed.
@@ -196,10 +213,12 @@ impl BlockSet {
             }
         }
         let before = blocks.len();
-        let retired: BTreeSet<Ulid> = state.retired.iter().map(|block| block.meta().ulid).collect();
         state.unreadable.retain(|id, _| found.contains(id));
-        for id in found.iter().filter(|id| list.get(**id).is_none() && !retired.contains(id)) {
-            blocks.extend(self.open_block(&mut state, *id));
+        state.doomed.retain(|id| found.contains(id));
+        for id in found.iter().filter(|id| list.get(**id).is_none()) {
+            if !state.doomed.contains(id) {
+                blocks.extend(self.open_block(&mut state, *id));
+            }
         }
         let changed = blocks.len() != before || before != list.blocks.len();
         if !state.unreadable.is_empty() {
@@ -237,12 +256,16 @@ impl BlockSet {
         let parents = |block: &Arc<Block>| {
             block.meta().compaction.parents.iter().map(|parent| parent.ulid).collect::<Vec<_>>()
         };
-        let replaced: BTreeSet<Ulid> = blocks.iter().flat_map(parents).collect();
-        let (gone, kept) = std::mem::take(blocks)
+        let mut replaced: BTreeSet<Ulid> = blocks.iter().flat_map(parents).collect();
+        let has_successor = |old: &&Arc<Block>| blocks.iter().any(|new| holds_all_of(new.meta(), old.meta()));
+        replaced.extend(blocks.iter().filter(has_successor).map(|block| block.meta().ulid));
+        let (gone, kept): (Vec<_>, Vec<_>) = std::mem::take(blocks)
             .into_iter()
             .partition(|block: &Arc<Block>| replaced.contains(&block.meta().ulid));
         *blocks = kept;
-        state.retired.extend(gone);
+        for block in gone {
+            self.discard(state, block.meta().ulid);
+        }
         // Replaced ones that cannot be opened are of no use to anybody either.
         let unreadable: Vec<Ulid> =
             state.unreadable.keys().filter(|id| replaced.contains(id)).copied().collect();
@@ -261,15 +284,18 @@ impl BlockSet {
         self.list.store(Arc::new(list));
     }
 
-    /// Opens a block that was just written (or takes none), and lets it take the place of `gone`.
+    /// Opens a block that was just written (or takes none), and lets it take the place of `gone`, which are removed.
     ///
     /// # Errors
-    /// When it cannot be opened: nothing has changed then.
+    /// When it cannot be opened: it is removed then, and nothing has changed. Left where it is, it would be found later,
+    /// without what has been deleted from `gone` meanwhile.
     pub(crate) fn replace(&self, written: Option<&BlockMeta>, gone: &[Ulid]) -> Result<(), StorageError> {
         let added = written.map(|meta| {
             Block::open(&self.fs, &self.dir.join(meta.ulid.to_string()), &self.cache).map(Arc::new)
         });
-        let added = added.transpose()?;
+        let added = added.transpose().inspect_err(|_| {
+            written.iter().for_each(|meta| self.give_up(meta.ulid));
+        })?;
         if let Some(block) = &added {
             let chunks = block.meta().stats.num_chunks.max(1);
             self.metrics.compaction_chunk_bytes.observe(block.size_bytes() as f64 / chunks as f64);
@@ -280,21 +306,30 @@ impl BlockSet {
             list.blocks.iter().cloned().partition(|block| gone.contains(&block.meta().ulid));
         kept.extend(added);
         self.publish(kept);
-        state.retired.extend(retired);
+        for block in retired {
+            self.discard(&mut state, block.meta().ulid);
+        }
         Ok(())
     }
 
-    /// Removes the files of blocks that are out of the list and that nobody reads.
+    /// Removes what may be on disk of a block that could not be finished, or not be opened.
+    pub(crate) fn give_up(&self, id: Ulid) {
+        self.discard(&mut self.state.lock(), id);
+    }
+
+    /// Tries again to remove blocks that are out of the list.
     pub(crate) fn remove_retired(&self) {
         let mut state = self.state.lock();
-        let (unused, used): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut state.retired).into_iter().partition(|block| Arc::strong_count(block) == 1);
-        state.retired = used;
-        for block in unused {
-            let id = block.meta().ulid;
-            drop(block);
+        for id in std::mem::take(&mut state.doomed) {
             self.discard(&mut state, id);
         }
+    }
+
+    /// What deletions do not reach, with the reasons: blocks that cannot be opened, and what could not be removed.
+    pub(crate) fn out_of_reach(&self) -> Vec<String> {
+        let state = self.state.lock();
+        let unreadable = state.unreadable.iter().map(|(id, why)| format!("{id} ({why})"));
+        unreadable.chain(state.doomed.iter().map(|id| format!("{id} (cannot be removed)"))).collect()
     }
 
     /// Removes a block's directory; what cannot be removed now is tried again later.
@@ -312,9 +347,9 @@ impl BlockSet {
                 }
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            // The next look at the directory finds it again, and that it is replaced or too old.
             Err(error) => {
-                tracing::warn!(block = %id, %error, "block could not be removed; it is tried again")
+                tracing::warn!(block = %id, %error, "block could not be removed; it is tried again");
+                state.doomed.insert(id);
             }
         }
     }

@@ -505,11 +505,143 @@ fn a_view_keeps_what_it_saw_while_blocks_come_and_go() {
     let seen = store.want.clone();
     store.live(3 * DAY);
     assert_eq!(content_of(&*view, TimeRange::ALL), seen);
-    let names = store.names().len();
-    assert!(names > store.blocks().len(), "its blocks are still there");
-    drop(view);
-    store.compact();
-    assert_eq!(store.names().len(), store.blocks().len());
+    assert_eq!(store.names().len(), store.blocks().len(), "what it reads is removed all the same");
+}
+
+/// Blocks that a query holds are merged, and what they became is merged again: a start must not take the first for blocks
+/// that nobody replaced.
+#[test]
+fn what_is_deleted_stays_so_whatever_a_query_holds_at_the_end() {
+    let mut store = Store::new(|options| {
+        options.out_of_order_window_ms = 0;
+        options.wal_fsync_interval = Duration::ZERO;
+    });
+    store.live(5 * HOUR);
+    let first = store.blocks()[0].clone();
+    assert_eq!((first.level, store.blocks().len()), (1, 1), "{:?}", spans(&store.blocks()));
+    let prefix = format!("/data/{}/", first.id);
+    let paths = store.fs.paths();
+    let files: Vec<_> = paths.iter().filter(|path| path.to_str().unwrap().starts_with(&prefix)).collect();
+    let files: Vec<_> = files.into_iter().map(|path| (path.clone(), store.fs.read(path).unwrap())).collect();
+    let held = store.db.querier(TimeRange::ALL).unwrap();
+    store.live(17 * HOUR);
+    assert_eq!(spans(&store.blocks())[0], (0, 18, 3));
+    let range = TimeRange::new(START, START + HOUR);
+    store.db.delete_series(range, &[vec![Matcher::equal("__name__", "a")]]).unwrap();
+    store.want.get_mut("a").unwrap().retain(|t, _| !range.contains(*t));
+    store.check();
+    let mut dead = twin_of(&store, &store.fs);
+    dead.check();
+    // The same when it is there since it could not be removed.
+    for (path, bytes) in files {
+        dead.fs.write(&path, bytes);
+    }
+    dead.kill();
+    dead.check();
+    assert_eq!(dead.names().len(), dead.blocks().len());
+    assert!(content_of(&*held, range)["a"].len() > 10, "the query goes on");
+}
+
+/// Every reading of an hour's compactions fails once, that of the new block's files too.
+#[test]
+fn what_is_deleted_stays_so_when_reading_has_failed() {
+    let mut store = Store::new(|options| options.wal_fsync_interval = Duration::ZERO);
+    store.live(7 * HOUR);
+    store.run(2 * HOUR);
+    let before = store.fs.after_kill();
+    let twin = twin_of(&store, &before);
+    let from = twin.fs.reads();
+    twin.compact();
+    let count = twin.fs.reads() - from;
+    assert!(count > 5);
+    for at in 0..count {
+        let mut twin = twin_of(&store, &before);
+        twin.fs.fail_reads_at(Some(Fault { at: twin.fs.reads() + at, times: 1, kind: FaultKind::Io }));
+        let _ = twin.db.compact(twin.now());
+        twin.fs.fail_reads_at(None);
+        let range = TimeRange::new(START, START + 3 * HOUR);
+        twin.db.delete_series(range, &[vec![Matcher::equal("__name__", "a")]]).unwrap();
+        twin.want.get_mut("a").unwrap().retain(|t, _| !range.contains(*t));
+        twin.check();
+        twin.clock.advance(2 * MINUTE);
+        twin.compact();
+        twin.check();
+        twin.kill();
+        twin.check();
+        assert_eq!(twin.names().len(), twin.blocks().len());
+    }
+}
+
+#[test]
+fn a_deletion_names_the_blocks_that_it_does_not_reach() {
+    let mut store = Store::new(|options| options.out_of_order_window_ms = 0);
+    store.live(10 * HOUR);
+    let victim = store.blocks()[0].id.clone();
+    let meta = std::path::PathBuf::from(format!("/data/{victim}/meta.json"));
+    let bytes = store.fs.read(&meta).unwrap();
+    store.fs.write(&meta, b"{}".to_vec());
+    store.kill();
+    let selectors = [vec![Matcher::equal("__name__", "a")]];
+    let error = store.db.delete_series(TimeRange::ALL, &selectors).unwrap_err().to_string();
+    assert!(error.contains(&victim), "{error}");
+    assert!(!store.content().contains_key("a"), "what is in reach is deleted");
+    // Mended, it is found at once.
+    store.fs.write(&meta, bytes);
+    store.db.delete_series(TimeRange::ALL, &selectors).unwrap();
+    store.want.remove("a");
+    store.check();
+}
+
+/// Out-of-order samples of several blocks' spans become several blocks, and every operation of that fails once: all of them
+/// come or none, so that tries do not pile up.
+#[test]
+fn late_samples_become_blocks_all_or_none() {
+    let mut store = Store::new(|options| options.wal_fsync_interval = Duration::ZERO);
+    store.live(10 * HOUR);
+    store.db.maintain(store.now()).unwrap();
+    let late = [1, 3, 5].map(|hour| ("a", START + hour * HOUR + 1, -1.0));
+    store.append(&late);
+    let samples = |store: &Store| store.blocks().iter().map(|block| block.samples).sum::<u64>();
+    let before = (store.fs.after_kill(), samples(&store));
+    let twin_of_now = |store: &Store| {
+        let twin = twin_of(store, &before.0);
+        // The first look at the clock, then the time for blocks of late samples.
+        twin.db.compact(twin.now()).unwrap();
+        twin.clock.advance(2 * HOUR);
+        twin
+    };
+    let twin = twin_of_now(&store);
+    assert_eq!(samples(&twin), before.1);
+    let from = twin.fs.operations();
+    twin.db.compact(twin.now()).unwrap();
+    let count = twin.fs.operations() - from;
+    let added = samples(&twin) - before.1;
+    assert!(added >= 3);
+    for at in 0..count {
+        let twin = twin_of_now(&store);
+        let fault = Fault { at: twin.fs.operations() + at, times: 1, kind: FaultKind::NoSpace };
+        twin.fs.fail_at(Some(fault));
+        let _ = twin.db.compact(twin.now());
+        twin.fs.fail_at(None);
+        let got = samples(&twin) - before.1;
+        assert!(got == 0 || got == added, "at {at}: {got} of {added}");
+        twin.check();
+        twin.clock.advance(HOUR);
+        twin.db.compact(twin.now()).unwrap();
+        assert_eq!(samples(&twin), before.1 + added);
+        twin.check();
+        assert_eq!(twin.names().len(), twin.blocks().len());
+    }
+}
+
+#[test]
+fn a_panic_is_an_error_and_is_counted() {
+    let store = Store::new(|_| {});
+    let result = store.db.caught(|| -> Result<(), StorageError> { panic!("at {}", 7) });
+    assert!(result.unwrap_err().to_string().ends_with("at 7"));
+    assert_eq!(store.metric("nilometer_tsdb_compactions_panicked_total"), 1.0);
+    assert!(store.db.caught(|| Ok(1)).is_ok());
+    store.db.compact(store.now()).unwrap();
 }
 
 #[test]

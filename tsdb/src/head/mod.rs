@@ -200,6 +200,7 @@ impl Head {
         hold(id);
         self.metrics.series_created.inc();
         self.metrics.series.set(catalogue.len().cast_signed());
+        self.metrics.series_references.set(i64::from(catalogue.next_id()));
         Ok((id, true))
     }
 
