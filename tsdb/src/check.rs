@@ -211,7 +211,10 @@ impl Checker {
         let covers = PendingRow { t, from: first, to: end };
         let pending =
             self.newest_row.get(&layout.id).is_some_and(|rows| rows.iter().any(|row| !covers.follows(row)));
-        let goes_on = !pending && t > state.newest(first, end) && t >= limits.in_order_from;
+        // A layout that was closed after the row was appended gets no more rows: nobody would keep its history. What is in
+        // the row is stored sample by sample.
+        let goes_on =
+            !pending && !state.is_closed() && t > state.newest(first, end) && t >= limits.in_order_from;
         let sure_slots = state.sure(first, end);
         let sure_slot = |slot: usize| {
             let word = (slot / 64).checked_sub(first as usize / 64).and_then(|index| sure_slots.get(index));

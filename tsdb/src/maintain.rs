@@ -12,11 +12,14 @@ use model::storage::StorageError;
 use crate::checkpoint::{self, checkpoint_name, checkpoint_number};
 use crate::chunk::CHUNK_SPAN_MAX_MS;
 use crate::db::{Db, millis};
+use crate::head::history::History;
 use crate::wal::replay::free_corrupt_path;
 use crate::wal::{segment_number, timed};
 
 /// How often old chunks and empty series are looked for: a walk over all series.
 const SWEEP_INTERVAL_MS: i64 = 60 * 1000;
+/// Series that are taken from the catalogue under one hold of its lock.
+const UNLINK_BATCH: usize = 1000;
 
 /// What upkeep remembers from call to call.
 #[derive(Debug)]
@@ -83,6 +86,9 @@ impl Db {
             self.sweep(&mut upkeep, now);
             let took = self.clock.now_ms().saturating_sub(start).max(0);
             self.metrics.gc_duration.observe(took as f64 / 1000.0);
+        }
+        if let Err(error) = self.shared.tell_log_again() {
+            tracing::debug!(%error, "log could not be told what is in blocks");
         }
         if let Err(error) = self.shared.head.flush() {
             // Memory and the log have it all.
@@ -213,13 +219,14 @@ impl Db {
         }
         self.seal_idle_windows(newest);
         let settled = upkeep.swept_at.is_some_and(|stamp| head.writers.all_since(stamp));
-        upkeep.swept_at = Some(head.writers.stamp());
         let mut empty = Vec::new();
         let dropped = head.trim(|id, series| {
             if series.is_empty() && !series.is_unlinked() && series.mark_idle() && settled {
                 empty.push(id);
             }
         });
+        // After the walk: whoever looked a series up before the walk found it empty is older than this, and is waited for.
+        upkeep.swept_at = Some(head.writers.stamp());
         if dropped > 0 {
             self.metrics.time_retentions.inc();
         }
@@ -239,31 +246,47 @@ impl Db {
                 state.closed && !state.rows.is_empty()
             };
             if left {
+                let _commits = self.shared.committer.wal.lock();
                 head.seal_closed(&history, head.views.watermark());
             }
         }
         let layouts: Vec<_> = head.layouts.read().values().cloned().collect();
-        let _commits = self.shared.committer.wal.lock();
-        let watermark = head.views.watermark();
+        let is_idle = |history: &History| {
+            let idle = history.inner.read().rows.range();
+            idle.is_some_and(|(_, last)| newest.saturating_sub(last) >= CHUNK_SPAN_MAX_MS)
+        };
         for layout in layouts {
+            if !is_idle(&layout.state.lock().history) {
+                continue;
+            }
+            // For each anew: commits wait for the encoding of one window and not of all.
+            let _commits = self.shared.committer.wal.lock();
             let mut state = layout.state.lock();
-            let idle = state.history.inner.read().rows.range();
-            if idle.is_some_and(|(_, last)| newest.saturating_sub(last) >= CHUNK_SPAN_MAX_MS) {
-                head.seal(&mut state, watermark);
+            if is_idle(&state.history) {
+                head.seal(&mut state, head.views.watermark());
             }
         }
     }
 
     fn unlink(&self, upkeep: &mut Upkeep, empty: Vec<u32>) {
-        if empty.is_empty() {
-            return;
+        // Commits and look-ups wait for a part of them and not for all.
+        for batch in empty.chunks(UNLINK_BATCH) {
+            self.unlink_some(upkeep, batch);
         }
+        if !empty.is_empty() {
+            let head = &self.shared.head;
+            let catalogue = head.catalogue.read();
+            head.metadata.write().retain(|metric, _| catalogue.has_metric(metric));
+        }
+    }
+
+    fn unlink_some(&self, upkeep: &mut Upkeep, empty: &[u32]) {
         let head = &self.shared.head;
         // The commit lock keeps samples away, the catalogue's lock look-ups.
         let _commits = self.shared.committer.wal.lock();
         let mut catalogue = head.catalogue.write();
         let mut gone = Vec::new();
-        for id in empty {
+        for &id in empty {
             let taken = head.table.with_mut(id, |series| {
                 let free = series.is_idle() && series.is_empty();
                 if free {
@@ -278,13 +301,10 @@ impl Db {
         }
         self.metrics.series_removed.inc_by(gone.len() as u64);
         self.metrics.series.set(catalogue.len().cast_signed());
-        let mut metadata = head.metadata.write();
-        if !gone.is_empty() {
-            metadata.retain(|metric, _| catalogue.has_metric(metric));
-        }
-        drop(metadata);
         drop(catalogue);
-        upkeep.unlinked.push((head.views.stamp(), gone));
+        if !gone.is_empty() {
+            upkeep.unlinked.push((head.views.stamp(), gone));
+        }
     }
 
     fn free(&self, upkeep: &mut Upkeep) {
@@ -294,6 +314,7 @@ impl Db {
             std::mem::take(&mut upkeep.unlinked).into_iter().partition(|(stamp, _)| ready(*stamp));
         upkeep.unlinked = wait;
         for (_, ids) in free {
+            // No more than a batch of `unlink`.
             let mut catalogue = head.catalogue.write();
             let next_id = catalogue.next_id();
             for id in ids {
@@ -309,3 +330,166 @@ const _: fn() = || {
     fn check<T: Send + Sync>() {}
     check::<Arc<Db>>();
 };
+
+#[cfg(test)]
+mod tests {
+    use model::labels::Labels;
+    use model::matcher::Matcher;
+    use model::sample::TimeRange;
+    use model::storage::{
+        Append, AppendOptions, AppendSample, Appender, LayoutRef, Queryable, Row, SelectHints, SeriesColumns,
+        StorageAdmin,
+    };
+
+    use super::*;
+    use crate::DbOptions;
+    use crate::fs::{Fault, FaultKind, FaultyFs};
+
+    const HOUR: i64 = 3_600_000;
+
+    fn open(fs: &FaultyFs) -> Arc<Db> {
+        let mut options = DbOptions::new("/data", Arc::new(model::ManualClock::new(0)));
+        options.retention = std::time::Duration::ZERO;
+        Db::open(options, &prometheus::Registry::new(), Arc::new(fs.clone())).unwrap()
+    }
+
+    fn labels(name: &str) -> Labels {
+        Labels::from_pairs([("__name__", name)])
+    }
+
+    fn appender(db: &Db) -> Box<dyn Appender> {
+        db.appender(AppendOptions::default())
+    }
+
+    fn append(db: &Db, name: &str, t: i64) {
+        let mut appender = appender(db);
+        appender.append(None, &labels(name), AppendSample::float(t, 1.0)).unwrap();
+        appender.commit().unwrap();
+    }
+
+    fn times(db: &Db, name: &str) -> Vec<i64> {
+        let querier = db.querier(TimeRange::ALL).unwrap();
+        let set = querier.select(&[Matcher::equal("__name__", name)], &SelectHints::default()).unwrap();
+        let mut columns = SeriesColumns::default();
+        if set.len() > 0 {
+            set.read(0, &mut columns).unwrap();
+        }
+        columns.float_times
+    }
+
+    fn sweep(db: &Db) {
+        db.sweep(&mut db.upkeep.lock(), 0);
+    }
+
+    /// A transaction that opens within a sweep, before the walk comes to its series, is waited for.
+    #[test]
+    fn series_are_not_taken_from_under_a_transaction_that_opened_within_a_sweep() {
+        let fs = FaultyFs::new();
+        let db = open(&fs);
+        let mut before = appender(&db);
+        before.append(None, &labels("x"), AppendSample::float(1, 1.0)).unwrap();
+        before.rollback();
+        sweep(&db);
+        let mut transaction = std::thread::scope(|scope| {
+            // The walk waits here.
+            let histories = db.shared.head.histories.lock();
+            let sweeping = scope.spawn(|| sweep(&db));
+            while !db.shared.head.is_trimming() {
+                std::thread::yield_now();
+            }
+            let mut transaction = appender(&db);
+            transaction.append(None, &labels("x"), AppendSample::float(2, 1.0)).unwrap();
+            drop(histories);
+            sweeping.join().unwrap();
+            transaction
+        });
+        sweep(&db);
+        sweep(&db);
+        assert!(db.series_labels(model::storage::SeriesRef(0)).is_some());
+        transaction.append(None, &labels("y"), AppendSample::float(2, 1.0)).unwrap();
+        transaction.commit().unwrap();
+        assert_eq!(times(&db, "x"), [2]);
+        drop(db);
+        assert_eq!(times(&open(&fs.after_kill()), "x"), [2]);
+    }
+
+    fn layout_of(db: &Db, name: &str) -> LayoutRef {
+        let mut appender = appender(db);
+        let layout = appender.open_layout();
+        appender.extend_layout(layout, &labels(name)).unwrap();
+        appender.commit().unwrap();
+        layout
+    }
+
+    /// A layout is closed while another transaction has rows for it: with rows before, and without.
+    #[test]
+    fn rows_into_a_closed_layout_are_stored() {
+        for rows_before in [false, true] {
+            let fs = FaultyFs::new();
+            let db = open(&fs);
+            let layout = layout_of(&db, "x");
+            let mut want = Vec::new();
+            if rows_before {
+                let mut appender = appender(&db);
+                assert_eq!(appender.append_row(&Row { layout, t: 5, values: &[1.0] }).appended, 1);
+                appender.commit().unwrap();
+                want.push(5);
+            }
+            let mut late = appender(&db);
+            assert_eq!(late.append_row(&Row { layout, t: 10, values: &[1.0] }).appended, 1);
+            let mut closing = appender(&db);
+            closing.close_layout(layout);
+            closing.commit().unwrap();
+            // Sealed, and taken from the histories if it is empty.
+            sweep(&db);
+            late.commit().unwrap();
+            want.push(10);
+            sweep(&db);
+            assert_eq!(times(&db, "x"), want);
+            db.checkpoint().unwrap();
+            assert_eq!(times(&db, "x"), want);
+            drop(db);
+            assert_eq!(times(&open(&fs.after_kill()), "x"), want, "rows before: {rows_before}");
+        }
+    }
+
+    /// The log is full when it should be told what is in blocks: a deletion is refused until it is, and what is deleted does
+    /// not come back with the log.
+    #[test]
+    fn deletions_wait_for_the_log_to_know_what_is_in_blocks() {
+        let fs = FaultyFs::new();
+        let db = open(&fs);
+        for t in [0, HOUR, 4 * HOUR] {
+            append(&db, "x", t);
+        }
+        db.shared.freeze(2 * HOUR).unwrap();
+        fs.fail_at(Some(Fault { at: fs.operations(), times: u64::MAX, kind: FaultKind::NoSpace }));
+        db.shared.truncate(2 * HOUR);
+        assert_eq!(times(&db, "x"), [4 * HOUR]);
+        let all = [vec![Matcher::equal("__name__", "x")]];
+        let deleted = TimeRange::new(0, 2 * HOUR);
+        assert!(db.delete_series(deleted, &all).is_err());
+        fs.fail_at(None);
+        db.delete_series(deleted, &all).unwrap();
+        drop(db);
+        assert_eq!(times(&open(&fs.after_kill()), "x"), [4 * HOUR]);
+    }
+
+    /// Many empty series at once go in parts.
+    #[test]
+    fn all_of_many_empty_series_go() {
+        let fs = FaultyFs::new();
+        let db = open(&fs);
+        let mut gone = appender(&db);
+        for i in 0..2 * UNLINK_BATCH + 1 {
+            gone.append(None, &labels(&format!("m{i}")), AppendSample::float(1, 1.0)).unwrap();
+        }
+        gone.rollback();
+        for _ in 0..3 {
+            sweep(&db);
+        }
+        assert_eq!(db.shared.head.catalogue.read().len(), 0);
+        assert!(db.upkeep.lock().unlinked.is_empty());
+        assert_eq!(db.metrics.series_removed.get(), 2 * UNLINK_BATCH as u64 + 1);
+    }
+}

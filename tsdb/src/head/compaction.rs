@@ -89,11 +89,30 @@ impl Shared {
         self.tell_log();
     }
 
-    /// Without it a restart has again in the head what is in blocks: a waste, and no harm.
+    /// Without it a restart has again in the head what is in blocks: a waste, and no harm as long as nothing of it is deleted.
+    /// Upkeep tries again, and [`Shared::delete`] waits for it.
     fn tell_log(&self) {
-        if let Err(error) = self.log_bounds(self.head.bounds(), || {}) {
-            tracing::warn!(%error, "log could not be told what is in blocks");
+        if let Err(error) = self.log_all_bounds() {
+            self.head.bounds_untold.store(true, Atomic::Release);
+            tracing::warn!(%error, "log could not be told what is in blocks: it is tried again");
         }
+    }
+
+    /// Tells the log what is in blocks, if that is still to be done.
+    ///
+    /// # Errors
+    /// When the log cannot be written.
+    pub(crate) fn tell_log_again(&self) -> Result<(), StorageError> {
+        if self.head.bounds_untold.load(Atomic::Acquire) { self.log_all_bounds() } else { Ok(()) }
+    }
+
+    fn log_all_bounds(&self) -> Result<(), StorageError> {
+        let wal = self.committer.wal.lock();
+        let mut entries = Vec::new();
+        put_bounds(&mut entries, self.head.bounds());
+        Committer::log_under(wal, &self.head, &entries, || {
+            self.head.bounds_untold.store(false, Atomic::Release);
+        })
     }
 
     fn log_bounds(&self, bounds: Bounds, apply: impl FnOnce()) -> Result<(), StorageError> {
@@ -109,6 +128,8 @@ impl Shared {
     /// When the log cannot be written: nothing is deleted then.
     pub(crate) fn delete(&self, range: TimeRange, selectors: &[Vec<Matcher>]) -> Result<(), StorageError> {
         let head = &self.head;
+        // What the head does not have any more a restart must not bring back from the log, without the deletion.
+        self.tell_log_again()?;
         let mut ids: Vec<u32> = {
             let catalogue = head.catalogue.read();
             selectors.iter().flat_map(|matchers| catalogue.select(matchers)).collect()
@@ -258,6 +279,7 @@ impl Head {
 
     /// Drops what no view, open or to come, sees, and shows every series to `look`. Answers the number of chunks dropped.
     pub(crate) fn trim(&self, mut look: impl FnMut(u32, &mut Series)) -> usize {
+        let _trimming = self.trimming.lock();
         let floor = self.views.floor();
         let in_order_floor = self.views.in_order_floor();
         let late = {
@@ -270,6 +292,7 @@ impl Head {
         let (mut dropped, mut min_time, mut in_order_min) = (0, Timestamp::MAX, Timestamp::MAX);
         // Commits that come meanwhile lower it; those before are seen by the walk.
         self.in_order_min_time.store(Timestamp::MAX, Atomic::Release);
+        self.min_time_since_trim.store(Timestamp::MAX, Atomic::Release);
         let histories: Vec<Arc<History>> = self.histories.lock().values().cloned().collect();
         dropped += histories.iter().map(|history| history.trim(in_order_floor)).sum::<usize>();
         let next_id = self.catalogue.read().next_id();
@@ -505,6 +528,28 @@ mod tests {
             fs = fs.after_kill();
             db = reopen(&fs);
         }
+    }
+
+    /// A late sample that is committed behind the walk of a trim stays within the range of the head.
+    #[test]
+    fn the_range_of_the_head_keeps_what_comes_during_a_trim() {
+        let db = open();
+        append(&db, "old", 0, 1.0).unwrap();
+        let mut appender = db.appender(AppendOptions::default());
+        for i in 1..300 {
+            appender.append(None, &labels(&format!("m{i}")), AppendSample::float(4 * HOUR, 1.0)).unwrap();
+        }
+        appender.commit().unwrap();
+        let head = &db.shared.head;
+        db.shared.freeze(2 * HOUR).unwrap();
+        head.views.raise_in_order_floor(2 * HOUR);
+        head.trim(|id, _| {
+            // The walk has passed the page of this series.
+            if id == 299 {
+                append(&db, "m1", HOUR, 2.0).unwrap();
+            }
+        });
+        assert_eq!(head.range(), Some(TimeRange::new(HOUR, 4 * HOUR)));
     }
 
     #[test]

@@ -217,6 +217,11 @@ impl LayoutState {
         sealed
     }
 
+    /// Whether the layout is gone.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.history.inner.read().closed
+    }
+
     /// The layout is gone: its rows remain.
     pub(crate) fn close(&mut self) {
         self.history.inner.write().closed = true;

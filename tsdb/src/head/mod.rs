@@ -22,7 +22,7 @@ pub(crate) mod view;
 pub(crate) mod window;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use hashbrown::HashMap;
 use model::labels::Labels;
@@ -75,6 +75,12 @@ pub(crate) struct Head {
     /// `MAX` and `MIN` while there is no sample.
     min_time: AtomicI64,
     max_time: AtomicI64,
+    /// The earliest sample since the last trim began: see [`Head::trim`].
+    min_time_since_trim: AtomicI64,
+    /// One trim at a time.
+    trimming: Mutex<()>,
+    /// Whether the log was not told what is in blocks: see [`compaction`].
+    bounds_untold: AtomicBool,
     /// As `min_time`, of in-order samples.
     in_order_min_time: AtomicI64,
     /// What is older is out of order: see [`compaction`].
@@ -108,6 +114,9 @@ impl Head {
             options,
             min_time: AtomicI64::new(Timestamp::MAX),
             max_time: AtomicI64::new(Timestamp::MIN),
+            min_time_since_trim: AtomicI64::new(Timestamp::MAX),
+            trimming: Mutex::default(),
+            bounds_untold: AtomicBool::new(false),
             in_order_min_time: AtomicI64::new(Timestamp::MAX),
             in_order_from: AtomicI64::new(Timestamp::MIN),
             late_through: AtomicU64::new(0),
@@ -128,6 +137,8 @@ impl Head {
 
     /// Widens the range of the head.
     pub(crate) fn saw(&self, min: Timestamp, max: Timestamp) {
+        // In this order: see `set_min_time`.
+        self.min_time_since_trim.fetch_min(min, Ordering::AcqRel);
         let min = self.min_time.fetch_min(min, Ordering::AcqRel).min(min);
         let max = self.max_time.fetch_max(max, Ordering::AcqRel).max(max);
         self.metrics.min_time.set(min);
@@ -140,11 +151,19 @@ impl Head {
         self.in_order_min_time.fetch_min(t, Ordering::AcqRel);
     }
 
-    /// Narrows the range of the head from below, after samples were dropped.
-    pub(crate) fn set_min_time(&self, min: Timestamp) {
-        self.min_time.store(min, Ordering::Release);
+    /// Narrows the range of the head from below, after samples were dropped; not above those of commits since the trim began.
+    fn set_min_time(&self, min: Timestamp) {
+        // A swap, to see what a commit did that lowered the old value; one that comes behind lowers the new one.
+        self.min_time.swap(min, Ordering::AcqRel);
+        let since = self.min_time_since_trim.load(Ordering::Acquire);
+        let min = self.min_time.fetch_min(since, Ordering::AcqRel).min(since);
         self.metrics.min_time.set(min);
         self.metrics.lowest_timestamp.set_of_head(min);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_trimming(&self) -> bool {
+        self.trimming.is_locked()
     }
 
     /// What a transaction may append now.

@@ -125,6 +125,10 @@ impl Pending {
         value: &Stored,
         limits: &Limits,
     ) -> Result<Verdict, AppendError> {
+        if series.is_unlinked() {
+            // Whoever looks it up by its labels gets another one.
+            return Err(AppendError::UnknownSeries);
+        }
         if t > limits.max_time {
             return Err(AppendError::OutOfBounds);
         }
