@@ -226,7 +226,7 @@ impl Target<'_> {
             Entry::Layout { layout, from, slots } => self.layout(layout, from, &slots)?,
             Entry::Row { layout, t, part, full, words, values } => {
                 let row = LoggedRow { layout, t, part, full, words: &words, values: &values };
-                self.row(row, applied, at)?;
+                self.row(&row, applied, at)?;
             }
             Entry::Floats(mut samples) => {
                 if !self.aliases.is_empty() {
@@ -295,7 +295,7 @@ impl Target<'_> {
 
     fn row(
         &mut self,
-        row: LoggedRow<'_>,
+        row: &LoggedRow<'_>,
         applied: &mut Applied<'_>,
         at: CommitMark,
     ) -> Result<(), DecodeError> {

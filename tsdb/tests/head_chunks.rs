@@ -50,7 +50,11 @@ impl Life {
         });
         let row: Vec<f64> = (0..self.slots)
             .map(|slot| {
-                if (round + slot) % 11 == 0 { f64::from_bits(ABSENT_BITS) } else { (round * slot / 3) as f64 }
+                if (round + slot).is_multiple_of(11) {
+                    f64::from_bits(ABSENT_BITS)
+                } else {
+                    (round * slot / 3) as f64
+                }
             })
             .collect();
         appender.append_row(&Row { layout, t, values: &row });
@@ -89,7 +93,7 @@ fn read(db: &Db, name: &str) -> Result<SeriesColumns, StorageError> {
     let querier = db.querier(TimeRange::ALL)?;
     let set = querier.select(&[model::Matcher::equal("__name__", name)], &SelectHints::default())?;
     let mut columns = SeriesColumns::default();
-    if set.len() > 0 {
+    if !set.is_empty() {
         set.read(0, &mut columns)?;
     }
     Ok(columns)

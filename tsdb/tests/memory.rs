@@ -1,6 +1,7 @@
 //! How much memory a series takes, and how long a restart does. Not run by default: `NILOMETER_BENCH_SERIES=1000000 cargo test -p tsdb
 //! --release --test memory -- --ignored --nocapture --test-threads=1`.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
+#![expect(clippy::disallowed_methods, reason = "it measures")]
 #![expect(unsafe_code, reason = "an allocator that counts")]
 
 use std::alloc::{GlobalAlloc, Layout, System};

@@ -339,12 +339,6 @@ pub(crate) struct HeadScan<'a> {
 }
 
 impl HeadScan<'_> {
-    /// Most series that are still to come.
-    #[cfg(test)]
-    pub(crate) fn left(&self) -> usize {
-        self.ids.len()
-    }
-
     /// The next series that has samples, normalized; false at the end.
     ///
     /// # Errors
@@ -400,7 +394,7 @@ mod tests {
         let set =
             querier.select(&[model::Matcher::equal("__name__", name)], &SelectHints::default()).unwrap();
         let mut columns = SeriesColumns::default();
-        if set.len() > 0 {
+        if !set.is_empty() {
             set.read(0, &mut columns).unwrap();
         }
         columns.float_times

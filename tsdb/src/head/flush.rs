@@ -22,6 +22,8 @@ const FRAME_BYTES: usize = 256 << 10;
 /// Chunks larger than this stay in memory: the length of a frame has 26 bits.
 const CHUNK_BYTES_MAX: usize = 16 << 20;
 
+/// First time, last time, bytes.
+type ClosedChunk = (Timestamp, Timestamp, Box<[u8]>);
 type Window = (Arc<History>, Arc<SealedWindow>);
 
 /// A chunk on its way: series, times, and its place once it is known: frame and index.
@@ -119,7 +121,7 @@ impl Head {
                 break;
             }
             taken += 1;
-            let chunks: Option<Vec<(Timestamp, Timestamp, Box<[u8]>)>> = self.table.with(series, |series| {
+            let chunks: Option<Vec<ClosedChunk>> = self.table.with(series, |series| {
                 let chunks = series.own.iter().flat_map(|own| &own.chunks);
                 let in_memory = chunks.filter_map(|chunk| match &chunk.bytes {
                     ChunkBytes::Memory(bytes) if bytes.len() <= CHUNK_BYTES_MAX => {

@@ -67,6 +67,9 @@ enum Stage {
     Unlinked,
 }
 
+/// Rows of a layout, and the slot in them.
+pub(crate) type PlaceInRows = (Arc<History>, u32);
+
 /// What a series has that is not in the rows of a layout.
 #[derive(Debug, Default)]
 pub(crate) struct Own {
@@ -78,7 +81,7 @@ pub(crate) struct Own {
     steps: Steps,
     pub(crate) rare: Option<Box<Rare>>,
     /// Layouts that wrote the series before, and where.
-    past: Option<Box<Vec<(Arc<History>, u32)>>>,
+    past: Option<Box<Vec<PlaceInRows>>>,
     /// Newest in-order sample but for those in a history that still is the series'.
     last_t: Timestamp,
     last_bits: u64,
