@@ -81,6 +81,7 @@ pub(crate) struct Own {
     steps: Steps,
     pub(crate) rare: Option<Box<Rare>>,
     /// Layouts that wrote the series before, and where.
+    #[expect(clippy::box_collection, reason = "small where there are none")]
     past: Option<Box<Vec<PlaceInRows>>>,
     /// Newest in-order sample but for those in a history that still is the series'.
     last_t: Timestamp,
