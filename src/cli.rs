@@ -192,6 +192,9 @@ pub(crate) struct ServeArgs {
     /// Size at which a segment of the write-ahead log is closed
     #[arg(long = "storage.tsdb.wal-segment-size", value_name = "SIZE", value_parser = size, help_heading = "Storage")]
     pub wal_segment_size: Option<u64>,
+    /// How often compaction looks whether something is to be done: for tests that want blocks soon
+    #[arg(long = "storage.tsdb.compaction-interval", value_name = "DURATION", value_parser = positive_duration, hide = true, help_heading = "Storage")]
+    pub compaction_interval: Option<Duration>,
     /// Size of the log after which a checkpoint is written: for tests that want many
     #[arg(long = "storage.tsdb.checkpoint-size", value_name = "SIZE", value_parser = size, hide = true, help_heading = "Storage")]
     pub checkpoint_size: Option<u64>,

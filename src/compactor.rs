@@ -30,13 +30,12 @@ impl Compactor {
     pub(crate) fn start(
         db: &Arc<Db>,
         clock: &Arc<dyn Clock>,
-        block_duration: Duration,
+        interval: Option<Duration>,
         stop: &CancellationToken,
     ) -> std::io::Result<Self> {
         let (db, clock, stop) = (Arc::clone(db), Arc::clone(clock), stop.clone());
         let runtime = tokio::runtime::Handle::current();
-        // Blocks of seconds are for tests.
-        let interval = INTERVAL.min(block_duration / 4).max(Duration::from_millis(100));
+        let interval = interval.unwrap_or(INTERVAL);
         let (end, ended) = oneshot::channel();
         std::thread::Builder::new().name("compaction".to_owned()).spawn(move || {
             // On Linux this is about the calling thread.

@@ -197,7 +197,7 @@ async fn serve(
     )?);
     let loopback =
         looks_at_loopback(args.discovery_loopback, has_own_config).then(|| Arc::new(Loopback::new(&[])));
-    let compactor = Compactor::start(&db, &clock, args.min_block_duration, &stop)?;
+    let compactor = Compactor::start(&db, &clock, args.compaction_interval, &stop)?;
     let upkeep = Upkeep::start(&db, &scrape, &alertmanager, &clock, loopback.as_ref(), &stop);
     let engines = Engines {
         scrape: Arc::clone(&scrape),

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use crate::support::http::{encoded, send};
 use crate::support::nilometer::Nilometer;
+use crate::support::pause;
 use crate::support::remote_write::{Series, write};
 
 /// Series that come in every request.
@@ -16,6 +18,9 @@ const ROW: usize = 30;
 
 /// Out-of-order samples are up to this much behind; the server's window is an hour.
 const LATE_MS: i64 = 40 * 60_000;
+
+/// How far time goes on while a request is under way: with the above, less than the server's window.
+const AHEAD_MS: i64 = 15 * 60_000;
 
 /// What is recent enough to be checked after every kill: more than any request under way may have touched.
 const RECENT_MS: i64 = 3 * 3_600_000;
@@ -61,6 +66,8 @@ pub(crate) struct Writer {
     random: StdRng,
     /// Simulated time, shared by all.
     time: Arc<AtomicI64>,
+    /// For each writer, since when its request is under way; the others do not run away from it.
+    pending: Arc<[AtomicI64]>,
     begin: i64,
     step_ms: i64,
     ledger: Ledger,
@@ -71,12 +78,19 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    pub(crate) fn new(id: u64, seed: u64, time: Arc<AtomicI64>, step_ms: i64) -> Self {
+    pub(crate) fn new(
+        id: u64,
+        seed: u64,
+        time: Arc<AtomicI64>,
+        pending: Arc<[AtomicI64]>,
+        step_ms: i64,
+    ) -> Self {
         let begin = time.load(Ordering::SeqCst);
         Self {
             id,
             random: StdRng::seed_from_u64(seed),
             time,
+            pending,
             begin,
             step_ms,
             ledger: Ledger::new(),
@@ -102,7 +116,7 @@ impl Writer {
     /// Sends until nobody answers any more, which is a surprise before `stop`.
     pub(crate) fn work(&mut self, port: u16, stop: &AtomicBool) {
         while !stop.load(Ordering::SeqCst) {
-            let request = self.next();
+            let Some(request) = self.next(stop) else { return };
             self.under_way = Some(request.clone());
             if !self.send(port, &request) {
                 assert!(stop.load(Ordering::SeqCst), "no answer from a server that was not killed");
@@ -156,17 +170,35 @@ impl Writer {
         }
         self.requests += 1;
         self.under_way = None;
+        self.mine().store(i64::MAX, Ordering::SeqCst);
         true
     }
 
-    fn next(&mut self) -> Request {
+    fn mine(&self) -> &AtomicI64 {
+        &self.pending[usize::try_from(self.id).unwrap()]
+    }
+
+    /// `None`: it is time to stop.
+    fn next(&mut self, stop: &AtomicBool) -> Option<Request> {
+        self.mine().store(self.time.load(Ordering::SeqCst), Ordering::SeqCst);
+        let oldest = || self.pending.iter().map(|pending| pending.load(Ordering::SeqCst)).min();
+        while oldest().is_some_and(|oldest| self.time.load(Ordering::SeqCst) - oldest > AHEAD_MS) {
+            if stop.load(Ordering::SeqCst) {
+                return None;
+            }
+            pause(Duration::from_millis(1));
+        }
         // On a machine that is faster than was reckoned with, time stands nearly still at the present.
         let is_past = self.time.load(Ordering::SeqCst) < self.begin + crate::PAST_MS;
         let now = self.time.fetch_add(if is_past { self.step_ms } else { 1 }, Ordering::SeqCst);
         if self.can_delete && now - self.begin > 2 * SETTLED_MS && self.random.random_ratio(1, 40) {
             let from = self.random.random_range(self.begin..now - SETTLED_MS);
             let to = (from + self.random.random_range(0..SETTLED_MS)).min(now - SETTLED_MS);
-            return Request::Delete(("crash_row", self.random.random_range(0..ROW).to_string()), from, to);
+            return Some(Request::Delete(
+                ("crash_row", self.random.random_range(0..ROW).to_string()),
+                from,
+                to,
+            ));
         }
         let mut series = Vec::new();
         // The same series again and again, in the same order; now and then in another, and not all.
@@ -195,7 +227,7 @@ impl Writer {
             let samples = (0..self.random.random_range(1..4)).map(|i| (now + i, self.value(2))).collect();
             series.push((key, samples));
         }
-        Request::Write(series)
+        Some(Request::Write(series))
     }
 
     /// Counters, gauges, constants, and everything that is hard to write.
@@ -242,6 +274,7 @@ impl Writer {
             let what = under_way.as_ref().map_or("nothing was under way", |_| "a request was under way");
             panic!("writer {}, {what}: {}", self.id, differences(&found, &without));
         }
+        self.mine().store(i64::MAX, Ordering::SeqCst);
         if let Some(request) = under_way {
             assert!(self.send(server.port, &request), "no answer to a request that is sent again");
             assert_eq!(differences(&self.read(server, recent), &with), "", "sent again");
