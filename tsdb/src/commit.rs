@@ -53,6 +53,25 @@ pub(crate) enum Op {
 }
 
 impl Op {
+    /// About how many bytes the log takes beyond [`SAMPLE_BYTES`] for each sample.
+    fn more_bytes(&self) -> usize {
+        let Self::Histogram { value, .. } = self else { return 0 };
+        let (spans, buckets, custom) = match value {
+            HistogramValue::Integer(h) => (
+                h.positive_spans.len() + h.negative_spans.len(),
+                h.positive_buckets.len() + h.negative_buckets.len(),
+                h.custom_values.len(),
+            ),
+            HistogramValue::Float(h) => (
+                h.positive_spans.len() + h.negative_spans.len(),
+                h.positive_buckets.len() + h.negative_buckets.len(),
+                h.custom_values.len(),
+            ),
+        };
+        // The longest that each can be.
+        64 + 10 * spans + 10 * buckets + 8 * custom
+    }
+
     /// How many samples there are.
     fn samples(&self) -> u64 {
         match self {
@@ -113,9 +132,17 @@ impl Batch {
         }
     }
 
-    /// About how many samples there are.
+    /// How much there is, in samples: what takes more bytes than a sample counts as more of them.
     fn size(&self) -> usize {
-        self.ops.iter().map(Op::samples).sum::<u64>() as usize
+        let samples = self.ops.iter().map(Op::samples).sum::<u64>() as usize;
+        let exemplars = self.exemplars.iter().flat_map(|(_, exemplar)| exemplar.labels.iter());
+        let exemplars = exemplars.map(|(name, value)| 16 + name.len() + value.len()).sum::<usize>();
+        let metadata = self
+            .metadata
+            .iter()
+            .map(|(metric, metadata)| 64 + metric.len() + metadata.help.len() + metadata.unit.len());
+        let bytes = self.ops.iter().map(Op::more_bytes).sum::<usize>() + exemplars + metadata.sum::<usize>();
+        samples + self.undefined.len() + self.exemplars.len() + bytes / SAMPLE_BYTES
     }
 
     fn is_empty(&self) -> bool {
@@ -146,8 +173,10 @@ struct Waiting {
     outcome: Arc<Mutex<Option<Result<u64, StorageError>>>>,
 }
 
-/// Most samples of transactions that share a record.
+/// Most samples of transactions that share a record, which has a bound of bytes: 32 MiB of floats, or as much of what is larger.
 const GROUP_SAMPLES_MAX: usize = 1 << 20;
+/// About what a float takes in the log at most.
+const SAMPLE_BYTES: usize = 32;
 
 /// A commit in the making.
 struct Draft<'a> {

@@ -8,7 +8,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use hashbrown::{HashMap, HashSet};
 use model::sample::Timestamp;
@@ -27,6 +27,8 @@ const MAGIC: [u8; 4] = *b"NILH";
 const VERSION: u16 = 1;
 /// Length of a file header.
 pub(crate) const HEADER_LEN: usize = 16;
+/// Times that reading may fail before it counts as damage for compaction, which tries again after seconds and then minutes.
+const READ_FAILURES_MAX: u32 = 5;
 /// Size at which a file is closed.
 const FILE_BYTES_MAX: u64 = 128 << 20;
 
@@ -42,6 +44,8 @@ pub(crate) struct HeadFile {
     cache: Arc<BlockCache>,
     /// Damage was found in it and told.
     reported: AtomicBool,
+    /// Times that compaction could not read something of it.
+    failures: AtomicU32,
 }
 
 impl HeadFile {
@@ -89,6 +93,16 @@ impl HeadFile {
             "head chunks are cut off: samples behind the end are lost"
         );
         self.keep_aside();
+    }
+
+    /// Takes note that compaction could not read something of it; whether that is to count as damage. A bad sector and a file
+    /// that is gone stay so; a lack of memory or of file handles does not.
+    pub(crate) fn gives_up(&self, error: &std::io::Error) -> bool {
+        use std::io::ErrorKind;
+        // 5: EIO, which has no kind of its own.
+        let lasting = matches!(error.kind(), ErrorKind::NotFound | ErrorKind::UnexpectedEof)
+            || error.raw_os_error() == Some(5);
+        lasting && self.failures.fetch_add(1, Ordering::AcqRel) >= READ_FAILURES_MAX
     }
 
     /// Bytes of the file as of its last opening.
@@ -259,6 +273,7 @@ impl HeadFiles {
             id: self.cache.file_id(),
             cache: Arc::clone(&self.cache),
             reported: AtomicBool::new(false),
+            failures: AtomicU32::new(0),
         })
     }
 

@@ -18,7 +18,9 @@
 //!
 //! # Which samples are taken
 //! As in Prometheus, see [`model::storage::AppendError`]: per series in order of time; the same value at the same time
-//! again is taken silently wherever it is stored; another value at a stored time is a duplicate. Without an
+//! again is taken silently wherever the head has it; another value at a time that the head has is a duplicate. Of samples
+//! that are in blocks already nobody looks at the value: without an out-of-order window what comes at their times is refused
+//! as too old; within one it is stored again, and readers and compaction keep the older. Without an
 //! out-of-order window, samples may be up to one hour older than the newest of the store; with one, up to that window
 //! or one hour, whichever is more, for series without newer samples, and up to the window for those that have. An empty
 //! store takes any time.

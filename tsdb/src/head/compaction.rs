@@ -546,6 +546,34 @@ mod tests {
         assert_eq!(head.range(), Some(TimeRange::new(HOUR, 4 * HOUR)));
     }
 
+    /// A bad sector holds compaction up for some tries and not for ever; queries are told of it each time.
+    #[test]
+    fn what_cannot_be_read_again_and_again_is_left_out() {
+        use crate::fs::{Fault, FaultKind};
+        let fs = FaultyFs::new();
+        let options = DbOptions::new("/data", Arc::new(model::ManualClock::new(0)));
+        let db = Db::open(options, &prometheus::Registry::new(), Arc::new(fs.clone())).unwrap();
+        for t in 0..130 {
+            append(&db, "a", t, 1.0).unwrap();
+        }
+        db.maintain(0).unwrap();
+        fs.fail_reads_at(Some(Fault { at: fs.reads(), times: u64::MAX, kind: FaultKind::Io }));
+        let view = db.shared.head.views.open();
+        let read = |columns: &mut Columns| {
+            let mut scan = db.shared.head.scan(&view, TimeRange::ALL, HeadPart::InOrder);
+            scan.next(&mut Labels::empty(), columns)
+        };
+        let mut columns = Columns::default();
+        for _ in 0..5 {
+            assert!(read(&mut columns).is_err());
+        }
+        assert!(read(&mut columns).unwrap());
+        assert_eq!(columns.times, (120..130).collect::<Vec<_>>());
+        assert_eq!(db.metrics.head_chunks_damaged.get(), 1);
+        columns.clear();
+        assert!(db.shared.head.read(0, &view, TimeRange::ALL, HeadPart::All, &mut columns).is_err());
+    }
+
     #[test]
     fn many_series_come_in_order_of_labels() {
         let db = open();

@@ -252,7 +252,13 @@ impl PlannedRow {
                 words: &self.words,
                 values: &self.values,
             });
-            if rows.lost.is_empty() { Vec::new() } else { rows.lost.iter().collect() }
+            // Those of the part: a layout of many parts has as many rows at a time.
+            let words = self.from as usize / 64..(self.to as usize).div_ceil(64);
+            let lost = |word: usize| {
+                let bits = rows.lost.word(word);
+                (0..64).filter(move |bit| bits >> bit & 1 == 1).map(move |bit| word * 64 + bit)
+            };
+            if rows.lost.is_empty() { Vec::new() } else { words.flat_map(lost).collect() }
         };
         let mut chunks = 0;
         for slot in lost {

@@ -5,8 +5,10 @@
 //! over both roads. Out-of-order samples have buffers of their own and are merged when read.
 //!
 //! # Locks
-//! In this order, any of them may be skipped: the commit lock ([`crate::commit`]), a layout's state, the catalogue, the
-//! series table, a page of series, a history. Readers hold a page or a history only while they copy compressed bytes.
+//! In this order, any of them may be skipped: the state of compaction ([`crate::compact`]), upkeep ([`crate::maintain`]), the
+//! trim ([`Head::trim`]), the commit lock ([`crate::commit`]), the list of histories, a layout's state, the catalogue, the series
+//! table, a page of series, a history. Those of the views, of exemplars, of metadata and of what is to be flushed or dropped
+//! come last, and nothing is locked within them. Readers hold a page or a history only while they copy compressed bytes.
 
 pub(crate) mod compaction;
 pub(crate) mod flush;

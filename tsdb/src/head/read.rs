@@ -29,8 +29,8 @@ impl Head {
         self.read_as(id, view, range, part, None, into)
     }
 
-    /// As [`Head::read`], but leaves out chunks that are damaged, which it counts and keeps aside. For compaction: what cannot
-    /// be read would hold it up for ever.
+    /// As [`Head::read`], but leaves out chunks that are damaged, which it counts and keeps aside; those that could not be read
+    /// several times count as damaged. For compaction: what cannot be read would hold it up for ever.
     ///
     /// # Errors
     /// When the system fails.
@@ -84,8 +84,13 @@ fn forgive(
     file: Option<&Arc<HeadFile>>,
     lenient: Lenient<'_>,
 ) -> Result<(), StorageError> {
+    let is_damage = |error: &StorageError| match error {
+        StorageError::Corrupted { .. } => true,
+        StorageError::Io { source, .. } => file.is_some_and(|file| file.gives_up(source)),
+        _ => false,
+    };
     match (result, lenient) {
-        (Err(error @ StorageError::Corrupted { .. }), Some(metrics)) => {
+        (Err(error), Some(metrics)) if is_damage(&error) => {
             metrics.head_chunks_damaged.inc();
             if file.is_some_and(|file| file.keep_aside()) {
                 tracing::error!(%error, "chunks of the head are damaged: their samples are lost, the file is kept aside");

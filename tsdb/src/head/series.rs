@@ -663,20 +663,25 @@ impl Rare {
         let index = self.out_of_order.partition_point(|sample| sample.t < t);
         let sample = OutOfOrderSample { t, commit: at.commit, value };
         self.out_of_order.insert(index, sample);
-        // Compressed samples carry no commit: only what every view sees may be compressed. While a reader is long about it
-        // not every sample looks.
+        // Compressed samples carry no commit: only what every view sees may be compressed, the others wait. While a reader is
+        // long about it not every sample looks.
         let len = self.out_of_order.len();
-        let settled = len >= OUT_OF_ORDER_SAMPLES_MAX
-            && len.is_multiple_of(OUT_OF_ORDER_SAMPLES_MAX / 4)
-            && self.out_of_order.iter().all(|sample| sample.commit <= at.watermark);
-        if settled { self.seal() } else { 0 }
+        let looks = len >= OUT_OF_ORDER_SAMPLES_MAX && len.is_multiple_of(OUT_OF_ORDER_SAMPLES_MAX / 4);
+        let settled = |sample: &&OutOfOrderSample| sample.commit <= at.watermark;
+        let seals = looks && self.out_of_order.iter().filter(settled).count() >= OUT_OF_ORDER_SAMPLES_MAX / 2;
+        if seals { self.seal(at.watermark) } else { 0 }
     }
 
-    fn seal(&mut self) -> usize {
+    /// Compresses what all views of a watermark see.
+    fn seal(&mut self, watermark: u64) -> usize {
         let (mut floats, mut histograms) = (Vec::new(), Vec::new());
-        let times: Vec<Timestamp> = self.out_of_order.iter().map(|sample| sample.t).collect();
-        let commit = self.out_of_order.iter().map(|sample| sample.commit).max().unwrap_or(0);
-        for sample in self.out_of_order.drain(..) {
+        let all = std::mem::take(&mut self.out_of_order);
+        let (settled, wait): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|sample| sample.commit <= watermark);
+        self.out_of_order = wait;
+        let times: Vec<Timestamp> = settled.iter().map(|sample| sample.t).collect();
+        let commit = settled.iter().map(|sample| sample.commit).max().unwrap_or(0);
+        for sample in settled {
             match sample.value {
                 Stored::Float(bits) => floats.push((sample.t, bits)),
                 Stored::Histogram(histogram) => histograms.push((sample.t, histogram)),
@@ -886,6 +891,25 @@ mod tests {
         }
         assert_eq!(series.trim(10_000, 10_000), 3);
         assert!(series.value_at(0).unwrap().is_none());
+    }
+
+    /// While a view is open, what it sees is compressed, and what it does not see waits.
+    #[test]
+    fn out_of_order_samples_that_all_views_see_are_compressed() {
+        let mut series = Series::default();
+        series.add(1000, Stored::Float(1), 0, SETTLED);
+        let later = CommitMark { commit: 2, ..SETTLED };
+        for t in 0..128 {
+            series.add(t, Stored::Float(t.cast_unsigned()), 0, if t < 100 { SETTLED } else { later });
+        }
+        let rare = series.own.as_ref().unwrap().rare.as_ref().unwrap();
+        assert_eq!((rare.out_of_order.len(), rare.out_of_order_chunks.len()), (28, 1));
+        let snapshot = series.snapshot(TimeRange::ALL, 1);
+        assert!(snapshot.out_of_order.is_empty() && snapshot.late_chunks.len() == 1);
+        assert_eq!(series.snapshot(TimeRange::ALL, 2).out_of_order.len(), 28);
+        for t in 0..128 {
+            assert!(matches!(series.value_at(t).unwrap(), Some(Stored::Float(v)) if v == t.cast_unsigned()));
+        }
     }
 
     /// By rows, alone, by rows again: everything is found, and nothing twice.
