@@ -99,10 +99,16 @@ impl HeadFile {
     /// that is gone stay so; a lack of memory or of file handles does not.
     pub(crate) fn gives_up(&self, error: &std::io::Error) -> bool {
         use std::io::ErrorKind;
-        // 5: EIO, which has no kind of its own.
-        let lasting = matches!(error.kind(), ErrorKind::NotFound | ErrorKind::UnexpectedEof)
-            || error.raw_os_error() == Some(5);
-        lasting && self.failures.fetch_add(1, Ordering::AcqRel) >= READ_FAILURES_MAX
+        let passing = matches!(
+            error.kind(),
+            ErrorKind::OutOfMemory
+                | ErrorKind::Interrupted
+                | ErrorKind::WouldBlock
+                | ErrorKind::PermissionDenied
+        );
+        // ENFILE and EMFILE have no kind of their own.
+        let passing = passing || matches!(error.raw_os_error(), Some(23 | 24));
+        !passing && self.failures.fetch_add(1, Ordering::AcqRel) >= READ_FAILURES_MAX
     }
 
     /// Bytes of the file as of its last opening.
