@@ -545,21 +545,25 @@ fn what_is_deleted_stays_so_whatever_a_query_holds_at_the_end() {
 /// Every reading of an hour's compactions fails once, that of the new block's files too.
 #[test]
 fn what_is_deleted_stays_so_when_reading_has_failed() {
-    let mut store = Store::new(|options| options.wal_fsync_interval = Duration::ZERO);
+    let mut store = Store::new(|options| {
+        options.out_of_order_window_ms = 0;
+        options.wal_fsync_interval = Duration::ZERO;
+    });
     store.live(7 * HOUR);
-    store.run(2 * HOUR);
+    store.run(3 * HOUR);
     let before = store.fs.after_kill();
     let twin = twin_of(&store, &before);
     let from = twin.fs.reads();
-    twin.compact();
+    twin.db.compact(twin.now()).unwrap();
     let count = twin.fs.reads() - from;
+    assert_eq!(spans(&twin.blocks()), [(0, 6, 2), (6, 8, 1)], "there is a merge in it");
     assert!(count > 5);
     for at in 0..count {
         let mut twin = twin_of(&store, &before);
         twin.fs.fail_reads_at(Some(Fault { at: twin.fs.reads() + at, times: 1, kind: FaultKind::Io }));
         let _ = twin.db.compact(twin.now());
         twin.fs.fail_reads_at(None);
-        let range = TimeRange::new(START, START + 3 * HOUR);
+        let range = TimeRange::new(START, START + 6 * HOUR);
         twin.db.delete_series(range, &[vec![Matcher::equal("__name__", "a")]]).unwrap();
         twin.want.get_mut("a").unwrap().retain(|t, _| !range.contains(*t));
         twin.check();
@@ -631,6 +635,22 @@ fn late_samples_become_blocks_all_or_none() {
         assert_eq!(samples(&twin), before.1 + added);
         twin.check();
         assert_eq!(twin.names().len(), twin.blocks().len());
+    }
+}
+
+#[test]
+fn references_are_counted_also_after_a_restart() {
+    let mut store = Store::new(|options| options.out_of_order_window_ms = 0);
+    store.append(&[("gone", START, 1.0)]);
+    store.live(20 * HOUR);
+    let metrics = |store: &Store| {
+        ["prometheus_tsdb_head_series", "nilometer_tsdb_series_references_given"]
+            .map(|name| store.metric(name))
+    };
+    let before = metrics(&store);
+    store.kill();
+    for [series, given] in [before, metrics(&store)] {
+        assert!(series == 4.0 && given > series, "{given} of {series}");
     }
 }
 
