@@ -46,7 +46,7 @@ impl Transaction {
             shared,
             options,
             limits: None,
-            checker: Checker::default(),
+            checker: Checker::first(),
             batch,
             created: 0,
             done: false,

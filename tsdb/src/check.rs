@@ -28,6 +28,8 @@ pub(crate) struct Checker {
     rows: Vec<RowOf>,
     /// Pending rows by layout.
     newest_row: HashMap<u64, Vec<PendingRow>>,
+    /// See [`Checker::first`].
+    loads: bool,
     /// Whether rows are in `pending` too.
     mixed: bool,
     /// The last series of the plain floats, which ascend and are not in `pending`.
@@ -79,6 +81,23 @@ impl RowCheck {
 }
 
 impl Checker {
+    /// One that reads what is in files before it takes locks: for the first check. At the commit what that read is in the cache.
+    pub(crate) fn first() -> Self {
+        Self { loads: true, ..Self::default() }
+    }
+
+    /// Reads what a check of samples at `t` looks at, where that is in files: the check itself holds locks.
+    fn load(&self, head: &Head, series: impl Iterator<Item = u32>, t: Timestamp) {
+        if !self.loads {
+            return;
+        }
+        for series in series {
+            if let Some(filed) = head.table.with(series, |series| series.filed_at(t)).flatten() {
+                filed.load();
+            }
+        }
+    }
+
     /// Whether all that was taken are plain floats, or rows that were sure.
     pub(crate) fn is_plain(&self) -> bool {
         self.pending.is_empty() && !self.mixed
@@ -172,6 +191,7 @@ impl Checker {
                 self.mix();
             }
         }
+        self.load(head, std::iter::once(series), t);
         let pending = &mut self.pending;
         let mut owned = false;
         let verdict = head.table.with(series, |stored| {
@@ -206,6 +226,16 @@ impl Checker {
         row: &Arc<[u64]>,
         limits: &Limits,
     ) -> RowCheck {
+        if self.loads {
+            let late: Vec<u32> = {
+                let state = layout.state.lock();
+                let (first, end) = state.covers(from, row.len());
+                let slots = if t > state.newest(first, end) { &[] } else { state.slots.as_slice() };
+                let values = slots.iter().skip(first as usize).zip(&**row);
+                values.filter(|(_, bits)| **bits != ABSENT_BITS).map(|(series, _)| *series).collect()
+            };
+            self.load(head, late.into_iter(), t);
+        }
         let state = layout.state.lock();
         let (first, end) = state.covers(from, row.len());
         let covers = PendingRow { t, from: first, to: end };
@@ -298,4 +328,39 @@ fn owned_elsewhere(head: &Head, state: &LayoutState, mut unsure: impl Iterator<I
         };
         state.slots.get(slot).is_some_and(|series| head.table.with(*series, foreign) == Some(true))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::FaultyFs;
+    use crate::{Db, DbOptions};
+    use model::labels::Labels;
+    use model::storage::{Append, AppendOptions, AppendSample};
+
+    /// What a check looks at under locks is in the cache by then.
+    #[test]
+    fn files_are_read_before_locks_are_taken() {
+        let fs = FaultyFs::new();
+        let options = DbOptions::new("/data", Arc::new(model::ManualClock::new(0)));
+        let db = Db::open(options, &prometheus::Registry::new(), Arc::new(fs.clone())).unwrap();
+        for t in 0..130 {
+            let mut appender = db.appender(AppendOptions::default());
+            let labels = Labels::from_pairs([("__name__", "a")]);
+            appender.append(None, &labels, AppendSample::float(t, 1.0)).unwrap();
+            appender.commit().unwrap();
+        }
+        db.maintain(0).unwrap();
+        let head = &db.shared.head;
+        Checker::default().load(head, std::iter::once(0), 5);
+        Checker::first().load(head, std::iter::once(0), 130);
+        let before = fs.reads();
+        Checker::first().load(head, std::iter::once(0), 5);
+        let loaded = fs.reads();
+        assert!(loaded > before);
+        let limits = head.limits(&AppendOptions::default());
+        let value = Stored::Float(1f64.to_bits());
+        let verdict = Checker::default().sample(head, 0, 5, &value, &limits);
+        assert_eq!((verdict, fs.reads()), (Ok(Verdict::Known), loaded));
+    }
 }

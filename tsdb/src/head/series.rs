@@ -509,6 +509,21 @@ impl Series {
         })
     }
 
+    /// The chunks in files that [`Series::value_at`] would read, to be read without a lock before; `None`: there are none, as
+    /// for a sample that is newer than all others.
+    pub(crate) fn filed_at(&self, t: Timestamp) -> Option<FiledChunks> {
+        let row = self.history().and_then(|(history, slot)| history.latest(slot)).map(|row| row.0);
+        if self.last_own_t().max(row).is_none_or(|newest| t >= newest) {
+            return None;
+        }
+        let at = TimeRange::new(t, t);
+        let chunks = self.own.iter().flat_map(|own| &own.chunks);
+        let chunks: Vec<OwnChunk> =
+            chunks.filter(|chunk| chunk.file().is_some() && chunk.range().overlaps(&at)).cloned().collect();
+        let histories: Vec<_> = self.histories().map(|(history, slot)| (Arc::clone(history), slot)).collect();
+        (!chunks.is_empty() || !histories.is_empty()).then_some(FiledChunks { t, chunks, histories })
+    }
+
     /// Not later than any in-order sample; `MAX` without them.
     pub(crate) fn in_order_min(&self) -> Timestamp {
         let mut min = Timestamp::MAX;
@@ -628,6 +643,26 @@ impl Series {
             if !within(chunk.min_t, chunk.max_t) && decode_into(&chunk.bytes, None, &mut columns).is_ok() {
                 columns.times.iter().chain(&columns.histogram_times).for_each(|t| take(*t));
             }
+        }
+    }
+}
+
+/// Chunks of a series that are in files.
+#[derive(Debug)]
+pub(crate) struct FiledChunks {
+    t: Timestamp,
+    chunks: Vec<OwnChunk>,
+    histories: Vec<(Arc<History>, u32)>,
+}
+
+impl FiledChunks {
+    /// Brings them into the cache. Whoever needs them is told what is wrong with them.
+    pub(crate) fn load(&self) {
+        for chunk in &self.chunks {
+            let _ = chunk.read(&mut Columns::default());
+        }
+        for (history, slot) in &self.histories {
+            let _ = history.value_at(*slot, self.t);
         }
     }
 }
