@@ -1,7 +1,9 @@
-//! What the store costs: appends by row and by reference, selection, reading, replay.
+//! What the store costs: appends by row, by reference and in no order, flush, compaction, selection and reading in the head
+//! and in a block, replay.
 //!
 //! `cargo bench -p tsdb` runs the small sizes; `NILOMETER_BENCH_SERIES=1000000 cargo bench -p tsdb -- select` a million series.
-//! Values are of the kinds of real scrapes: two thirds constant, the rest counters and gauges.
+//! CI runs each once (`cargo test -p tsdb --bench storage`). Values are of the kinds of real scrapes: two thirds constant, the
+//! rest counters and gauges. Codecs and indexes are measured against what they replace beside their code.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,12 +15,15 @@ use model::matcher::{MatchOp, Matcher};
 use model::sample::TimeRange;
 use model::storage::{
     Append, AppendOptions, AppendSample, LayoutRef, Queryable, Row, SelectHints, SeriesColumns, SeriesRef,
+    StorageAdmin,
 };
 use model::{Clock, ManualClock};
 use tsdb::fs::{FileSystem, RealFs};
 use tsdb::{Db, DbOptions};
 
 const PER_TARGET: usize = 1000;
+/// Rows of a target in two hours.
+const ROUNDS_OF_BLOCK: usize = 480;
 
 fn main() {
     divan::main();
@@ -109,6 +114,33 @@ impl Store {
         }
     }
 
+    /// Each request holds other series than the last one, in another order.
+    fn shuffled(&self, round: usize) {
+        let count = self.refs.len();
+        // A step without a common divisor visits all.
+        let step =
+            (count / 3..).find(|step| (2..=*step).all(|d| step % d != 0 || count % d != 0)).unwrap_or(1);
+        let mut at = round * 7919 % count;
+        for chunk in 0..count.div_ceil(2000) {
+            let mut appender = self.db.appender(AppendOptions::default());
+            for _ in 0..2000.min(count - chunk * 2000) {
+                at = (at + step) % count;
+                let sample = AppendSample::float(round as i64 * 15_000, value(at, round));
+                appender.append(Some(self.refs[at]), &Labels::empty(), sample).expect("in order");
+            }
+            appender.commit().expect("commits");
+        }
+    }
+
+    /// Four hours of rows every fifteen seconds, of which the first two are in a block.
+    fn with_block(series: usize) -> Self {
+        let store = Self::new(series);
+        (1..=ROUNDS_OF_BLOCK * 2).for_each(|round| store.rows(round));
+        store.db.compact(ROUNDS_OF_BLOCK as i64 * 2 * 15_000).expect("compacts");
+        assert_eq!(store.db.blocks().len(), 1);
+        store
+    }
+
     fn samples(&self, round: usize) {
         for chunk in self.refs.chunks(2000) {
             let mut appender = self.db.appender(AppendOptions::default());
@@ -141,6 +173,53 @@ fn append_by_reference(bencher: Bencher<'_, '_>) {
     });
 }
 
+#[divan::bench]
+fn append_shuffled(bencher: Bencher<'_, '_>) {
+    let store = Store::by_reference(series_count());
+    let mut round = 0;
+    bencher.counter(ItemsCount::new(store.refs.len())).bench_local(|| {
+        round += 1;
+        store.shuffled(round);
+    });
+}
+
+/// Upkeep after half an hour of rows: windows are written to head chunk files.
+#[divan::bench(sample_count = 3, sample_size = 1)]
+fn flush(bencher: Bencher<'_, '_>) {
+    let series = series_count().min(20_000);
+    let filled = || {
+        let store = Store::new(series);
+        (1..=130).for_each(|round| store.rows(round));
+        store
+    };
+    bencher.counter(ItemsCount::new(series * 130)).with_inputs(filled).bench_local_values(|store| {
+        store.db.maintain(130 * 15_000).expect("writes");
+        store
+    });
+}
+
+/// Two hours of the head become a block.
+#[divan::bench(sample_count = 3, sample_size = 1)]
+fn compact_head(bencher: Bencher<'_, '_>) {
+    let series = series_count().min(5000);
+    let filled = || {
+        let store = Store::new(series);
+        (1..=ROUNDS_OF_BLOCK * 2).for_each(|round| store.rows(round));
+        store
+    };
+    let size = std::cell::Cell::new(0.0);
+    bencher.counter(ItemsCount::new(series * ROUNDS_OF_BLOCK)).with_inputs(filled).bench_local_values(
+        |store| {
+            store.db.compact(ROUNDS_OF_BLOCK as i64 * 2 * 15_000).expect("compacts");
+            let blocks = store.db.blocks();
+            let (bytes, samples) = (blocks[0].size_bytes, blocks[0].samples);
+            size.set(bytes as f64 / samples as f64);
+            store
+        },
+    );
+    eprintln!("compact_head: {:.3} bytes a sample", size.get());
+}
+
 #[divan::bench(sample_count = 5)]
 fn create_series(bencher: Bencher<'_, '_>) {
     bencher.counter(ItemsCount::new(series_count())).bench_local(|| Store::new(series_count()));
@@ -153,12 +232,26 @@ fn select_one(bencher: Bencher<'_, '_>) {
     let querier = store.db.querier(TimeRange::ALL).expect("open");
     let matchers = [
         Matcher::equal("__name__", "metric_7_total"),
-        Matcher::equal("instance", "10.0.0.7:9100"),
+        Matcher::equal("instance", "10.0.0.1:9100"),
         Matcher::equal("mode", "idle"),
     ];
     bencher.bench_local(|| {
         let set = querier.select(&matchers, &SelectHints::default()).expect("selects");
         assert_eq!(set.len(), 1);
+        set.labels(0)
+    });
+}
+
+#[divan::bench]
+fn select_one_in_block(bencher: Bencher<'_, '_>) {
+    let store = Store::with_block(series_count().min(5000));
+    let range = TimeRange::new(0, 3_600_000);
+    let querier = store.db.querier(range).expect("open");
+    let matchers =
+        [Matcher::equal("__name__", "metric_7_total"), Matcher::equal("instance", "10.0.0.1:9100")];
+    bencher.bench_local(|| {
+        let set = querier.select(&matchers, &SelectHints::default()).expect("selects");
+        assert!(set.len() >= 1);
         set.labels(0)
     });
 }
@@ -188,6 +281,21 @@ fn read(bencher: Bencher<'_, '_>) {
         for index in 0..set.len() {
             set.read(index, &mut columns).expect("decodes");
             assert_eq!(columns.len(), ROUNDS);
+        }
+    });
+}
+
+#[divan::bench]
+fn read_block(bencher: Bencher<'_, '_>) {
+    let store = Store::with_block(PER_TARGET);
+    let range = TimeRange::new(0, 2 * 3_600_000 - 1);
+    let querier = store.db.querier(range).expect("open");
+    let set = querier.select(&[Matcher::equal("job", "bench")], &SelectHints::default()).expect("selects");
+    let mut columns = SeriesColumns::default();
+    bencher.counter(ItemsCount::new((ROUNDS_OF_BLOCK - 1) * PER_TARGET)).bench_local(|| {
+        for index in 0..set.len() {
+            set.read(index, &mut columns).expect("decodes");
+            assert_eq!(columns.len(), ROUNDS_OF_BLOCK - 1);
         }
     });
 }
