@@ -230,7 +230,7 @@ impl Db {
         if dropped > 0 {
             self.metrics.time_retentions.inc();
         }
-        self.unlink(upkeep, empty);
+        self.unlink(upkeep, &empty);
         self.free(upkeep);
         self.metrics.symbol_table_bytes.set(head.catalogue.read().symbols_bytes().cast_signed());
     }
@@ -268,7 +268,7 @@ impl Db {
         }
     }
 
-    fn unlink(&self, upkeep: &mut Upkeep, empty: Vec<u32>) {
+    fn unlink(&self, upkeep: &mut Upkeep, empty: &[u32]) {
         // Commits and look-ups wait for a part of them and not for all.
         for batch in empty.chunks(UNLINK_BATCH) {
             self.unlink_some(upkeep, batch);
