@@ -287,6 +287,12 @@ pub trait Appender: Send {
     /// [`AppendError::InvalidLabels`], [`AppendError::SeriesLimit`], [`AppendError::UnknownSeries`] (no such layout).
     fn extend_layout(&mut self, layout: LayoutRef, labels: &Labels) -> Result<LayoutSlot, AppendError>;
 
+    /// The reference of the series in a slot, to write it by other roads too; `None` where the storage has none to give.
+    fn slot_series(&self, layout: LayoutRef, slot: LayoutSlot) -> Option<SeriesRef> {
+        let _ = (layout, slot);
+        None
+    }
+
     /// Frees a slot: rows must leave it absent from now on. Slots of other series keep their numbers.
     fn retire_slot(&mut self, layout: LayoutRef, slot: LayoutSlot);
 

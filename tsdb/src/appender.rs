@@ -291,6 +291,12 @@ impl Appender for Transaction {
         Ok(LayoutSlot(slot))
     }
 
+    fn slot_series(&self, layout: LayoutRef, slot: LayoutSlot) -> Option<SeriesRef> {
+        let layout = self.shared.head.layout(layout.0)?;
+        let series = layout.state.lock().slots.get(slot.0 as usize).copied()?;
+        Some(SeriesRef(u64::from(series)))
+    }
+
     fn retire_slot(&mut self, layout: LayoutRef, slot: LayoutSlot) {
         if let Some(layout) = self.shared.head.layout(layout.0) {
             self.batch.retired.push((layout, slot.0));

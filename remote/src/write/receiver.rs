@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 
+use hashbrown::HashSet;
 use model::labels::METRIC_NAME;
 use model::storage::{
     Append, AppendError, AppendOptions, AppendSample, Appender, CommitSummary, LayoutRef, LayoutSlot, Row,
@@ -16,7 +17,7 @@ use prometheus::Registry;
 
 use super::index::{Index, NONE};
 use super::plan::{Part, Plan, Step};
-use super::scan::{Item, present, scan_v1, scan_v2};
+use super::scan::{Item, Key, present, scan_v1, scan_v2};
 use super::series::WrittenSeries;
 use super::upkeep::Metrics;
 use super::{v1, v2};
@@ -24,6 +25,10 @@ use crate::protobuf::DecodeError;
 
 /// Most bytes of memory that a thread keeps for its next request.
 const SCRATCH_BYTES_MAX: usize = 8 << 20;
+/// New series that come together become a layout at once if there are at least so many,
+const NEW_LAYOUT_MIN: usize = 64;
+/// and at most so many.
+const NEW_LAYOUT_MAX: usize = 4096;
 /// How far in the future samples may lie (as Prometheus' receiver).
 const FUTURE_MAX_MS: i64 = 10 * 60 * 1000;
 
@@ -225,7 +230,8 @@ impl Receiver {
         let appender = self.append.appender(options);
         let mut request = Request::new(appender, scanned, partial, &series_of);
         let written = request.write(plan);
-        let Request { appender, summary, first_refusal, learned, dead, rows, references, .. } = request;
+        let Request { appender, summary, first_refusal, learned, dead, opened, rows, references, .. } =
+            request;
         let first_refusal = first_refusal.map(|(_, refusal)| refusal);
         let stored = match written {
             Ok(()) if partial || first_refusal.is_none() => appender.commit().map_err(WriteError::from),
@@ -237,7 +243,8 @@ impl Receiver {
         if let (Ok(_), None) = (&stored, &first_refusal) {
             self.metrics.wrote(rows, references, summary.samples);
         }
-        self.learn(scanned, plan, &learned, &dead, stored.is_ok(), &series_of);
+        let learned = Learned { series: &learned, dead: &dead, opened: &opened, stored: stored.is_ok() };
+        self.learn(scanned, plan, &learned, &series_of);
         stored?;
         self.metrics.invalid_labels.inc_by(summary.invalid_labels_samples);
         Ok(PartialWrite { summary, first_refusal })
@@ -272,6 +279,27 @@ pub(super) struct Scanned<'a> {
     pub(super) items: &'a [Item],
 }
 
+/// A layout opened for series that were never seen before.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) layout: LayoutRef,
+    /// Item and reference by slot.
+    pub(super) members: Vec<(u32, Option<SeriesRef>)>,
+}
+
+/// What a request says of series and layouts.
+#[derive(Debug)]
+pub(super) struct Learned<'a> {
+    /// Series that were named by their labels, by item.
+    pub(super) series: &'a [(u32, SeriesRef)],
+    /// Layouts that the storage does not know any more.
+    pub(super) dead: &'a [(u32, LayoutRef)],
+    /// Layouts that it has opened.
+    pub(super) opened: &'a [Opened],
+    /// Whether the request was committed.
+    pub(super) stored: bool,
+}
+
 /// One request on its way into a transaction.
 struct Request<'a, F> {
     appender: Box<dyn Appender>,
@@ -288,6 +316,9 @@ struct Request<'a, F> {
     learned: Vec<(u32, SeriesRef)>,
     /// Layouts that the storage does not know any more.
     dead: Vec<(u32, LayoutRef)>,
+    /// Layouts of new series, and what these are recognised by.
+    opened: Vec<Opened>,
+    taken: HashSet<Key>,
     /// Samples by road.
     rows: u64,
     references: u64,
@@ -305,6 +336,8 @@ impl<'a, S: WrittenSeries, F: Fn(&'a [u8]) -> Result<S, DecodeError>> Request<'a
             refused: Vec::new(),
             learned: Vec::new(),
             dead: Vec::new(),
+            opened: Vec::new(),
+            taken: HashSet::new(),
             rows: 0,
             references: 0,
         }
@@ -328,11 +361,20 @@ impl<'a, S: WrittenSeries, F: Fn(&'a [u8]) -> Result<S, DecodeError>> Request<'a
             }
         }
         self.floats(&plan.loose, &plan.loose_items)?;
-        for (item, known) in &plan.slow {
+        let mut slow = plan.slow.as_slice();
+        while let [(item, known), rest @ ..] = slow {
             if self.has_failed() {
                 return Ok(());
             }
-            self.series(*item, *known)?;
+            let new = self.new_run(slow);
+            if new >= NEW_LAYOUT_MIN {
+                let run = slow[..new].iter().map(|(item, _)| *item);
+                self.new_layout(run)?;
+                slow = &slow[new..];
+            } else {
+                self.series(*item, *known)?;
+                slow = rest;
+            }
         }
         for (item, series) in &plan.extras {
             if !self.refused.contains(item) {
@@ -386,6 +428,64 @@ impl<'a, S: WrittenSeries, F: Fn(&'a [u8]) -> Result<S, DecodeError>> Request<'a
                 // The storage has forgotten the series since: name it anew.
                 AppendError::UnknownSeries => self.series(items[index], None)?,
                 why => self.refuse(items[index], why)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// How many simple series that nobody knows begin `slow`, next to each other and at one time.
+    fn new_run(&self, slow: &[(u32, Option<SeriesRef>)]) -> usize {
+        let Some(&(first, _)) = slow.first() else { return 0 };
+        let t = self.scanned.items[first as usize].t;
+        let fits = |(at, (item, known)): (u32, &(u32, Option<SeriesRef>))| {
+            let mine = &self.scanned.items[*item as usize];
+            known.is_none() && *item == first + at && mine.simple && !mine.extras && mine.t == t
+        };
+        let run = (0u32..).zip(slow).take(NEW_LAYOUT_MAX).take_while(|pair| fits(*pair)).count();
+        if run < NEW_LAYOUT_MIN {
+            return 0;
+        }
+        // The same series twice, in this run or in one before: one sample after the other.
+        let mut seen = HashSet::new();
+        let items = &self.scanned.items[first as usize..][..run];
+        let mut new = |key: Key| !self.taken.contains(&key) && seen.insert(key);
+        items.iter().map(|item| item.key).take_while(|key| key.is_some_and(&mut new)).count()
+    }
+
+    /// Writes series that nobody knows as the first row of a layout: a sender that brings so many of one time together will
+    /// most likely bring them so again. Where it does not, the layout is given up like any other.
+    fn new_layout(&mut self, run: impl Iterator<Item = u32> + Clone) -> Result<(), WriteError> {
+        let Some(t) = run.clone().next().map(|item| self.scanned.items[item as usize].t) else {
+            return Ok(());
+        };
+        let layout = self.appender.open_layout();
+        let at = self.opened.len();
+        self.opened.push(Opened { layout, members: Vec::new() });
+        let mut values = Vec::new();
+        for item in run {
+            self.taken.extend(self.scanned.items[item as usize].key);
+            let series = self.written(item)?;
+            let mut state = SeriesState { known: None, labels: None };
+            if !self.resolve(&series, &mut state)? {
+                continue;
+            }
+            let labels = state.labels.unwrap_or_default();
+            match self.appender.extend_layout(layout, &labels) {
+                Ok(slot) => {
+                    let reference = self.appender.slot_series(layout, slot);
+                    self.opened[at].members.push((item, reference));
+                    values.push(self.scanned.items[item as usize].v);
+                }
+                Err(why) => self.refuse(item, why)?,
+            }
+        }
+        let outcome = self.appender.append_row(&Row { layout, t, values: &values });
+        self.rows += outcome.appended as u64;
+        self.summary.samples += outcome.appended as u64;
+        for (slot, why) in outcome.refused {
+            let item = self.opened[at].members.get(slot.0 as usize).map(|member| member.0);
+            if let Some(item) = item {
+                self.refuse(item, why)?;
             }
         }
         Ok(())

@@ -15,7 +15,7 @@ use crate::protobuf::{DecodeError, Reader};
 
 /// What a series is recognised by: a seeded hash of its labels as sent. The seed is random for each process, so nobody can
 /// prepare two label sets that collide.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Key(pub(super) [u64; 2]);
 
 impl Key {

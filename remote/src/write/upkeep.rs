@@ -4,12 +4,12 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use model::Labels;
-use model::storage::{Append, AppendOptions, Appender, LayoutRef, LayoutSlot, SeriesRef};
+use model::storage::{Append, AppendOptions, Appender, LayoutSlot, SeriesRef};
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 use super::index::{CUT, Index, NONE, Place};
 use super::plan::{PART_MIN, Plan, Stretch};
-use super::receiver::{Receiver, Scanned, valid_labels};
+use super::receiver::{Learned, Opened, Receiver, Scanned, valid_labels};
 use super::series::WrittenSeries;
 use crate::protobuf::DecodeError;
 
@@ -124,24 +124,27 @@ impl Changes<'_> {
 }
 
 impl Receiver {
-    /// Learns from a request. `stored`: it was committed.
+    /// Learns from a request.
     pub(super) fn learn<'a, S: WrittenSeries>(
         &self,
         scanned: Scanned<'a>,
         plan: &Plan,
-        learned: &[(u32, SeriesRef)],
-        dead: &[(u32, LayoutRef)],
-        stored: bool,
+        learned: &Learned<'_>,
         series_of: &impl Fn(&'a [u8]) -> Result<S, DecodeError>,
     ) {
-        if !learned.is_empty()
+        let Learned { series, dead, opened, stored } = *learned;
+        if !series.is_empty()
             || !dead.is_empty()
+            || !opened.is_empty()
             || !plan.disordered.is_empty()
             || !plan.stretches.is_empty()
         {
             let mut index = self.index.write();
             let mut changes = Changes { append: &*self.append, appender: None };
-            remember(&mut index, scanned, learned);
+            remember(&mut index, scanned, series);
+            for opened in opened {
+                self.take_up(&mut index, &mut changes, scanned, opened, stored);
+            }
             for (at, layout) in dead.iter().chain(&plan.disordered) {
                 let same = index.layout(*at).is_some_and(|known| known.layout == *layout);
                 if let Some(layout) = same.then(|| index.close_layout(*at, true)).flatten() {
@@ -186,6 +189,34 @@ impl Receiver {
         self.metrics.cache_entries.set(index.len().cast_signed() as i64);
         self.metrics.layouts.set(index.layouts().cast_signed() as i64);
         self.metrics.cache_full.inc_by(std::mem::take(&mut index.refused_new));
+    }
+
+    /// Takes up a layout of new series, or closes it when nothing came of it.
+    fn take_up(
+        &self,
+        index: &mut Index,
+        changes: &mut Changes<'_>,
+        scanned: Scanned<'_>,
+        opened: &Opened,
+        stored: bool,
+    ) {
+        let is_wanted = stored && index.layouts() < LAYOUTS_MAX;
+        let mut at = None;
+        for (slot, (item, series)) in (0u32..).zip(&opened.members).filter(|_| is_wanted) {
+            let key = scanned.items[*item as usize].key;
+            let (Some(key), Some(series)) = (key, *series) else { continue };
+            // Another request may have been quicker: its series stay where they are.
+            let known = index.find(key).is_some();
+            if let Some(entry) = index.insert(key, series).filter(|_| !known) {
+                let at = *at.get_or_insert_with(|| index.add_layout(opened.layout));
+                index.join(entry, at, slot);
+            }
+        }
+        if at.is_some() {
+            self.metrics.layouts_opened.inc();
+        } else {
+            changes.appender().close_layout(opened.layout);
+        }
     }
 
     /// Makes members of series that came in the same order again.
