@@ -371,7 +371,7 @@ mod tests {
         let querier = db.querier(TimeRange::ALL).unwrap();
         let set = querier.select(&[Matcher::equal("__name__", name)], &SelectHints::default()).unwrap();
         let mut columns = SeriesColumns::default();
-        if set.len() > 0 {
+        if !set.is_empty() {
             set.read(0, &mut columns).unwrap();
         }
         columns.float_times

@@ -423,7 +423,7 @@ impl Loader<'_> {
             let commit = reader.uvarint()?;
             let (min_t, max_t) = (reader.varint()?, reader.varint()?);
             let len = reader.count(1)?;
-            let chunk = Chunk { bytes: reader.bytes(len)?.into(), times: None, min_t, max_t };
+            let chunk = Chunk { bytes: reader.bytes(len)?.into(), min_t, max_t };
             self.see(min_t);
             self.see(max_t);
             self.chunks += 1;

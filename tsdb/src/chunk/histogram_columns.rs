@@ -14,6 +14,11 @@ use super::histogram::{HistogramValue, OwnedShape, get_shape, hint_code, hint_of
 use super::nm::{decode_values, encode_values, integers, plan};
 use crate::coding::{DecodeError, Reader, put_uvarint};
 
+/// The buckets of one side of a histogram.
+type Buckets = fn(&Histogram) -> &[i64];
+/// The same, to be filled.
+type BucketsMut = fn(&mut Histogram) -> &mut Vec<i64>;
+
 /// Buckets and spans of all rows: what a damaged number can make a reader allocate, 32 MiB. More are written by rows.
 const CELLS_MAX: usize = 1 << 22;
 
@@ -58,7 +63,7 @@ fn put_integers(run: &[HistogramValue], out: &mut Vec<u8>) {
     let mut rest: Vec<i64> =
         histograms.iter().map(|h| h.count.wrapping_sub(h.zero_count).cast_signed()).collect();
     plan::encode(&mut column, out);
-    let sides: [(usize, fn(&Histogram) -> &[i64]); 2] = [
+    let sides: [(usize, Buckets); 2] = [
         (first.positive_buckets.len(), |h| &h.positive_buckets),
         (first.negative_buckets.len(), |h| &h.negative_buckets),
     ];
@@ -182,7 +187,7 @@ fn get_integers(
             custom_values: Arc::clone(&shape.custom_values),
         })
         .collect();
-    let sides: [(usize, fn(&mut Histogram) -> &mut Vec<i64>); 2] =
+    let sides: [(usize, BucketsMut); 2] =
         [(shape.positive, |h| &mut h.positive_buckets), (shape.negative, |h| &mut h.negative_buckets)];
     for (buckets, side) in sides {
         let mut before = vec![0i64; rows];

@@ -5,7 +5,7 @@
 //! `FILE` is a zstd stream of `TBREC1\n`, then, little-endian: u32 number of targets, each u16 length and name, u32 number of
 //! scrapes, i64 times, u32 number of series, each u32 length and identity, u8 type, u32 number of runs of u32 first scrape
 //! and u32 length; then the u64 bits of all values. `NILOMETER_FAMILIES=N` lists the N families that take the most bytes.
-#![expect(clippy::print_stdout, clippy::disallowed_methods, reason = "a tool that prints times")]
+#![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "a tool that prints times")]
 #![allow(clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "a tool")]
 
 use std::collections::HashMap;

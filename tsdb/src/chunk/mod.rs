@@ -1,8 +1,8 @@
 //! Compressed runs of samples of one series, immutable once made.
 //!
 //! A chunk is a byte string that begins with its codec, so that new codecs can join old ones in memory and on disk; the
-//! layout is in `docs/formats/chunk.md`. Series that are written together share one [`TimeColumn`]; a chunk without one
-//! carries its own times. Decoders check every bound: damaged bytes give a [`DecodeError`].
+//! layout is in `docs/formats/chunk.md`. Series that are written together share a column of times, which is kept elsewhere; a chunk
+//! without one carries its own times. Decoders check every bound: damaged bytes give a [`DecodeError`].
 #![warn(clippy::indexing_slicing, clippy::cast_possible_truncation)]
 
 pub(crate) mod histogram;
@@ -14,8 +14,6 @@ mod old;
 mod parts;
 mod times;
 pub(crate) mod xor;
-
-use std::sync::Arc;
 
 use model::sample::{TimeRange, Timestamp};
 
@@ -32,17 +30,10 @@ pub(crate) const CHUNK_SAMPLES_MAX: usize = 120;
 /// Span after which a chunk is closed, so that retention can drop it: the two hours of a block.
 pub(crate) const CHUNK_SPAN_MAX_MS: i64 = 2 * 60 * 60 * 1000;
 
-/// Times of rows, ascending, shared by the chunks of a layout's series.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct TimeColumn {
-    pub(crate) times: Box<[Timestamp]>,
-}
-
 /// One immutable chunk.
 #[derive(Debug)]
 pub(crate) struct Chunk {
     pub(crate) bytes: Box<[u8]>,
-    pub(crate) times: Option<Arc<TimeColumn>>,
     pub(crate) min_t: Timestamp,
     pub(crate) max_t: Timestamp,
 }
@@ -133,8 +124,6 @@ pub(crate) fn encode_floats(
 ///
 /// # Panics
 /// As [`encode_floats`].
-#[expect(clippy::too_many_arguments, reason = "those of encode_floats and the base")]
-#[allow(dead_code, reason = "until the writer of blocks asks for it")]
 pub(crate) fn encode_floats_against(
     base: &[f64],
     times: &[Timestamp],
@@ -397,7 +386,7 @@ impl Chunk {
         let values: Vec<f64> = samples.iter().map(|sample| f64::from_bits(sample.1)).collect();
         let mut bytes = Vec::new();
         encode_floats(&times, false, None, &values, &[], &mut bytes);
-        Some(Self { bytes: bytes.into(), times: None, min_t, max_t })
+        Some(Self { bytes: bytes.into(), min_t, max_t })
     }
 
     /// Histograms with times of their own, ascending. `None` without samples.
@@ -407,7 +396,7 @@ impl Chunk {
         let (times, values): (Vec<_>, Vec<_>) = samples.iter().cloned().unzip();
         let mut bytes = Vec::new();
         encode_histograms(&times, &values, &[], &mut bytes);
-        Some(Self { bytes: bytes.into(), times: None, min_t, max_t })
+        Some(Self { bytes: bytes.into(), min_t, max_t })
     }
 }
 

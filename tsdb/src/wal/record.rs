@@ -152,7 +152,6 @@ pub(crate) fn put_row(
 }
 
 /// A row of the slots `from..to`; `words` begin with that of slot `from`.
-#[expect(clippy::too_many_arguments, reason = "the fields of one entry")]
 pub(crate) fn put_row_part(
     out: &mut Vec<u8>,
     layout: u64,
