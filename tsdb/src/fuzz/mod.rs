@@ -296,7 +296,7 @@ fn read_block(fs: &FaultyFs, dir: &Path, file: &Path, bytes: &[u8]) {
         let Ok(found) = index.select(&matchers) else { continue };
         let _ = index.label_names_of(&found);
         for series in found.into_iter().take(100) {
-            let _ = index.labels(series);
+            let _ = index.labels_of(&[series]);
             columns.clear();
             let _ = block.read(series, TimeRange::ALL, &mut columns);
             let _ = block.read(series, TimeRange::new(100_000, 200_000), &mut columns);
