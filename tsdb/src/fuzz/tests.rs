@@ -28,6 +28,19 @@ fn mutations(name: &str) {
     }
 }
 
+/// Writes the sound inputs to `NILOMETER_SEEDS/<target>/`, where one is given: a fuzzer starts from them.
+#[test]
+fn seeds_for_the_fuzzer() {
+    let Some(dir) = std::env::var_os("NILOMETER_SEEDS") else { return };
+    for target in TARGETS {
+        let dir = Path::new(&dir).join(target.name);
+        std::fs::create_dir_all(&dir).unwrap();
+        for (number, seed) in (target.seeds)().into_iter().enumerate() {
+            std::fs::write(dir.join(format!("seed-{number}")), seed).unwrap();
+        }
+    }
+}
+
 /// Every target by a test of its own, so that they run beside each other.
 macro_rules! tests {
     ($($name:ident)*) => {
