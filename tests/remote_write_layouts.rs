@@ -295,7 +295,7 @@ fn runs_become_rows_and_disorder_ends_them() {
         send(&names, step, 100 + 7 * step as usize % 300);
     }
     assert!(server.road("row") >= 500.0 * 45.0, "{} samples in rows", server.road("row"));
-    assert_eq!(server.road("labels"), 500.0);
+    assert_eq!(server.road("labels"), 0.0, "new series of one target are a layout at once");
     let before = server.road("row");
     // From now on each of many requests holds a few samples of the target, at times of their own.
     for step in 50..90 {
@@ -310,6 +310,25 @@ fn runs_become_rows_and_disorder_ends_them() {
     }
     assert_eq!(server.metric("nilometer_remote_write_layouts"), 0.0, "given up");
     assert!(server.road("row") < before + 200.0, "but for what touches a request's edge");
+    assert_eq!(server.content(), want);
+}
+
+/// New series in one request, some of them twice: at the same time with the same value, and at a later time.
+#[test]
+fn new_series_that_come_twice_have_all_their_samples() {
+    let server = Server::start(FaultyFs::new());
+    let sample = |n: i64, step: i64| (format!("m_{n}"), NOW + step * 1000, (n + step) as f64);
+    let first = (0..100).map(|n| sample(n, 0));
+    let again = (30..100).map(|n| sample(n, 0));
+    let later = (0..100).map(|n| sample(n, 1));
+    let samples: Vec<Sample> = first.chain(again).chain(later).collect();
+    server.receiver.write_v1(&body(&samples)).unwrap();
+    let mut want = Content::new();
+    for (name, t, v) in samples {
+        want.entry(name).or_default().insert(t, v.to_bits());
+    }
+    assert_eq!(server.content(), want);
+    let server = server.restart();
     assert_eq!(server.content(), want);
 }
 
