@@ -3,24 +3,26 @@
 //! Kept small, since there may be millions: a series that a layout writes is a place in a [`History`] and nothing else; what is
 //! written sample by sample hangs on a box, and what only some series have on another. Labels live in the catalogue.
 
+mod look;
+mod own_chunk;
+mod rare;
+mod starts;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use model::sample::{TimeRange, Timestamp};
-use model::storage::StorageError;
 
 use super::history::History;
-use super::late::LateTimes;
 use super::view::Steps;
 use crate::chunk::xor::SampleEncoder;
-use crate::chunk::{CHUNK_SAMPLES_MAX, CHUNK_SPAN_MAX_MS, Chunk, HistogramValue, decode_into};
-use crate::coding::DecodeError;
-use crate::columns::Columns;
-use crate::frame::chunk_of;
-use crate::head_chunks::HeadFile;
+use crate::chunk::{CHUNK_SAMPLES_MAX, CHUNK_SPAN_MAX_MS, Chunk, HistogramValue};
 
-/// Out-of-order samples after which they are compressed.
-const OUT_OF_ORDER_SAMPLES_MAX: usize = 128;
+pub(crate) use look::Snapshot;
+pub(crate) use own_chunk::{ChunkBytes, FilePlace, OwnChunk};
+pub(crate) use rare::{OutOfOrderChunk, Rare};
+pub(crate) use starts::Starts;
+
 /// Histograms after which a chunk is closed: they take tens of bytes each, and decoding is all or nothing.
 const HISTOGRAM_SAMPLES_MAX: usize = 60;
 
@@ -98,105 +100,9 @@ enum LastKind {
     Histogram,
 }
 
-/// A chunk of a series' own.
-#[derive(Clone, Debug)]
-pub(crate) struct OwnChunk {
-    pub(crate) min_t: Timestamp,
-    pub(crate) max_t: Timestamp,
-    pub(crate) bytes: ChunkBytes,
-}
-
-/// Where a chunk is.
-#[derive(Clone, Debug)]
-pub(crate) enum ChunkBytes {
-    Memory(Box<[u8]>),
-    File(FilePlace),
-}
-
-/// A chunk in a frame of a file.
-#[derive(Clone, Debug)]
-pub(crate) struct FilePlace {
-    pub(crate) file: Arc<HeadFile>,
-    /// Files have at most 2^28 bytes.
-    pub(crate) offset: u32,
-    /// Length of the frame, above the index of the chunk in it, which has six bits.
-    pub(crate) len_and_index: u32,
-}
-
-impl FilePlace {
-    fn read<R>(&self, take: impl FnOnce(&[u8]) -> Result<R, DecodeError>) -> Result<R, StorageError> {
-        let (offset, index) = (u64::from(self.offset), self.len_and_index & 63);
-        let plain = self.file.frame(offset, self.len_and_index >> 6)?;
-        let chunk = chunk_of(&plain, index as usize).and_then(take);
-        chunk.map_err(|error| self.file.damaged(offset, error))
-    }
-}
-
-impl OwnChunk {
-    fn range(&self) -> TimeRange {
-        TimeRange::new(self.min_t, self.max_t)
-    }
-
-    /// The file that it is in.
-    pub(crate) fn file(&self) -> Option<&Arc<HeadFile>> {
-        match &self.bytes {
-            ChunkBytes::Memory(_) => None,
-            ChunkBytes::File(place) => Some(&place.file),
-        }
-    }
-
-    /// Appends its samples.
-    pub(crate) fn read(&self, into: &mut Columns) -> Result<(), StorageError> {
-        match &self.bytes {
-            ChunkBytes::Memory(bytes) => decode_into(bytes, None, into).map_err(in_memory),
-            ChunkBytes::File(place) => place.read(|bytes| decode_into(bytes, None, into)),
-        }
-    }
-}
-
-impl From<Chunk> for OwnChunk {
-    fn from(chunk: Chunk) -> Self {
-        Self { min_t: chunk.min_t, max_t: chunk.max_t, bytes: ChunkBytes::Memory(chunk.bytes) }
-    }
-}
-
-fn in_memory(what: DecodeError) -> StorageError {
-    StorageError::Corrupted { file: "(head in memory)".into(), offset: 0, what: what.to_string() }
-}
-
-/// What few series have.
-#[derive(Debug, Default)]
-pub(crate) struct Rare {
-    pub(crate) histograms: Vec<(Timestamp, HistogramValue)>,
-    last_histogram: Option<HistogramValue>,
-    /// Sorted by time.
-    pub(crate) out_of_order: Vec<OutOfOrderSample>,
-    /// In any order, overlapping.
-    pub(crate) out_of_order_chunks: Vec<OutOfOrderChunk>,
-    late_times: LateTimes,
-    pub(crate) starts: Starts,
-    /// What was deleted: sorted, apart from each other.
-    pub(crate) deleted: Vec<TimeRange>,
-}
-
 /// A series that must be looked at with more care: see [`Series::plain_last`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NotPlain;
-
-/// Compressed out-of-order samples.
-#[derive(Debug)]
-pub(crate) struct OutOfOrderChunk {
-    /// The newest commit of them.
-    pub(crate) commit: u64,
-    pub(crate) chunk: Chunk,
-}
-
-#[derive(Clone, Debug)]
-pub(crate) struct OutOfOrderSample {
-    pub(crate) t: Timestamp,
-    pub(crate) commit: u64,
-    pub(crate) value: Stored,
-}
 
 /// What became of a sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -468,62 +374,6 @@ impl Series {
         self.own.get_or_insert_default().past.get_or_insert_default().push((history, slot));
     }
 
-    /// The value stored at `t`, wherever it is. Decodes the chunks that span `t`.
-    ///
-    /// # Errors
-    /// When a chunk cannot be read.
-    pub(crate) fn value_at(&self, t: Timestamp) -> Result<Option<Stored>, StorageError> {
-        if let Some(rare) = self.rare() {
-            if let Ok(index) = rare.out_of_order.binary_search_by_key(&t, |sample| sample.t) {
-                return Ok(Some(rare.out_of_order[index].value.clone()));
-            }
-            if let Ok(index) = rare.histograms.binary_search_by_key(&t, |sample| sample.0) {
-                return Ok(Some(Stored::Histogram(rare.histograms[index].1.clone())));
-            }
-        }
-        for (history, slot) in self.histories() {
-            if let Some(bits) = history.value_at(slot, t)? {
-                return Ok(Some(Stored::Float(bits)));
-            }
-        }
-        let Some(own) = &self.own else { return Ok(None) };
-        let mut columns = Columns::default();
-        let at = TimeRange::new(t, t);
-        let (min, max) = own.open.range();
-        if own.open.len() > 0 && TimeRange::new(min, max).overlaps(&at) {
-            decode_into(&own.open.chunk_bytes(), None, &mut columns).map_err(in_memory)?;
-        }
-        for chunk in own.chunks.iter().filter(|chunk| chunk.range().overlaps(&at)) {
-            chunk.read(&mut columns)?;
-        }
-        let late = own.rare.iter().filter(|rare| rare.may_be_late(t));
-        let late = late.flat_map(|rare| &rare.out_of_order_chunks).map(|late| &late.chunk);
-        for chunk in late.filter(|chunk| chunk.range().overlaps(&at)) {
-            decode_into(&chunk.bytes, None, &mut columns).map_err(in_memory)?;
-        }
-        let float = columns.times.iter().position(|time| *time == t);
-        let histogram = || columns.histogram_times.iter().position(|time| *time == t);
-        Ok(match float {
-            Some(index) => Some(Stored::Float(columns.values[index].to_bits())),
-            None => histogram().map(|index| Stored::Histogram(columns.histograms[index].clone())),
-        })
-    }
-
-    /// The chunks in files that [`Series::value_at`] would read, to be read without a lock before; `None`: there are none, as
-    /// for a sample that is newer than all others.
-    pub(crate) fn filed_at(&self, t: Timestamp) -> Option<FiledChunks> {
-        let row = self.history().and_then(|(history, slot)| history.latest(slot)).map(|row| row.0);
-        if self.last_own_t().max(row).is_none_or(|newest| t >= newest) {
-            return None;
-        }
-        let at = TimeRange::new(t, t);
-        let chunks = self.own.iter().flat_map(|own| &own.chunks);
-        let chunks: Vec<OwnChunk> =
-            chunks.filter(|chunk| chunk.file().is_some() && chunk.range().overlaps(&at)).cloned().collect();
-        let histories: Vec<_> = self.histories().map(|(history, slot)| (Arc::clone(history), slot)).collect();
-        (!chunks.is_empty() || !histories.is_empty()).then_some(FiledChunks { t, chunks, histories })
-    }
-
     /// Not later than any in-order sample; `MAX` without them.
     pub(crate) fn in_order_min(&self) -> Timestamp {
         let mut min = Timestamp::MAX;
@@ -611,60 +461,6 @@ impl Series {
         let index = deleted.partition_point(|other| other.min < all.min);
         deleted.insert(index, all);
     }
-
-    /// Drops out-of-order samples of commits up to `commit`: they are in a block. Answers how many chunks.
-    pub(crate) fn drop_out_of_order(&mut self, commit: u64) -> usize {
-        let rare = self.own.as_mut().and_then(|own| own.rare.as_mut());
-        rare.map_or(0, |rare| rare.drop_out_of_order(commit))
-    }
-
-    /// The times of out-of-order samples, chunks by their ends, to `take`.
-    pub(crate) fn out_of_order_spans(&self, mut take: impl FnMut(Timestamp, Timestamp)) {
-        let Some(rare) = self.rare() else { return };
-        rare.out_of_order.iter().for_each(|sample| take(sample.t, sample.t));
-        rare.out_of_order_chunks.iter().for_each(|late| take(late.chunk.min_t, late.chunk.max_t));
-    }
-
-    /// The times of out-of-order samples to `take`: of a chunk the ends, where `within` says that nothing between them
-    /// matters.
-    pub(crate) fn out_of_order_times(
-        &self,
-        within: impl Fn(Timestamp, Timestamp) -> bool,
-        mut take: impl FnMut(Timestamp),
-    ) {
-        let Some(rare) = self.rare() else { return };
-        rare.out_of_order.iter().for_each(|sample| take(sample.t));
-        let mut columns = Columns::default();
-        for OutOfOrderChunk { chunk, .. } in &rare.out_of_order_chunks {
-            take(chunk.min_t);
-            take(chunk.max_t);
-            columns.clear();
-            // One that cannot be read in memory is not written either.
-            if !within(chunk.min_t, chunk.max_t) && decode_into(&chunk.bytes, None, &mut columns).is_ok() {
-                columns.times.iter().chain(&columns.histogram_times).for_each(|t| take(*t));
-            }
-        }
-    }
-}
-
-/// Chunks of a series that are in files.
-#[derive(Debug)]
-pub(crate) struct FiledChunks {
-    t: Timestamp,
-    chunks: Vec<OwnChunk>,
-    histories: Vec<(Arc<History>, u32)>,
-}
-
-impl FiledChunks {
-    /// Brings them into the cache. Whoever needs them is told what is wrong with them.
-    pub(crate) fn load(&self) {
-        for chunk in &self.chunks {
-            let _ = chunk.read(&mut Columns::default());
-        }
-        for (history, slot) in &self.histories {
-            let _ = history.value_at(*slot, self.t);
-        }
-    }
 }
 
 impl Own {
@@ -681,87 +477,6 @@ impl Own {
     }
 }
 
-impl Rare {
-    fn is_empty(&self) -> bool {
-        self.histograms.is_empty() && self.out_of_order.is_empty() && self.out_of_order_chunks.is_empty()
-    }
-
-    /// Drops out-of-order samples of commits up to `commit`. Answers how many chunks.
-    fn drop_out_of_order(&mut self, commit: u64) -> usize {
-        let before = self.out_of_order_chunks.len();
-        self.out_of_order_chunks.retain(|late| late.commit > commit);
-        self.out_of_order.retain(|sample| sample.commit > commit);
-        before - self.out_of_order_chunks.len()
-    }
-
-    fn insert(&mut self, t: Timestamp, value: Stored, at: CommitMark) -> usize {
-        let index = self.out_of_order.partition_point(|sample| sample.t < t);
-        let sample = OutOfOrderSample { t, commit: at.commit, value };
-        self.out_of_order.insert(index, sample);
-        // Compressed samples carry no commit: only what every view sees may be compressed, the others wait. While a reader is
-        // long about it not every sample looks.
-        let len = self.out_of_order.len();
-        let looks = len >= OUT_OF_ORDER_SAMPLES_MAX && len.is_multiple_of(OUT_OF_ORDER_SAMPLES_MAX / 4);
-        let settled = |sample: &&OutOfOrderSample| sample.commit <= at.watermark;
-        let seals = looks && self.out_of_order.iter().filter(settled).count() >= OUT_OF_ORDER_SAMPLES_MAX / 2;
-        if seals { self.seal(at.watermark) } else { 0 }
-    }
-
-    /// Compresses what all views of a watermark see.
-    fn seal(&mut self, watermark: u64) -> usize {
-        let (mut floats, mut histograms) = (Vec::new(), Vec::new());
-        let all = std::mem::take(&mut self.out_of_order);
-        let (settled, wait): (Vec<_>, Vec<_>) =
-            all.into_iter().partition(|sample| sample.commit <= watermark);
-        self.out_of_order = wait;
-        let times: Vec<Timestamp> = settled.iter().map(|sample| sample.t).collect();
-        let commit = settled.iter().map(|sample| sample.commit).max().unwrap_or(0);
-        for sample in settled {
-            match sample.value {
-                Stored::Float(bits) => floats.push((sample.t, bits)),
-                Stored::Histogram(histogram) => histograms.push((sample.t, histogram)),
-            }
-        }
-        let chunks = [Chunk::of_samples(&floats), Chunk::of_histograms(&histograms)];
-        let before = self.out_of_order_chunks.len();
-        let chunks = chunks.into_iter().flatten().map(|chunk| OutOfOrderChunk { commit, chunk });
-        self.out_of_order_chunks.extend(chunks);
-        let after = self.out_of_order_chunks.len();
-        if !self.late_times.add(&times, before, after) {
-            self.late_times = self.all_late_times();
-        }
-        after - before
-    }
-
-    /// Whether a compressed out-of-order sample may be at `t`.
-    fn may_be_late(&self, t: Timestamp) -> bool {
-        self.late_times.may_hold(self.out_of_order_chunks.len(), t)
-    }
-
-    /// The times of all compressed out-of-order samples; of no use when one cannot be decoded.
-    fn all_late_times(&self) -> LateTimes {
-        let mut columns = Columns::default();
-        for late in &self.out_of_order_chunks {
-            if decode_into(&late.chunk.bytes, None, &mut columns).is_err() {
-                return LateTimes::default();
-            }
-        }
-        columns.times.append(&mut columns.histogram_times);
-        LateTimes::of(&columns.times, self.out_of_order_chunks.len())
-    }
-
-    fn trim(&mut self, floor: Timestamp, in_order_floor: Timestamp) {
-        self.out_of_order_chunks.retain(|late| late.chunk.max_t >= floor);
-        self.out_of_order.retain(|sample| sample.t >= floor);
-        self.histograms.retain(|sample| sample.0 >= in_order_floor);
-        let late = self.out_of_order_chunks.iter().map(|late| late.chunk.min_t);
-        let late = late.chain(self.out_of_order.first().map(|sample| sample.t)).min();
-        let oldest = late.unwrap_or(Timestamp::MAX).min(in_order_floor);
-        self.starts.trim(oldest);
-        self.deleted.retain(|range| range.max >= oldest);
-    }
-}
-
 /// The commit that writes, and the newest one that all views see.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CommitMark {
@@ -769,115 +484,6 @@ pub(crate) struct CommitMark {
     pub(crate) watermark: u64,
     /// Samples before this time are out of order in any case.
     pub(crate) in_order_from: Timestamp,
-}
-
-/// Start timestamps as runs: they change once in the life of a counter.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Starts {
-    /// (first time, last time, start), sorted, disjoint; samples in no run have no start.
-    pub(crate) runs: Vec<(Timestamp, Timestamp, Timestamp)>,
-    /// Whether the next in-order sample may lengthen the last run.
-    growing: bool,
-}
-
-impl Starts {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.runs.is_empty()
-    }
-
-    fn note(&mut self, t: Timestamp, start: Timestamp, in_order: bool) {
-        if in_order {
-            let lengthens = self.growing && self.runs.last().is_some_and(|run| run.2 == start);
-            self.growing = start != 0;
-            if lengthens && let Some(run) = self.runs.last_mut() {
-                run.1 = t;
-            } else if start != 0 {
-                self.runs.push((t, t, start));
-            }
-            return;
-        }
-        self.cut_out(t);
-        if start != 0 {
-            let index = self.runs.partition_point(|run| run.0 < t);
-            self.runs.insert(index, (t, t, start));
-            self.growing &= index + 1 < self.runs.len();
-        }
-    }
-
-    /// Splits the run that spans `t`.
-    fn cut_out(&mut self, t: Timestamp) {
-        let Some(index) = self.runs.iter().position(|run| run.0 <= t && t <= run.1) else { return };
-        let (from, to, start) = self.runs.remove(index);
-        let parts = [(from, t.saturating_sub(1)), (t.saturating_add(1), to)];
-        let parts = parts.into_iter().filter(|part| part.0 <= part.1).map(|part| (part.0, part.1, start));
-        self.runs.splice(index..index, parts);
-    }
-
-    fn trim(&mut self, floor: Timestamp) {
-        self.runs.retain(|run| run.1 >= floor);
-    }
-
-    pub(crate) fn of_runs(runs: Vec<(Timestamp, Timestamp, Timestamp)>) -> Self {
-        Self { runs, growing: false }
-    }
-
-    /// The starts of samples at `times` (ascending), 0 where none is known; empty when none is known at all.
-    pub(crate) fn column(&self, times: &[Timestamp]) -> Vec<Timestamp> {
-        let mut any = false;
-        let column: Vec<Timestamp> = times
-            .iter()
-            .map(|t| {
-                let index = self.runs.partition_point(|run| run.1 < *t);
-                let start = self.runs.get(index).filter(|run| run.0 <= *t).map_or(0, |run| run.2);
-                any |= start != 0;
-                start
-            })
-            .collect();
-        if any { column } else { Vec::new() }
-    }
-}
-
-/// All of a series that a reader needs, copied under the page's lock; compressed parts stay compressed.
-#[derive(Debug, Default)]
-pub(crate) struct Snapshot {
-    pub(crate) histories: Vec<(Arc<History>, u32)>,
-    /// In-order chunks, the open one included.
-    pub(crate) chunks: Vec<OwnChunk>,
-    /// Time from which the series' own in-order samples are hidden.
-    pub(crate) hidden_from: Option<Timestamp>,
-    pub(crate) histograms: Vec<(Timestamp, HistogramValue)>,
-    pub(crate) late_chunks: Vec<OwnChunk>,
-    pub(crate) out_of_order: Vec<(Timestamp, Stored)>,
-    pub(crate) starts: Starts,
-    pub(crate) deleted: Vec<TimeRange>,
-}
-
-impl Series {
-    /// Copies what may hold samples of `range` for a view of `commit`.
-    pub(crate) fn snapshot(&self, range: TimeRange, commit: u64) -> Snapshot {
-        let histories = self.histories().map(|(history, slot)| (Arc::clone(history), slot)).collect();
-        let mut snapshot = Snapshot { histories, ..Snapshot::default() };
-        let Some(own) = &self.own else { return snapshot };
-        snapshot.hidden_from = own.steps.hidden_from(commit);
-        snapshot.chunks = own.chunks.iter().filter(|chunk| chunk.range().overlaps(&range)).cloned().collect();
-        if TimeRange::new(own.open.range().0, own.open.range().1).overlaps(&range) {
-            snapshot.chunks.extend(own.open_chunk());
-        }
-        let Some(rare) = &own.rare else { return snapshot };
-        for late in
-            rare.out_of_order_chunks.iter().map(|late| &late.chunk).filter(|c| c.range().overlaps(&range))
-        {
-            let bytes = ChunkBytes::Memory(late.bytes.clone());
-            snapshot.late_chunks.push(OwnChunk { min_t: late.min_t, max_t: late.max_t, bytes });
-        }
-        let open = rare.histograms.iter().filter(|sample| range.contains(sample.0));
-        snapshot.histograms = open.cloned().collect();
-        let loose = rare.out_of_order.iter().filter(|s| s.commit <= commit && range.contains(s.t));
-        snapshot.out_of_order = loose.map(|sample| (sample.t, sample.value.clone())).collect();
-        snapshot.starts = rare.starts.clone();
-        snapshot.deleted.clone_from(&rare.deleted);
-        snapshot
-    }
 }
 
 #[cfg(test)]
@@ -891,18 +497,6 @@ mod tests {
         assert_eq!(size_of::<Option<Series>>(), 24);
         assert!(size_of::<Own>() <= 176, "{}", size_of::<Own>());
         assert!(size_of::<OwnChunk>() <= 40, "{}", size_of::<OwnChunk>());
-    }
-
-    #[test]
-    fn start_timestamps_belong_to_their_samples_only() {
-        let mut starts = Starts::default();
-        for (t, start) in [(10, 5), (20, 5), (30, 0), (40, 5)] {
-            starts.note(t, start, true);
-        }
-        starts.note(15, 0, false);
-        starts.note(16, 7, false);
-        assert_eq!(starts.column(&[10, 15, 16, 20, 30, 40]), [5, 0, 7, 5, 0, 5]);
-        assert!(starts.column(&[30]).is_empty());
     }
 
     #[test]
