@@ -292,7 +292,7 @@ struct Plain {
     /// Newest time of all commits, as the store's bounds see it.
     newest: Option<Timestamp>,
     window: i64,
-    /// Deleted samples: nothing is written there again, since nobody says what that would mean.
+    /// Deleted samples.
     deleted: Vec<(usize, TimeRange)>,
     /// Samples before may be in blocks.
     compacted: Timestamp,
@@ -304,8 +304,8 @@ struct Plain {
 
 impl Plain {
     /// Whether a write is one that the documents say everything about.
-    fn is_clear(&self, series: usize, t: Timestamp) -> bool {
-        t >= self.kept_from && !self.deleted.iter().any(|(s, range)| *s == series && range.contains(t))
+    fn is_clear(&self, t: Timestamp) -> bool {
+        t >= self.kept_from
     }
 
     fn judge(&self, series: usize, t: Timestamp, value: &Value, newest: Option<Timestamp>) -> Expect {
@@ -314,8 +314,8 @@ impl Plain {
         let in_bounds = t >= newest.saturating_sub(3_600_000);
         let latest = self.latest.get(&series).copied();
         let known = self.content.get(&series).and_then(|samples| samples.get(&t));
-        let is_vague = t < self.compacted || self.deleted.iter().any(|(s, _)| *s == series);
-        if is_vague && latest.is_some_and(|latest| t <= latest) || t < self.compacted && !in_window {
+        let is_vague = t < self.compacted;
+        if is_vague && (latest.is_some_and(|latest| t <= latest) || !in_window) {
             return match known {
                 Some(known) if known == value => Expect::Known,
                 None if in_window => Expect::Store,
@@ -572,7 +572,7 @@ impl World {
         (s, t, value): (usize, Timestamp, SampleValue),
         reference: Option<SeriesRef>,
     ) -> bool {
-        if !plain.is_clear(s, t) {
+        if !plain.is_clear(t) {
             return true;
         }
         let seen = Value::of(&value);
@@ -607,7 +607,7 @@ impl World {
         for (place, bits) in values.iter().enumerate() {
             let s = first.unwrap_or(0) + place;
             let (Some(slot), Some(bits)) = (slots[s], bits) else { continue };
-            if !plain.is_clear(s, t) {
+            if !plain.is_clear(t) {
                 continue;
             }
             row[place] = f64::from_bits(*bits);

@@ -407,3 +407,65 @@ fn readers_see_whole_commits_while_everybody_works() {
         }
     });
 }
+
+/// What is acknowledged after a deletion is seen, the same in the head and in blocks, over restarts and compactions.
+#[test]
+fn samples_that_come_after_a_deletion_are_seen() {
+    const HOUR: i64 = 3_600_000;
+    let mut fs = FaultyFs::new();
+    let mut options = options();
+    options.out_of_order_window_ms = 10 * DAY;
+    let mut db = open_with(&fs, options.clone()).unwrap();
+    // In order 0, 2, …, 498, then out of order 1, 3, …, 399: as many of those as are compressed.
+    for t in (0..500).step_by(2).chain((1..400).step_by(2)) {
+        write(&db, &[("a", t, t as f64)]).unwrap();
+    }
+    let a = vec![Matcher::equal("__name__", "a")];
+    db.delete_series(TimeRange::new(100, 300), std::slice::from_ref(&a)).unwrap();
+    db.delete_series(TimeRange::new(450, 10_000), std::slice::from_ref(&a)).unwrap();
+    // Repeated as they were, with other values, and where nothing was before; the newest that there was as well.
+    let again = [(100, 100.0), (101, 7.0), (200, 8.0), (450, 450.0), (451, 9.0), (498, 498.0)];
+    for (t, v) in again {
+        write(&db, &[("a", t, v)]).unwrap();
+        let mut appender = db.appender(AppendOptions::default());
+        let sample = |v| AppendSample::float(t, v);
+        assert!(appender.append(None, &series("a"), sample(v)).is_ok(), "{t} is known");
+        let other = appender.append(None, &series("a"), sample(v + 1.0));
+        assert_eq!(other, Err(AppendError::Duplicate), "{t}");
+        assert_eq!(appender.commit().unwrap().samples, 0);
+    }
+    let mut want: std::collections::BTreeMap<i64, u64> =
+        (0..450).filter(|t| *t < 400 || t % 2 == 0).map(|t| (t, (t as f64).to_bits())).collect();
+    want.retain(|t, _| !(100..=300).contains(t));
+    want.extend(again.map(|(t, v)| (t, v.to_bits())));
+    let check = |db: &Db, what: &str| assert_eq!(content(db)["a"], want, "{what}");
+    for what in ["live", "from the log", "from a checkpoint"] {
+        check(&db, what);
+        if what == "from the log" {
+            db.checkpoint().unwrap();
+        }
+        fs = fs.after_kill();
+        db = open_with(&fs, options.clone()).unwrap();
+    }
+    write(&db, &[("b", 5 * HOUR, 1.0)]).unwrap();
+    for round in 0..4 {
+        db.compact(6 * HOUR + round).unwrap();
+        check(&db, "compacted");
+    }
+    // The deletion has been carried out, or is a tombstone of a block: neither concerns what comes now.
+    db.delete_series(TimeRange::new(0, 50), &[a]).unwrap();
+    want.retain(|t, _| *t > 50);
+    write(&db, &[("a", 30, 30.0), ("a", 31, -1.0)]).unwrap();
+    want.extend([(30, 30f64.to_bits()), (31, (-1f64).to_bits())]);
+    let check = |db: &Db, what: &str| assert_eq!(content(db)["a"], want, "{what}");
+    check(&db, "beside a block");
+    let db = open_with(&fs.after_kill(), options).unwrap();
+    check(&db, "beside a block, started again");
+    write(&db, &[("b", 9 * HOUR, 1.0)]).unwrap();
+    for round in 0..4 {
+        db.compact(20 * HOUR + round).unwrap();
+        check(&db, "compacted again");
+    }
+    db.clean_tombstones().unwrap();
+    check(&db, "cleaned");
+}

@@ -122,7 +122,7 @@ impl Shared {
     }
 
     /// Deletes samples of the series that some of `selectors` (each a list of matchers) chooses, as far as the head has them.
-    /// What comes later is not hidden, unless it is older than what a series has now.
+    /// What comes later is not hidden, wherever it lies.
     ///
     /// # Errors
     /// When the log cannot be written: nothing is deleted then.
@@ -159,7 +159,8 @@ impl Shared {
         }
         Committer::log_under(wal, head, &entries, || {
             for (id, range) in deleted {
-                head.table.with_mut(id, |series| series.delete(range));
+                let dropped = head.table.with_mut(id, |series| series.delete(range));
+                head.add_chunks(0, dropped.unwrap_or_default());
             }
         })
     }

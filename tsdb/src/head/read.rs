@@ -7,7 +7,7 @@ use model::storage::StorageError;
 
 use super::Head;
 use super::compaction::HeadPart;
-use super::series::{OwnChunk, Snapshot, Stored};
+use super::series::{OwnChunk, Snapshot, Stored, hides};
 use super::view::View;
 use crate::columns::Columns;
 use crate::head_chunks::HeadFile;
@@ -59,18 +59,22 @@ impl Head {
         let Some(snapshot) = self.table.with(id, |series| series.snapshot(range, view.commit)) else {
             return Ok(());
         };
-        let deleted = (!snapshot.deleted.is_empty()).then(|| snapshot.deleted.clone());
         let start = (into.times.len(), into.histogram_times.len());
         if part != HeadPart::OutOfOrder {
-            read_in_order(&snapshot, in_order, view.commit, lenient, into)?;
+            if snapshot.deleted.is_empty() {
+                read_in_order(&snapshot, in_order, view.commit, lenient, into)?;
+            } else {
+                // Apart from what `into` has, and from out-of-order samples, which came later.
+                let mut all = Columns::default();
+                read_in_order(&snapshot, in_order, view.commit, lenient, &mut all)?;
+                all.retain(|t| !hides(&snapshot.deleted, t));
+                into.append(&all);
+            }
         }
         if part != HeadPart::InOrder {
             read_out_of_order(&snapshot, range, lenient, into)?;
         }
         put_starts(&snapshot, start, into);
-        if let Some(deleted) = deleted {
-            into.retain(|t| !deleted.iter().any(|range| range.contains(t)));
-        }
         Ok(())
     }
 }

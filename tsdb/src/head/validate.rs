@@ -134,6 +134,8 @@ impl Pending {
         }
         let stored = series.latest();
         let pending = self.latest(id);
+        // What is deleted may come again, as out of order.
+        let is_deleted = pending.is_none_or(|pending| pending.0 < t) && series.hides(t);
         let latest = match (&stored, pending) {
             (Some(stored), Some(pending)) if pending.0 < stored.0 => Some(stored),
             (_, Some(pending)) => Some(pending),
@@ -141,14 +143,14 @@ impl Pending {
         };
         let in_window = limits.out_of_order_from.is_some_and(|from| t >= from);
         match latest {
-            Some(latest) if latest.0 == t => {
+            Some(latest) if latest.0 == t && !is_deleted => {
                 return if latest.1.same_bits(value) {
                     Ok(Verdict::Known)
                 } else {
                     Err(AppendError::Duplicate)
                 };
             }
-            Some(latest) if latest.0 > t => {}
+            Some(latest) if latest.0 >= t => {}
             None | Some(_) if t < limits.in_order_from => {}
             None | Some(_) if t >= limits.min_valid || in_window => {
                 return Ok(Verdict::Store { in_order: true });

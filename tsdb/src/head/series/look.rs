@@ -24,6 +24,7 @@ pub(crate) struct Snapshot {
     pub(crate) late_chunks: Vec<OwnChunk>,
     pub(crate) out_of_order: Vec<(Timestamp, Stored)>,
     pub(crate) starts: Starts,
+    /// Ranges without in-order samples: see [`hides`].
     pub(crate) deleted: Vec<TimeRange>,
 }
 
@@ -44,6 +45,22 @@ impl FiledChunks {
         for (history, slot) in &self.histories {
             let _ = history.value_at(*slot, self.t);
         }
+    }
+}
+
+/// Whether one of `ranges`, which ascend and are apart from each other, holds `t`.
+pub(crate) fn hides(ranges: &[TimeRange], t: Timestamp) -> bool {
+    let next = ranges.partition_point(|range| range.max < t);
+    ranges.get(next).is_some_and(|range| range.min <= t)
+}
+
+/// The sample at `t`; of two kinds the float.
+fn value_in(columns: &Columns, t: Timestamp) -> Option<Stored> {
+    let float = columns.times.iter().position(|time| *time == t);
+    let histogram = || columns.histogram_times.iter().position(|time| *time == t);
+    match float {
+        Some(index) => Some(Stored::Float(columns.values[index].to_bits())),
+        None => histogram().map(|index| Stored::Histogram(columns.histograms[index].clone())),
     }
 }
 
@@ -74,14 +91,25 @@ impl Series {
         snapshot
     }
 
-    /// The value stored at `t`, wherever it is. Decodes the chunks that span `t`.
+    /// The value stored at `t`, wherever it is, unless it is deleted. Decodes the chunks that span `t`.
     ///
     /// # Errors
     /// When a chunk cannot be read.
     pub(crate) fn value_at(&self, t: Timestamp) -> Result<Option<Stored>, StorageError> {
+        let at = TimeRange::new(t, t);
+        let mut columns = Columns::default();
         if let Some(rare) = self.rare() {
             if let Ok(index) = rare.out_of_order.binary_search_by_key(&t, |sample| sample.t) {
                 return Ok(Some(rare.out_of_order[index].value.clone()));
+            }
+            let late =
+                rare.out_of_order_chunks.iter().filter(|_| rare.may_be_late(t)).map(|late| &late.chunk);
+            for chunk in late.filter(|chunk| chunk.range().overlaps(&at)) {
+                decode_into(&chunk.bytes, None, &mut columns).map_err(in_memory)?;
+            }
+            let found = value_in(&columns, t);
+            if found.is_some() || hides(&rare.deleted, t) {
+                return Ok(found);
             }
             if let Ok(index) = rare.histograms.binary_search_by_key(&t, |sample| sample.0) {
                 return Ok(Some(Stored::Histogram(rare.histograms[index].1.clone())));
@@ -93,8 +121,7 @@ impl Series {
             }
         }
         let Some(own) = &self.own else { return Ok(None) };
-        let mut columns = Columns::default();
-        let at = TimeRange::new(t, t);
+        columns.clear();
         let (min, max) = own.open.range();
         if own.open.len() > 0 && TimeRange::new(min, max).overlaps(&at) {
             decode_into(&own.open.chunk_bytes(), None, &mut columns).map_err(in_memory)?;
@@ -102,17 +129,7 @@ impl Series {
         for chunk in own.chunks.iter().filter(|chunk| chunk.range().overlaps(&at)) {
             chunk.read(&mut columns)?;
         }
-        let late = own.rare.iter().filter(|rare| rare.may_be_late(t));
-        let late = late.flat_map(|rare| &rare.out_of_order_chunks).map(|late| &late.chunk);
-        for chunk in late.filter(|chunk| chunk.range().overlaps(&at)) {
-            decode_into(&chunk.bytes, None, &mut columns).map_err(in_memory)?;
-        }
-        let float = columns.times.iter().position(|time| *time == t);
-        let histogram = || columns.histogram_times.iter().position(|time| *time == t);
-        Ok(match float {
-            Some(index) => Some(Stored::Float(columns.values[index].to_bits())),
-            None => histogram().map(|index| Stored::Histogram(columns.histograms[index].clone())),
-        })
+        Ok(value_in(&columns, t))
     }
 
     /// The chunks in files that [`Series::value_at`] would read, to be read without a lock before; `None`: there are none, as

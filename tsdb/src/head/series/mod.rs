@@ -18,7 +18,7 @@ use super::view::Steps;
 use crate::chunk::xor::SampleEncoder;
 use crate::chunk::{CHUNK_SAMPLES_MAX, CHUNK_SPAN_MAX_MS, Chunk, HistogramValue};
 
-pub(crate) use look::Snapshot;
+pub(crate) use look::{Snapshot, hides};
 pub(crate) use own_chunk::{ChunkBytes, FilePlace, OwnChunk};
 pub(crate) use rare::{OutOfOrderChunk, Rare};
 pub(crate) use starts::Starts;
@@ -210,8 +210,9 @@ impl Series {
         let Some(own) = &self.own else { return Ok(None) };
         match own.last_kind {
             LastKind::None => Ok(None),
-            LastKind::Float => Ok(Some((own.last_t, own.last_bits))),
-            LastKind::Histogram => Err(NotPlain),
+            // One that is deleted may come again.
+            LastKind::Float if !self.hides(own.last_t) => Ok(Some((own.last_t, own.last_bits))),
+            LastKind::Float | LastKind::Histogram => Err(NotPlain),
         }
     }
 
@@ -447,8 +448,10 @@ impl Series {
         before - own.chunk_count()
     }
 
-    /// Hides what is in `range` for ever.
-    pub(crate) fn delete(&mut self, range: TimeRange) {
+    /// Hides the in-order samples in `range` for ever, and drops the others there. In-order samples that come later are later than
+    /// `range`, and out-of-order ones are not concerned. Answers how many chunks were dropped.
+    pub(crate) fn delete(&mut self, range: TimeRange) -> usize {
+        let dropped = self.rare_mut().drop_within(range);
         let deleted = &mut self.rare_mut().deleted;
         let mut all = range;
         deleted.retain(|other| {
@@ -460,6 +463,12 @@ impl Series {
         });
         let index = deleted.partition_point(|other| other.min < all.min);
         deleted.insert(index, all);
+        dropped
+    }
+
+    /// Whether an in-order sample at `t` is deleted.
+    pub(crate) fn hides(&self, t: Timestamp) -> bool {
+        self.rare().is_some_and(|rare| hides(&rare.deleted, t))
     }
 }
 

@@ -25,7 +25,8 @@ pub(crate) struct Rare {
     pub(crate) out_of_order_chunks: Vec<OutOfOrderChunk>,
     late_times: LateTimes,
     pub(crate) starts: Starts,
-    /// What was deleted: sorted, apart from each other.
+    /// Where in-order samples were deleted: sorted, apart from each other. Out-of-order ones are dropped instead, so that those
+    /// that come after a deletion are seen.
     pub(crate) deleted: Vec<TimeRange>,
 }
 
@@ -93,6 +94,30 @@ impl Rare {
         before - self.out_of_order_chunks.len()
     }
 
+    /// Drops out-of-order samples in `range`. Answers how many chunks.
+    pub(super) fn drop_within(&mut self, range: TimeRange) -> usize {
+        let before = self.out_of_order_chunks.len();
+        self.out_of_order.retain(|sample| !range.contains(sample.t));
+        self.out_of_order_chunks.retain_mut(|late| {
+            if !late.chunk.range().overlaps(&range) {
+                return true;
+            }
+            let mut columns = Columns::default();
+            if decode_into(&late.chunk.bytes, None, &mut columns).is_err() {
+                // Whoever reads it is told.
+                return true;
+            }
+            columns.retain(|t| !range.contains(t));
+            let bits = columns.values.iter().map(|value| value.to_bits());
+            let floats: Vec<_> = columns.times.iter().copied().zip(bits).collect();
+            let histograms: Vec<_> = columns.histogram_times.into_iter().zip(columns.histograms).collect();
+            // It is of one kind.
+            let rest = Chunk::of_samples(&floats).or_else(|| Chunk::of_histograms(&histograms));
+            rest.map(|rest| late.chunk = rest).is_some()
+        });
+        before - self.out_of_order_chunks.len()
+    }
+
     pub(super) fn insert(&mut self, t: Timestamp, value: Stored, at: CommitMark) -> usize {
         let index = self.out_of_order.partition_point(|sample| sample.t < t);
         let sample = OutOfOrderSample { t, commit: at.commit, value };
@@ -157,6 +182,6 @@ impl Rare {
         let late = late.chain(self.out_of_order.first().map(|sample| sample.t)).min();
         let oldest = late.unwrap_or(Timestamp::MAX).min(in_order_floor);
         self.starts.trim(oldest);
-        self.deleted.retain(|range| range.max >= oldest);
+        self.deleted.retain(|range| range.max >= in_order_floor);
     }
 }
