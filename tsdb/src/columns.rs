@@ -146,7 +146,8 @@ impl Columns {
         }
     }
 
-    /// Keeps the samples that `keep` accepts by their times.
+    /// Keeps the samples that `keep` accepts by their times. A histogram whose predecessor goes loses its counter reset
+    /// hint, unless it becomes the first.
     pub(crate) fn retain(&mut self, mut keep: impl FnMut(Timestamp) -> bool) {
         fn kept<T: Clone>(column: &mut Vec<T>, marks: &[bool]) {
             let mut marks = marks.iter();
@@ -160,6 +161,12 @@ impl Columns {
         }
         let marks: Vec<bool> = self.histogram_times.iter().map(|t| keep(*t)).collect();
         if marks.contains(&false) {
+            let first = marks.iter().position(|kept| *kept).unwrap_or(marks.len());
+            for place in first + 1..marks.len() {
+                if marks[place] && !marks[place - 1] {
+                    self.histograms[place].forget_hint();
+                }
+            }
             kept(&mut self.histogram_times, &marks);
             kept(&mut self.histograms, &marks);
             kept(&mut self.histogram_starts, &marks);

@@ -45,6 +45,33 @@ fn histogram(count: u64) -> Histogram {
     }
 }
 
+/// The first sample of a range still tells whether it continues the one before the range, from memory, the log, and blocks.
+#[test]
+fn resets_of_histograms_are_known_beyond_the_range_that_is_read() {
+    use CounterResetHint::{NotCounterReset, Unknown};
+    let fs = FaultyFs::new();
+    let db = open(&fs);
+    for (t, count) in [(1000, 5), (2000, 6), (3000, 7), (4000, 2), (5000, 3)] {
+        let mut appender = db.appender(AppendOptions::default());
+        let value = SampleValue::Histogram(Arc::new(histogram(count)));
+        appender.append(None, &series("h"), AppendSample { t, value, start: None }).unwrap();
+        appender.commit().unwrap();
+    }
+    let hints = |db: &Db, from| {
+        let querier = db.querier(TimeRange::new(from, 5000)).unwrap();
+        let set = querier.select(&[Matcher::equal("__name__", "h")], &SelectHints::default()).unwrap();
+        let mut columns = SeriesColumns::default();
+        set.read(0, &mut columns).unwrap();
+        columns.histograms.iter().map(|h| h.counter_reset_hint).collect::<Vec<_>>()
+    };
+    let restarted = open(&fs.after_kill());
+    for db in [&db, &restarted] {
+        let all = [Unknown, NotCounterReset, NotCounterReset, Unknown, NotCounterReset];
+        assert_eq!(hints(db, 0), all);
+        (1..5).for_each(|from| assert_eq!(hints(db, from * 1000 + 500), all[from as usize..]));
+    }
+}
+
 #[test]
 fn histograms_of_both_kinds_come_back_as_floats_after_any_restart() {
     let fs = FaultyFs::new();
@@ -52,13 +79,15 @@ fn histograms_of_both_kinds_come_back_as_floats_after_any_restart() {
     let mut want = Vec::new();
     for i in 0..150u64 {
         let integer = Arc::new(histogram(i + 5));
+        // What it continues is told, whatever was claimed: nothing, where the kind changes.
+        let hint = if i % 20 == 0 { CounterResetHint::Unknown } else { CounterResetHint::NotCounterReset };
         let float =
             Arc::new(FloatHistogram { sum: f64::from_bits(0x7ff8_0000_0000_1234), ..integer.to_float() });
         let value = if i % 40 < 20 {
-            want.push(integer.to_float());
+            want.push(FloatHistogram { counter_reset_hint: hint, ..integer.to_float() });
             SampleValue::Histogram(integer)
         } else {
-            want.push((*float).clone());
+            want.push(FloatHistogram { counter_reset_hint: hint, ..(*float).clone() });
             SampleValue::FloatHistogram(float)
         };
         let mut appender = db.appender(AppendOptions::default());

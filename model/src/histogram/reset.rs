@@ -10,10 +10,14 @@ impl FloatHistogram {
     /// that can only grow has shrunk. (Prometheus' `FloatHistogram.DetectReset`.)
     pub fn is_reset_after(&self, previous: &Self) -> bool {
         match self.counter_reset_hint {
-            CounterResetHint::CounterReset => return true,
-            CounterResetHint::NotCounterReset => return false,
-            CounterResetHint::Unknown | CounterResetHint::Gauge => {}
+            CounterResetHint::CounterReset => true,
+            CounterResetHint::NotCounterReset => false,
+            CounterResetHint::Unknown | CounterResetHint::Gauge => self.has_shrunk_since(previous),
         }
+    }
+
+    /// Whether any component that can only grow is less than in `previous`, or is not comparable; hints do not count.
+    pub fn has_shrunk_since(&self, previous: &Self) -> bool {
         if self.count < previous.count {
             return true;
         }

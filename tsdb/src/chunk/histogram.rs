@@ -66,7 +66,7 @@ impl HistogramValue {
         }
     }
 
-    pub(super) fn hint(&self) -> CounterResetHint {
+    pub(crate) fn hint(&self) -> CounterResetHint {
         match self {
             Self::Integer(h) => h.counter_reset_hint,
             Self::Float(h) => h.counter_reset_hint,

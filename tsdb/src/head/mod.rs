@@ -12,6 +12,7 @@
 
 pub(crate) mod compaction;
 pub(crate) mod flush;
+mod hints;
 pub(crate) mod history;
 pub(crate) mod late;
 pub(crate) mod layout;

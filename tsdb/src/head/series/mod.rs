@@ -35,11 +35,11 @@ pub(crate) enum Stored {
 }
 
 impl Stored {
-    /// Whether kind and all bits agree.
+    /// Whether kind and all bits agree, but for what histograms say of their predecessors.
     pub(crate) fn same_bits(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Float(a), Self::Float(b)) => a == b,
-            (Self::Histogram(a), Self::Histogram(b)) => a.same_bits(b),
+            (Self::Histogram(a), Self::Histogram(b)) => a.same_but_hint(b),
             (Self::Float(_), Self::Histogram(_)) | (Self::Histogram(_), Self::Float(_)) => false,
         }
     }
@@ -229,6 +229,12 @@ impl Series {
         self.own.as_ref().map_or(0, |own| own.open.warm_tail())
     }
 
+    /// The newest in-order sample if it is a histogram.
+    fn last_histogram(&self) -> Option<&HistogramValue> {
+        let own = self.own.as_ref().filter(|own| own.last_kind == LastKind::Histogram)?;
+        own.rare.as_ref()?.last_histogram.as_ref()
+    }
+
     fn last_own_t(&self) -> Option<Timestamp> {
         self.own.as_ref().filter(|own| own.last_kind != LastKind::None).map(|own| own.last_t)
     }
@@ -284,7 +290,7 @@ impl Series {
     }
 
     /// Appends or inserts a sample that was admitted.
-    pub(crate) fn add(&mut self, t: Timestamp, value: Stored, start: Timestamp, at: CommitMark) -> Added {
+    pub(crate) fn add(&mut self, t: Timestamp, mut value: Stored, start: Timestamp, at: CommitMark) -> Added {
         self.touch();
         let row = self.history().and_then(|(history, slot)| history.latest(slot));
         let newest = self.last_own_t().max(row.map(|row| row.0));
@@ -296,6 +302,9 @@ impl Series {
             return Added { chunks: self.rare_mut().insert(t, value, at), in_order };
         }
         self.detach();
+        if let Stored::Histogram(histogram) = &mut value {
+            histogram.relate_to(self.last_histogram());
+        }
         self.set_last(t, &value);
         let own = self.own.get_or_insert_default();
         own.steps.note(at.commit, t, at.watermark);
