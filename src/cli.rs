@@ -102,6 +102,12 @@ pub(crate) enum Subcommands {
         #[command(flatten)]
         args: CheckArgs,
     },
+    /// Run tests
+    Test {
+        /// What to test
+        #[command(subcommand)]
+        what: Test,
+    },
     /// Look into a data directory, or make blocks for it; a server may be running
     Tsdb {
         /// What to do
@@ -127,6 +133,20 @@ pub(crate) enum Check {
         /// The files
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
+    },
+}
+
+/// What can be tested.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Test {
+    /// PromQL scripts: load samples, evaluate, compare (the format of Prometheus' promqltest)
+    Promql {
+        /// The scripts
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// Features to enable, separated by commas; all but type-and-unit-labels if not given
+        #[arg(long = "enable-feature", value_name = "FEATURE", value_delimiter = ',')]
+        enable_feature: Vec<String>,
     },
 }
 

@@ -12,6 +12,7 @@ mod compactor;
 mod config;
 mod logging;
 mod process_metrics;
+mod promql_test;
 mod reload;
 mod rule_engine;
 mod serve;
@@ -19,7 +20,7 @@ mod tsdb_cmd;
 
 use std::process::ExitCode;
 
-use cli::{Check, Subcommands};
+use cli::{Check, Subcommands, Test};
 
 /// The store and the queries allocate by the million from many threads.
 #[global_allocator]
@@ -38,6 +39,10 @@ fn main() -> ExitCode {
                 Check::Config { files, syntax_only } => check::configs(files, *syntax_only, args),
                 Check::Rules { files } => check::rules(files, args),
             }
+        }
+        Some(Subcommands::Test { what: Test::Promql { files, enable_feature } }) => {
+            logging::start(logging::LogLevel::Warn, logging::LogFormat::Logfmt);
+            promql_test::run(files, enable_feature)
         }
         // Nothing is logged: these commands say themselves what there is to say.
         Some(Subcommands::Tsdb { what }) => tsdb_cmd::run(what),

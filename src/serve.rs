@@ -521,7 +521,8 @@ impl Upkeep {
 pub(crate) struct Features {
     /// The parser's.
     pub parse: ParseOptions,
-    eval: EvalFeatures,
+    /// The engine's.
+    pub eval: EvalFeatures,
 }
 
 impl Features {

@@ -143,3 +143,63 @@ fn two_servers_do_not_share_a_data_directory() {
     let log = String::from_utf8(output.stderr).unwrap();
     assert!(!output.status.success() && log.contains(&first.pid().to_string()), "{log}");
 }
+
+#[test]
+fn promql_scripts_are_played_and_differences_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    write(
+        dir,
+        "good.test",
+        "load 1m\n  m{a=\"b\"} 1 2 3\n\neval instant at 1m m\n  m{a=\"b\"} 2\n\neval instant at 1m max_of(1, 2)\n  2\n",
+    );
+    write(
+        dir,
+        "bad.test",
+        "load 1m\n  m 1 2 3\n  n {{count:1 sum:2 buckets:[1]}}\n\neval range from 0 to 2m step 1m m * 2\n  {} 2 4 7\n\n\
+         eval instant at 0 n\n  n {{count:1 sum:3 buckets:[1]}}\n\neval instant at 1m sum(\n  expect fail msg: no\n\n\
+         eval instant at 0 quantile(2, m)\n  expect no_warn\n  {} Inf\n",
+    );
+    write(dir, "broken.test", "load 1m\n  m 1\n\nevil instant at 0 m\n");
+    let test = |args: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_nilometer"))
+            .current_dir(dir)
+            .args(["test", "promql"])
+            .args(args)
+            .output()
+            .unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
+    };
+    assert_eq!(test(&["good.test"]), (0, "good.test: 2/2\n2 passed, 0 failed\n".to_owned()));
+    let (code, out) = test(&["good.test", "bad.test", "broken.test"]);
+    let want = r#"good.test: 2/2
+bad.test: 0/4
+FAIL bad.test:5: m * 2
+  {} at 120000 ms: expected 7, got 6
+  - expected, + got:
+    - {} 2 4 7
+    + {} 2 4 6
+FAIL bad.test:8: n
+  n: expected {{count:1 sum:3 buckets:[1]}}, got {{count:1 sum:2 buckets:[1]}}
+  - expected, + got:
+    - n {{count:1 sum:3 buckets:[1]}}
+    + n {{count:1 sum:2 buckets:[1]}}
+FAIL bad.test:11: sum(
+  failed otherwise than expected (Text("no")): 1:5: parse error: unclosed left parenthesis
+  - expected, + got:
+    - expect fail msg: no
+    + expect fail msg: 1:5: parse error: unclosed left parenthesis
+FAIL bad.test:14: quantile(2, m)
+  unexpected warning: ["PromQL warning: quantile value should be between 0 and 1, got 2 (1:10)"]
+  - expected, + got:
+    - expect no_warn
+    + expect warn msg: PromQL warning: quantile value should be between 0 and 1, got 2 (1:10)
+      {} Inf
+broken.test: FAILED
+  broken.test:4: invalid command "evil instant at 0 m"
+2 passed, 4 failed, 1 files not run
+"#;
+    assert_eq!((code, out.as_str()), (1, want));
+    let (code, out) = test(&["--enable-feature=promql-duration-expr", "good.test"]);
+    assert!(code == 1 && out.ends_with("1 passed, 1 failed\n") && out.contains("is not enabled"), "{out}");
+}

@@ -6,46 +6,63 @@ use model::{Annotations, FloatHistogram, Labels, Timestamp};
 
 use super::ScriptValue;
 use super::read::{Eval, EvalTime, Pattern};
+use super::show::{DiffLine, Outcome, diff, metric, value as show};
 use super::store::MemoryStorage;
-use crate::exec::{Engine, MatrixSeries, PointValue, QueryOptions, QueryValue, VectorSample};
+use crate::exec::{Engine, MatrixSeries, PointValue, QueryOptions, QueryResult, QueryValue, VectorSample};
 
 /// Relative difference up to which floats are equal.
 const TOLERANCE: f64 = 1e-6;
 /// Distance of steps when an instant is repeated within a range.
 const RERUN_STEP_MS: i64 = 60_000;
 
+/// What is wrong with the outcome of a case.
+pub(super) struct Mismatch {
+    /// The first thing that is.
+    pub(super) message: String,
+    pub(super) diff: Vec<DiffLine>,
+}
+
 /// Plays a case; says what differs.
-pub(super) fn check(eval: &Eval, engine: &Engine, storage: &MemoryStorage) -> Result<(), String> {
-    let options = QueryOptions::default();
-    let query = match engine.parse(&eval.expr) {
-        Ok(query) => query,
-        Err(error) => return expect_failure(eval, &error.to_string()),
-    };
-    let result = match eval.time {
-        EvalTime::Instant(t) => engine.instant(storage, &query, t, &options),
-        EvalTime::Range { start, end, step } => engine.range(storage, &query, start, end, step, &options),
-    };
+pub(super) fn check(eval: &Eval, engine: &Engine, storage: &MemoryStorage) -> Result<(), Mismatch> {
+    let result = engine.parse(&eval.expr).and_then(|query| {
+        let options = QueryOptions::default();
+        match eval.time {
+            EvalTime::Instant(t) => engine.instant(storage, &query, t, &options),
+            EvalTime::Range { start, end, step } => engine.range(storage, &query, start, end, step, &options),
+        }
+    });
     let result = match result {
         Ok(result) => result,
-        Err(error) => return expect_failure(eval, &error.to_string()),
+        Err(error) => {
+            let text = error.to_string();
+            return expect_failure(eval, &text)
+                .map_err(|message| Mismatch { message, diff: diff(eval, &Outcome::Failed(&text)) });
+        }
     };
+    check_result(eval, &result).map_err(|message| Mismatch {
+        message,
+        diff: diff(eval, &Outcome::Value(&result.value, &result.annotations)),
+    })?;
+    if let EvalTime::Instant(t) = eval.time {
+        rerun(eval, engine, storage, t)?;
+    }
+    Ok(())
+}
+
+fn check_result(eval: &Eval, result: &QueryResult) -> Result<(), String> {
     if !eval.fail.is_empty() {
         return Err("expected a failure, but it passed".to_owned());
     }
     check_annotations(eval, &result.annotations)?;
     match (&result.value, eval.time) {
-        (QueryValue::Scalar(sample), _) => check_scalar(eval, sample.v)?,
-        (QueryValue::String { value, .. }, _) => check_string(eval, value)?,
-        (QueryValue::Vector(samples), _) => check_vector(eval, samples)?,
-        (QueryValue::Matrix(series), EvalTime::Instant(_)) => check_range_vector(eval, series)?,
+        (QueryValue::Scalar(sample), _) => check_scalar(eval, sample.v),
+        (QueryValue::String { value, .. }, _) => check_string(eval, value),
+        (QueryValue::Vector(samples), _) => check_vector(eval, samples),
+        (QueryValue::Matrix(series), EvalTime::Instant(_)) => check_range_vector(eval, series),
         (QueryValue::Matrix(series), EvalTime::Range { start, end, step }) => {
-            check_matrix(&eval.series, series, start, end, step)?;
+            check_matrix(&eval.series, series, start, end, step)
         }
     }
-    if let EvalTime::Instant(t) = eval.time {
-        rerun(eval, engine, storage, t).map_err(|message| format!("as step of a range: {message}"))?;
-    }
-    Ok(())
 }
 
 fn expect_failure(eval: &Eval, message: &str) -> Result<(), String> {
@@ -102,18 +119,20 @@ fn check_vector(eval: &Eval, samples: &[VectorSample]) -> Result<(), String> {
     }
     for (position, sample) in samples.iter().enumerate() {
         let Some((wanted, value)) = expected.remove(&sample.labels) else {
-            return Err(format!("unexpected series {}: {}", sample.labels, show(&sample.value)));
+            return Err(format!("unexpected series {}: {}", metric(&sample.labels), show(&sample.value)));
         };
         if eval.ordered && wanted != position {
-            return Err(format!("{} at position {position} instead of {wanted}", sample.labels));
+            return Err(format!("{} at position {position} instead of {wanted}", metric(&sample.labels)));
         }
         match value {
-            Some(value) => compare(value, &sample.value).map_err(|m| format!("{}: {m}", sample.labels))?,
-            None => return Err(format!("unexpected value of {}", sample.labels)),
+            Some(value) => {
+                compare(value, &sample.value).map_err(|m| format!("{}: {m}", metric(&sample.labels)))?
+            }
+            None => return Err(format!("unexpected value of {}", metric(&sample.labels))),
         }
     }
     match expected.into_iter().find(|(_, (_, value))| value.is_some()) {
-        Some((labels, _)) => Err(format!("missing series {labels}")),
+        Some((labels, _)) => Err(format!("missing series {}", metric(labels))),
         None => Ok(()),
     }
 }
@@ -145,65 +164,74 @@ fn check_matrix(
         let mut points = match by_labels.remove(labels) {
             Some(series) => points(series),
             None if values.iter().all(Option::is_none) => continue,
-            None => return Err(format!("missing series {labels}")),
+            None => return Err(format!("missing series {}", metric(labels))),
         };
         for (index, value) in values.iter().enumerate() {
             let t = start + step * i64::try_from(index).unwrap_or(i64::MAX);
             if t > end {
-                return Err(format!("more values than steps for {labels}"));
+                return Err(format!("more values than steps for {}", metric(labels)));
             }
             match (value, points.remove(&t)) {
                 (None, None) => {}
                 (Some(value), Some(point)) => {
-                    compare(value, &point).map_err(|m| format!("{labels} at {t} ms: {m}"))?;
+                    compare(value, &point).map_err(|m| format!("{} at {t} ms: {m}", metric(labels)))?;
                 }
-                (Some(value), None) => {
-                    return Err(format!("{labels} at {t} ms: expected {value:?}, got nothing"));
+                (Some(_), None) => {
+                    return Err(format!("{} at {t} ms: got nothing", metric(labels)));
                 }
                 (None, Some(point)) => {
-                    return Err(format!("{labels} at {t} ms: unexpected {}", show(&point)));
+                    return Err(format!("{} at {t} ms: unexpected {}", metric(labels), show(&point)));
                 }
             }
         }
         if let Some((t, point)) = points.into_iter().next() {
-            return Err(format!("{labels} at {t} ms: unexpected {}", show(&point)));
+            return Err(format!("{} at {t} ms: unexpected {}", metric(labels), show(&point)));
         }
     }
     match by_labels.into_iter().next() {
-        Some((labels, series)) => Err(format!("unexpected series {labels}: {:?}", series.floats.first())),
+        Some((labels, _)) => Err(format!("unexpected series {}", metric(labels))),
         None => Ok(()),
     }
 }
 
 /// Evaluates an instant once more as the middle step of a range.
-fn rerun(eval: &Eval, engine: &Engine, storage: &MemoryStorage, t: Timestamp) -> Result<(), String> {
+fn rerun(eval: &Eval, engine: &Engine, storage: &MemoryStorage, t: Timestamp) -> Result<(), Mismatch> {
     let depends = ["range()", "start()", "end()", "step()"]
         .iter()
         .any(|call| eval.expr.to_ascii_lowercase().contains(call));
     if depends || eval.string.is_some() || eval.range_vector.is_some() {
         return Ok(());
     }
-    let query = engine.parse(&eval.expr).map_err(|error| error.to_string())?;
+    let mismatch = |message: String, outcome: &Outcome<'_>| Mismatch {
+        message: format!("as step of a range: {message}"),
+        diff: diff(eval, outcome),
+    };
     let (start, end) = (t - RERUN_STEP_MS, t + RERUN_STEP_MS);
     let result = engine
-        .range(storage, &query, start, end, RERUN_STEP_MS, &QueryOptions::default())
-        .map_err(|error| error.to_string())?;
-    let QueryValue::Matrix(series) = result.value else { return Err("got no matrix".to_owned()) };
-    let samples: Vec<VectorSample> = series
-        .iter()
-        .filter_map(|series| {
-            let value = points(series).remove(&t)?;
-            Some(VectorSample { labels: series.labels.clone(), t, value })
-        })
-        .collect();
-    if eval.scalar.is_some() {
-        return match &samples[..] {
-            [VectorSample { value: PointValue::Float(value), .. }] => check_scalar(eval, *value),
-            _ => Err("expected a single number".to_owned()),
-        };
-    }
-    let unordered = Eval { ordered: false, ..clone_expectation(eval) };
-    check_vector(&unordered, &samples)
+        .parse(&eval.expr)
+        .and_then(|query| engine.range(storage, &query, start, end, RERUN_STEP_MS, &QueryOptions::default()));
+    let result = result.map_err(|error| {
+        let text = error.to_string();
+        mismatch(text.clone(), &Outcome::Failed(&text))
+    })?;
+    let samples: Vec<VectorSample> = match &result.value {
+        QueryValue::Matrix(series) => series
+            .iter()
+            .filter_map(|series| {
+                let value = points(series).remove(&t)?;
+                Some(VectorSample { labels: series.labels.clone(), t, value })
+            })
+            .collect(),
+        _ => Vec::new(),
+    };
+    let checked = match (eval.scalar, &samples[..]) {
+        (Some(_), [VectorSample { value: PointValue::Float(value), .. }]) => check_scalar(eval, *value),
+        (Some(_), _) => Err("expected a single number".to_owned()),
+        (None, samples) => check_vector(&Eval { ordered: false, ..clone_expectation(eval) }, samples),
+    };
+    checked.map_err(|message| {
+        mismatch(message, &Outcome::Value(&QueryValue::Vector(samples), &Annotations::default()))
+    })
 }
 
 fn clone_expectation(eval: &Eval) -> Eval {
@@ -224,14 +252,7 @@ fn clone_expectation(eval: &Eval) -> Eval {
     }
 }
 
-fn show(value: &PointValue) -> String {
-    match value {
-        PointValue::Float(value) => value.to_string(),
-        PointValue::Histogram(histogram) => format!("{histogram} {:?}", histogram.counter_reset_hint),
-    }
-}
-
-fn compare(expected: &ScriptValue, got: &PointValue) -> Result<(), String> {
+pub(super) fn compare(expected: &ScriptValue, got: &PointValue) -> Result<(), String> {
     let equal = match (expected, got) {
         (ScriptValue::Float(expected), PointValue::Float(got)) => equal(*expected, *got),
         (ScriptValue::Histogram { histogram, hint_given }, PointValue::Histogram(got)) => {
@@ -243,10 +264,10 @@ fn compare(expected: &ScriptValue, got: &PointValue) -> Result<(), String> {
     if equal {
         return Ok(());
     }
-    let expected = match expected {
-        ScriptValue::Float(value) => value.to_string(),
-        ScriptValue::Histogram { histogram, .. } => format!("{histogram} {:?}", histogram.counter_reset_hint),
-    };
+    let expected = show(&match expected {
+        ScriptValue::Float(value) => PointValue::Float(*value),
+        ScriptValue::Histogram { histogram, .. } => PointValue::Histogram(histogram.clone()),
+    });
     Err(format!("expected {expected}, got {}", show(got)))
 }
 

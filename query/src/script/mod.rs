@@ -1,5 +1,5 @@
 //! PromQL test scripts, in the format of Prometheus' `promqltest`: `load` samples, `eval` expressions, `expect` results,
-//! errors and annotations, `clear`.
+//! errors and annotations, `clear`. `nilometer test promql` plays them from files.
 //!
 //! [`run`] plays a script on an engine and an in-memory store ([`MemoryStorage`]) and tells each case that came out
 //! differently. Instant evaluations are repeated as the middle step of a range query, as the reference runner does.
@@ -16,9 +16,11 @@
 mod check;
 mod nhcb;
 mod read;
+mod show;
 mod store;
 mod values;
 
+pub use show::{DiffLine, DiffSide};
 pub use store::{MemorySample, MemoryStorage};
 
 use std::fmt;
@@ -26,6 +28,7 @@ use std::sync::Arc;
 
 use crate::exec::{Engine, EngineOptions, EvalFeatures};
 use crate::parse::ParseOptions;
+use check::Mismatch;
 use read::Command;
 
 /// A script that cannot be read.
@@ -47,8 +50,10 @@ pub struct ScriptFailure {
     pub line: usize,
     /// The expression.
     pub expr: String,
-    /// What differs.
+    /// What differs first.
     pub message: String,
+    /// Expectation and outcome side by side, in the syntax of scripts: what both have, what only one has. Bounded.
+    pub diff: Vec<DiffLine>,
 }
 
 impl fmt::Display for ScriptFailure {
@@ -93,8 +98,9 @@ pub fn run(text: &str, engine: &Engine) -> Result<ScriptReport, ScriptError> {
             Command::Load(load) => load.into_storage(&mut storage),
             Command::Eval(eval) => match check::check(&eval, engine, &storage) {
                 Ok(()) => report.passed += 1,
-                Err(message) => {
-                    report.failures.push(ScriptFailure { line: eval.line, expr: eval.expr.clone(), message })
+                Err(Mismatch { message, diff }) => {
+                    let (line, expr) = (eval.line, eval.expr.clone());
+                    report.failures.push(ScriptFailure { line, expr, message, diff });
                 }
             },
         }
