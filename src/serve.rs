@@ -381,6 +381,7 @@ fn engine(args: &ServeArgs, features: Features, interval_ms: &Arc<AtomicI64>, re
         parse: features.parse,
         features: features.eval,
         registry: Some(registry.clone()),
+        ..EngineOptions::default()
     })
 }
 

@@ -28,6 +28,8 @@ pub enum ErrorType {
     NotFound,
     /// Not ready or switched off.
     Unavailable,
+    /// Too much else to do: trying again may help. Shown as `unavailable`, which has no status of its own in Prometheus.
+    Busy,
 }
 
 impl ErrorType {
@@ -39,7 +41,7 @@ impl ErrorType {
             Self::Timeout => "timeout",
             Self::Internal => "internal",
             Self::NotFound => "not_found",
-            Self::Unavailable => "unavailable",
+            Self::Unavailable | Self::Busy => "unavailable",
         }
     }
 
@@ -49,7 +51,7 @@ impl ErrorType {
             Self::Execution => StatusCode::UNPROCESSABLE_ENTITY,
             // nginx's "client closed request"; http has no name for it.
             Self::Canceled => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
-            Self::Timeout => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Timeout | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
             // `unavailable` falls to the default in Prometheus: observed on 3.5.3.
             Self::Internal | Self::Unavailable => StatusCode::INTERNAL_SERVER_ERROR,
             Self::NotFound => StatusCode::NOT_FOUND,

@@ -218,6 +218,12 @@ impl Column {
         self.histograms.is_empty() && self.present.iter().all(|word| *word == 0)
     }
 
+    /// Bytes of memory, those of histograms included.
+    pub(crate) fn bytes(&self) -> usize {
+        let histograms: usize = self.histograms.iter().map(|(_, h)| 16 * histogram_size(h) + 16).sum();
+        8 * (self.values.capacity() + self.present.capacity()) + histograms
+    }
+
     /// Samples held, a histogram counting as its size.
     pub(crate) fn sample_size(&self) -> usize {
         self.float_count() + self.histograms.iter().map(|(_, h)| histogram_size(h)).sum::<usize>()
@@ -269,6 +275,11 @@ pub(crate) struct Bits {
 impl Bits {
     pub(crate) fn new(steps: usize) -> Self {
         Self { words: vec![0; steps.div_ceil(64)] }
+    }
+
+    /// Bytes of a set over so many steps.
+    pub(crate) fn bytes(steps: usize) -> usize {
+        size_of::<Self>() + 8 * steps.div_ceil(64)
     }
 
     pub(crate) fn set(&mut self, step: usize) {

@@ -62,6 +62,13 @@ pub(crate) fn rfc3339_seconds(seconds: i64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
+/// A time with its milliseconds, as Go's layout `2006-01-02T15:04:05.000Z`.
+pub(crate) fn rfc3339_millis(t: i64) -> String {
+    let mut text = rfc3339_seconds(t.div_euclid(1000));
+    text.pop();
+    format!("{text}.{:03}Z", t.rem_euclid(1000))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,6 +78,7 @@ mod tests {
         assert_eq!(rfc3339_seconds(0), "1970-01-01T00:00:00Z");
         assert_eq!(rfc3339_seconds(-1), "1969-12-31T23:59:59Z");
         assert_eq!(rfc3339_seconds(951_782_400), "2000-02-29T00:00:00Z");
+        assert_eq!(rfc3339_millis(-1), "1969-12-31T23:59:59.999Z");
         // 2024-12-31T13:05:00Z, a Tuesday.
         let t = 1_735_650_300.0;
         let all = [

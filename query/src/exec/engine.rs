@@ -1,98 +1,29 @@
-//! The engine: options, limits, metrics, and the way from a text to a result.
+//! The engine: the way from a text to a result, with everything that is done beside it: register, limits, log, metrics.
 
-use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use model::storage::{Queryable, SeriesColumns};
-use model::{Labels, Sample, TimeRange, Timestamp};
-use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntGauge, Registry};
+use model::storage::Queryable;
+use model::{TimeRange, Timestamp};
+use parking_lot::RwLock;
+use prometheus::IntCounter;
 use tokio::time::Instant;
 
-use super::column::{Cell, Column};
 use super::error::{QueryError, QueryErrorKind};
-use super::eval::{ScalarColumn, range_stream, remove_metadata, scalar, vector};
-use super::state::{EvalFeatures, Limits, SampleCounter, State};
-use super::steps::Steps;
-use super::stream::Stream;
-use super::value::{MatrixSeries, PointValue, QueryResult, QueryStats, QueryValue, VectorSample};
-use crate::ast::{Expr, ExtendedRange, ValueType};
-use crate::parse::{ParseOptions, QueryTimes, parse, value_type};
-use crate::plan::{self, Plan, RangePlan};
-
-/// The default step of subqueries, in milliseconds, for a subquery of so many milliseconds.
-#[derive(Clone)]
-pub struct SubqueryStep(pub Arc<dyn Fn(i64) -> i64 + Send + Sync>);
-
-impl SubqueryStep {
-    /// The same step for all subqueries.
-    pub fn fixed(step_ms: i64) -> Self {
-        Self(Arc::new(move |_| step_ms))
-    }
-}
-
-impl fmt::Debug for SubqueryStep {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SubqueryStep")
-    }
-}
-
-/// How an engine works.
-#[derive(Clone, Debug)]
-pub struct EngineOptions {
-    /// How old the newest sample of a series may be to count as current, in milliseconds.
-    pub lookback_delta_ms: i64,
-    /// Most samples a query may hold in memory.
-    pub max_samples: u64,
-    /// Longest time a query may take.
-    pub timeout: Duration,
-    /// Step of subqueries that name none: the global evaluation interval.
-    pub subquery_step: SubqueryStep,
-    /// Which parts of the language are on.
-    pub parse: ParseOptions,
-    /// Which variants of meaning are on.
-    pub features: EvalFeatures,
-    /// Where the engine's own metrics go.
-    pub registry: Option<Registry>,
-}
-
-impl Default for EngineOptions {
-    /// Prometheus' defaults: 5 minutes, 50 million samples, 2 minutes, a step of 1 minute.
-    fn default() -> Self {
-        Self {
-            lookback_delta_ms: 5 * 60_000,
-            max_samples: 50_000_000,
-            timeout: Duration::from_secs(120),
-            subquery_step: SubqueryStep::fixed(60_000),
-            parse: ParseOptions::default(),
-            features: EvalFeatures::default(),
-            registry: None,
-        }
-    }
-}
-
-/// What one query wants differently.
-#[derive(Clone, Debug, Default)]
-pub struct QueryOptions {
-    /// Another lookback delta, in milliseconds.
-    pub lookback_delta_ms: Option<i64>,
-    /// A shorter time limit; never longer than the engine's.
-    pub timeout: Option<Duration>,
-    /// Set from outside to stop the query.
-    pub cancel: Option<Arc<AtomicBool>>,
-    /// Whether samples are counted per step.
-    pub per_step_stats: bool,
-}
-
-/// An expression with its text; to be evaluated any number of times.
-#[derive(Clone, Debug)]
-pub struct ParsedQuery {
-    text: String,
-    expr: Expr,
-    /// Levels of the tree.
-    depth: usize,
-}
+use super::explain::{self, Analysis, Explanation, PlanNode, Profile};
+use super::limits::{Bounds, Limits, Stops};
+use super::memory::{MemoryBudget, MemoryHold};
+use super::metrics::Metrics;
+use super::options::{EngineOptions, ParsedQuery, QueryOptions, When};
+use super::output;
+use super::query_log::{self, QueryLog};
+use super::register::{Entry, QueryOrigin, QueryRegister, QueryTicket};
+use super::state::{SampleCounter, State};
+use super::value::{QueryResult, QueryStats, QueryValue};
+use crate::ast::ValueType;
+use crate::parse::{parse, value_type};
+use crate::plan;
 
 /// Levels of nesting up to which a query runs on the caller's stack: evaluation recurses, with up to some 10 KiB per
 /// level in unoptimised builds, and worker threads have 2 MiB.
@@ -101,141 +32,70 @@ const DEPTH_ON_CALLERS_STACK: usize = 40;
 /// Stack for deeper ones; the parser ends nesting at 500 levels. Memory is only touched as far as it is needed.
 const DEEP_STACK_BYTES: usize = 64 << 20;
 
-fn depth(expr: &Expr) -> usize {
-    let mut deepest = 0;
-    let mut open = vec![(expr, 1)];
-    while let Some((expr, depth)) = open.pop() {
-        deepest = deepest.max(depth);
-        open.extend(expr.children().into_iter().map(|child| (child, depth + 1)));
-    }
-    deepest
-}
-
-impl ParsedQuery {
-    /// The text as given.
-    pub fn text(&self) -> &str {
-        &self.text
-    }
-
-    /// The expression.
-    pub fn expr(&self) -> &Expr {
-        &self.expr
-    }
-}
-
-/// A query made of a tree; its text is the tree printed.
-impl From<Expr> for ParsedQuery {
-    fn from(expr: Expr) -> Self {
-        Self { text: expr.to_string(), depth: depth(&expr), expr }
-    }
-}
-
 /// Runs queries. Cheap to share; all calls are synchronous and belong on a thread for calculations.
 #[derive(Debug)]
 pub struct Engine {
     options: EngineOptions,
     metrics: Metrics,
+    register: Arc<QueryRegister>,
+    query_log: RwLock<Option<Arc<dyn QueryLog>>>,
 }
 
-#[derive(Debug)]
-struct Metrics {
-    queries: IntGauge,
-    samples: IntCounter,
-    durations: HistogramVec,
+/// What running a query gave.
+struct Outcome {
+    value: QueryValue,
+    annotations: model::Annotations,
+    memory: Option<Arc<MemoryHold>>,
+    /// The plan with its counters, when that was asked for.
+    tree: Option<PlanNode>,
+    lookback_ms: i64,
+    extent: Option<TimeRange>,
+    steps: usize,
 }
 
-impl Metrics {
-    fn new(registry: Option<&Registry>) -> Self {
-        let queries = IntGauge::new(
-            "prometheus_engine_queries",
-            "The current number of queries being executed or waiting.",
-        );
-        let samples = IntCounter::new(
-            "prometheus_engine_query_samples_total",
-            "The total number of samples loaded by all queries.",
-        );
-        let durations = HistogramVec::new(
-            HistogramOpts::new(
-                "prometheus_engine_query_duration_histogram_seconds",
-                "The duration of various parts of PromQL query execution.",
-            )
-            .buckets(vec![0.01, 0.1, 1.0, 10.0]),
-            &["slice"],
-        );
-        let metrics = Self {
-            queries: queries.expect("the metric's name is valid"),
-            samples: samples.expect("the metric's name is valid"),
-            durations: durations.expect("the metric's name is valid"),
-        };
-        if let Some(registry) = registry {
-            let all: [Box<dyn prometheus::core::Collector>; 3] = [
-                Box::new(metrics.queries.clone()),
-                Box::new(metrics.samples.clone()),
-                Box::new(metrics.durations.clone()),
-            ];
-            for collector in all {
-                if let Err(error) = registry.register(collector) {
-                    tracing::warn!(%error, "engine metric not registered");
-                }
-            }
-        }
-        metrics
-    }
-}
-
-/// Counts a running query for as long as it lives, also when it panics.
-struct Counted<'a>(&'a IntGauge);
-
-impl<'a> Counted<'a> {
-    fn new(gauge: &'a IntGauge) -> Self {
-        gauge.inc();
-        Self(gauge)
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
-}
-
-/// When an expression is evaluated.
-#[derive(Clone, Copy)]
-enum When {
-    At(Timestamp),
-    Over { start: Timestamp, end: Timestamp, step: i64 },
-}
-
-impl When {
-    fn steps(self) -> Steps {
-        match self {
-            Self::At(t) => Steps::instant(t),
-            Self::Over { start, end, step } => Steps::range(start, end, step),
-        }
-    }
-
-    fn times(self) -> QueryTimes {
-        match self {
-            Self::At(t) => QueryTimes { start: t, end: t, step: 0 },
-            Self::Over { start, end, step } => QueryTimes { start, end, step },
-        }
-    }
-
-    fn is_instant(self) -> bool {
-        matches!(self, Self::At(_))
-    }
+/// A query on its way: what its evaluation needs to know, and the statistics it leaves, also when it fails.
+struct Run<'a> {
+    query: &'a ParsedQuery,
+    when: When,
+    options: &'a QueryOptions,
+    ticket: &'a QueryTicket,
+    analyze: bool,
+    stats: QueryStats,
 }
 
 impl Engine {
     /// An engine; registers its metrics.
     pub fn new(options: EngineOptions) -> Self {
-        let metrics = Metrics::new(options.registry.as_ref());
-        Self { options, metrics }
+        let metrics = Metrics::new(options.registry.as_ref(), options.concurrency, &options.memory);
+        let register =
+            QueryRegister::new(options.clock.clone(), options.slow_threshold, metrics.of_register());
+        Self { register: Arc::new(register), options, metrics, query_log: RwLock::default() }
     }
 
     /// The options it was made with.
     pub fn options(&self) -> &EngineOptions {
         &self.options
+    }
+
+    /// Queries that run or wait, and those that were slow.
+    pub fn register(&self) -> &Arc<QueryRegister> {
+        &self.register
+    }
+
+    /// What all queries may hold together: answers on their way are counted there, too.
+    pub fn memory(&self) -> &MemoryBudget {
+        &self.options.memory
+    }
+
+    /// Where a line for each query goes from now on; `None`: nowhere.
+    pub fn set_query_log(&self, log: Option<Arc<dyn QueryLog>>) {
+        self.metrics.log_enabled.set(i64::from(log.is_some()));
+        *self.query_log.write() = log;
+    }
+
+    /// Counts lines of the query log that are lost: for those who write them.
+    pub fn query_log_failures(&self) -> IntCounter {
+        self.metrics.log_failures.clone()
     }
 
     /// Parses a text.
@@ -245,8 +105,25 @@ impl Engine {
     pub fn parse(&self, text: &str) -> Result<ParsedQuery, QueryError> {
         let expr =
             parse(text, &self.options.parse).map_err(|error| QueryError::bad_data(error.to_string()))?;
-        let depth = depth(&expr);
-        Ok(ParsedQuery { text: text.to_owned(), expr, depth })
+        Ok(ParsedQuery::new(text, expr))
+    }
+
+    /// Enters a query in the register, to be handed over in [`QueryOptions::ticket`]. Its time runs from now on.
+    pub fn enter(
+        &self,
+        text: &str,
+        when: When,
+        origin: QueryOrigin,
+        timeout: Option<Duration>,
+    ) -> Arc<QueryTicket> {
+        let longest = self.options.timeout;
+        let timeout = timeout.map_or(longest, |timeout| timeout.min(longest));
+        Arc::new(self.register.enter(Entry { text, origin, times: when.times(), timeout }))
+    }
+
+    /// A query ends without having been evaluated: it is counted and logged as failed.
+    pub fn gave_up(&self, query: &ParsedQuery, ticket: &QueryTicket, error: &QueryError) {
+        self.ended(query, ticket, &QueryStats { queued: ticket.age(), ..QueryStats::default() }, Some(error));
     }
 
     /// Evaluates at one time.
@@ -277,251 +154,244 @@ impl Engine {
         step_ms: i64,
         options: &QueryOptions,
     ) -> Result<QueryResult, QueryError> {
-        let kind = value_type(&query.expr);
-        if !matches!(kind, ValueType::Scalar | ValueType::Vector) {
-            return Err(QueryError::bad_data(format!(
-                "invalid expression type \"{}\" for range query, must be Scalar or instant Vector",
-                kind.documented()
-            )));
-        }
-        if step_ms <= 0 {
-            return Err(QueryError::bad_data(
-                "zero or negative query resolution step widths are not accepted. Try a positive integer",
-            ));
-        }
         self.run(storage, query, When::Over { start, end, step: step_ms }, options)
     }
 
-    fn run(
+    /// Evaluates.
+    ///
+    /// # Errors
+    /// As [`Engine::instant`] or [`Engine::range`].
+    pub fn run(
         &self,
         storage: &dyn Queryable,
         query: &ParsedQuery,
         when: When,
         options: &QueryOptions,
     ) -> Result<QueryResult, QueryError> {
-        let _counted = Counted::new(&self.metrics.queries);
-        if query.depth <= DEPTH_ON_CALLERS_STACK {
-            self.run_here(storage, query, when, options, rayon::current_num_threads())
-        } else {
-            self.run_deep(storage, query, when, options)
-        }
+        let (outcome, stats) = self.go(storage, query, when, options, false)?;
+        let Outcome { value, annotations, memory, .. } = outcome;
+        Ok(QueryResult { value, annotations, stats, memory })
     }
 
-    /// Runs a deeply nested query, alone, on a thread with a stack of its own.
-    fn run_deep(
+    /// Evaluates a query to see what each operator of its plan takes.
+    ///
+    /// # Errors
+    /// As [`Engine::run`].
+    pub fn analyze(
         &self,
         storage: &dyn Queryable,
         query: &ParsedQuery,
         when: When,
         options: &QueryOptions,
-    ) -> Result<QueryResult, QueryError> {
-        std::thread::scope(|scope| {
-            let deep = std::thread::Builder::new()
-                .name("deep-query".to_owned())
-                .stack_size(DEEP_STACK_BYTES)
-                .spawn_scoped(scope, || self.run_here(storage, query, when, options, 1));
-            let failed =
-                |what: &str| QueryError::new(QueryErrorKind::Internal, format!("deep query: {what}"));
-            match deep {
-                Ok(thread) => thread.join().unwrap_or_else(|_| Err(failed("the thread panicked"))),
-                Err(error) => Err(failed(&error.to_string())),
-            }
+    ) -> Result<Explanation, QueryError> {
+        let (outcome, stats) = self.go(storage, query, when, options, true)?;
+        let (result_series, result_points) = size_of_value(&outcome.value);
+        Ok(Explanation {
+            text: query.text.clone(),
+            times: when.times(),
+            steps: outcome.steps,
+            lookback_ms: outcome.lookback_ms,
+            extent: outcome.extent,
+            value_type: value_type(&query.expr),
+            root: outcome.tree.unwrap_or_default(),
+            analysis: Some(Analysis { stats, result_series, result_points }),
         })
     }
 
-    fn run_here(
+    /// The plan of a query; nothing is read.
+    ///
+    /// # Errors
+    /// When there is no plan for it.
+    pub fn explain(
+        &self,
+        query: &ParsedQuery,
+        when: When,
+        lookback_delta_ms: Option<i64>,
+    ) -> Result<Explanation, QueryError> {
+        check_when(query, when)?;
+        let explain = || {
+            let (plan, lookback_ms, extent) = self.plan(query, when, lookback_delta_ms)?;
+            Ok(Explanation {
+                text: query.text.clone(),
+                times: when.times(),
+                steps: when.steps().count,
+                lookback_ms,
+                extent,
+                value_type: value_type(&query.expr),
+                root: explain::tree(&plan, None),
+                analysis: None,
+            })
+        };
+        if query.depth <= DEPTH_ON_CALLERS_STACK { explain() } else { on_deep_stack(explain) }
+    }
+
+    /// The plan, the lookback delta, and the stored time that selectors look at.
+    fn plan(
+        &self,
+        query: &ParsedQuery,
+        when: When,
+        lookback_delta_ms: Option<i64>,
+    ) -> Result<(plan::Plan, i64, Option<TimeRange>), QueryError> {
+        let subquery_step = &self.options.subquery_step.0;
+        let plan = plan::build(&query.expr, &when.times(), &|range_ms| subquery_step(range_ms))?;
+        let lookback_ms = lookback_delta_ms.unwrap_or(self.options.lookback_delta_ms).max(1);
+        let steps = when.steps();
+        let times = TimeRange::new(steps.start, steps.last());
+        let extent = plan::extent(&plan, times, lookback_ms);
+        Ok((plan, lookback_ms, extent))
+    }
+
+    fn go(
         &self,
         storage: &dyn Queryable,
         query: &ParsedQuery,
         when: When,
         options: &QueryOptions,
+        analyze: bool,
+    ) -> Result<(Outcome, QueryStats), QueryError> {
+        check_when(query, when)?;
+        let ticket = match &options.ticket {
+            Some(ticket) => Arc::clone(ticket),
+            None => self.enter(&query.text, when, QueryOrigin::Internal, options.timeout),
+        };
+        let stats = QueryStats { queued: ticket.start(), ..QueryStats::default() };
+        let mut run = Run { query, when, options, ticket: &ticket, analyze, stats };
+        let outcome = if query.depth <= DEPTH_ON_CALLERS_STACK {
+            self.evaluate(storage, &mut run, rayon::current_num_threads())
+        } else {
+            // Alone, without helpers: their stacks are small, too.
+            on_deep_stack(|| self.evaluate(storage, &mut run, 1))
+        };
+        let progress = ticket.progress();
+        run.stats.total_samples = progress.samples.load(Ordering::Relaxed);
+        run.stats.samples_read = progress.read.load(Ordering::Relaxed);
+        run.stats.peak_samples = progress.samples_peak();
+        run.stats.peak_memory_bytes = progress.bytes_peak();
+        run.stats.series = progress.series.load(Ordering::Relaxed);
+        let stats = run.stats;
+        self.ended(query, &ticket, &stats, outcome.as_ref().err());
+        Ok((outcome?, stats))
+    }
+
+    /// Counts, remembers and logs a query.
+    fn ended(
+        &self,
+        query: &ParsedQuery,
+        ticket: &QueryTicket,
+        stats: &QueryStats,
+        error: Option<&QueryError>,
+    ) {
+        self.metrics.observe(stats, error);
+        ticket.finish(stats, error);
+        let Some(log) = self.query_log.read().clone() else { return };
+        let line = query_log::line(&query_log::Ended {
+            now: self.options.clock.as_ref().map_or(0, |clock| clock.now_ms()),
+            text: &query.text,
+            times: ticket.times(),
+            origin: ticket.origin(),
+            stats,
+            error,
+        });
+        if !log.write(line) {
+            self.metrics.log_failures.inc();
+        }
+    }
+
+    fn evaluate(
+        &self,
+        storage: &dyn Queryable,
+        run: &mut Run<'_>,
         threads: usize,
-    ) -> Result<QueryResult, QueryError> {
+    ) -> Result<Outcome, QueryError> {
         let began = Instant::now();
+        let Run { query, when, options, ticket, .. } = *run;
         let steps = when.steps();
-        let timeout =
-            options.timeout.map_or(self.options.timeout, |timeout| timeout.min(self.options.timeout));
-        let limits =
-            Limits::new(options.cancel.clone(), began.checked_add(timeout), self.options.max_samples);
+        let bounds = Bounds {
+            deadline: ticket.deadline(),
+            samples_max: self.options.max_samples,
+            series_max: self.options.max_series,
+            bytes_max: self.options.max_query_bytes,
+            budget: self.options.memory.clone(),
+        };
+        let stops = Stops { caller: options.cancel.clone(), operator: Some(ticket.stop_flag()) };
+        let progress = ticket.progress();
+        let limits = Limits::new(stops, bounds, Arc::clone(progress));
         limits.check()?;
         limits.admit(steps.count)?;
-        let subquery_step = &self.options.subquery_step.0;
-        let plan = plan::build(&query.expr, &when.times(), &|range_ms| subquery_step(range_ms))?;
-        let lookback_ms = options.lookback_delta_ms.unwrap_or(self.options.lookback_delta_ms).max(1);
-        let times = TimeRange::new(steps.start, steps.last());
-        let extent = plan::extent(&plan, times, lookback_ms).unwrap_or(times);
-        let querier = storage.querier(extent)?;
-        let counter = SampleCounter::new(options.per_step_stats.then_some(steps));
-        let state = State::new(&*querier, lookback_ms, self.options.features, limits, counter, threads);
-        let prepared = Instant::now();
-        let mut stats = QueryStats { prepare: prepared - began, ..QueryStats::default() };
-        if !when.is_instant() {
-            note_ineffective_sort(&state, &query.expr);
+        let (plan, lookback_ms, extent) = self.plan(query, when, options.lookback_delta_ms)?;
+        let querier = storage.querier(extent.unwrap_or(TimeRange::new(steps.start, steps.last())))?;
+        let counter = SampleCounter::new(Arc::clone(progress), options.per_step_stats.then_some(steps));
+        let profile = run.analyze.then(Profile::default);
+        let state =
+            State::new(&*querier, lookback_ms, self.options.features, limits, counter, profile, threads);
+        let is_instant = when.is_instant();
+        if !is_instant {
+            output::note_ineffective_sort(&state, &query.expr);
         }
-        let mut value = evaluate(&state, &plan, steps, when.is_instant())?;
-        let evaluated = Instant::now();
-        stats.inner_eval = evaluated - prepared;
+        let prepared = Instant::now();
+        run.stats.prepare = prepared - began;
+        let evaluated = output::evaluate(&state, &plan, steps, is_instant);
+        run.stats.inner_eval = prepared.elapsed();
+        run.stats.samples_per_step = state.samples.steps();
+        let (mut value, bytes) = evaluated?;
+        let sorting = Instant::now();
         if let QueryValue::Matrix(series) = &mut value {
             series.sort_by(|a, b| a.labels.cmp(&b.labels));
         }
-        stats.result_sort = evaluated.elapsed();
-        stats.total_samples = state.samples.total();
-        stats.samples_per_step = state.samples.steps();
-        stats.peak_samples = state.limits.peak();
-        stats.series = state.series.load(Ordering::Relaxed);
-        self.metrics.samples.inc_by(stats.total_samples);
-        for (slice, duration) in [
-            ("prepare_time", stats.prepare),
-            ("inner_eval", stats.inner_eval),
-            ("result_sort", stats.result_sort),
-        ] {
-            self.metrics.durations.with_label_values(&[slice]).observe(duration.as_secs_f64());
-        }
-        let annotations = state.notes.finish(&query.text);
-        Ok(QueryResult { value, annotations, stats })
+        run.stats.result_sort = sorting.elapsed();
+        Ok(Outcome {
+            value,
+            tree: run.analyze.then(|| explain::tree(&plan, state.profile.as_ref())),
+            annotations: state.notes.finish(&query.text),
+            memory: state.limits.keep(bytes).map(Arc::new),
+            lookback_ms,
+            extent,
+            steps: steps.count,
+        })
     }
 }
 
-/// Sorting the outermost result of a range query does nothing.
-fn note_ineffective_sort(state: &State<'_>, expr: &Expr) {
-    use crate::ast::ExprKind;
-    match &expr.kind {
-        ExprKind::Paren(inner) => note_ineffective_sort(state, inner),
-        ExprKind::Call(call) if call.func.name.starts_with("sort") => state.notes.sort_in_range_query(),
-        _ => {}
-    }
-}
-
-fn evaluate<'q>(
-    state: &'q State<'q>,
-    plan: &'q Plan,
-    steps: Steps,
-    instant: bool,
-) -> Result<QueryValue, QueryError> {
-    match plan {
-        Plan::Text(text) => Ok(QueryValue::String { t: steps.start, value: text.clone() }),
-        Plan::Scalar(plan) => {
-            let values = scalar(state, plan, steps)?;
-            Ok(scalar_value(&values, steps, instant))
+/// Runs `f` on a thread with a stack of its own, for deeply nested queries.
+fn on_deep_stack<T: Send>(f: impl FnOnce() -> Result<T, QueryError> + Send) -> Result<T, QueryError> {
+    std::thread::scope(|scope| {
+        let deep = std::thread::Builder::new()
+            .name("deep-query".to_owned())
+            .stack_size(DEEP_STACK_BYTES)
+            .spawn_scoped(scope, f);
+        let failed = |what: &str| QueryError::new(QueryErrorKind::Internal, format!("deep query: {what}"));
+        match deep {
+            Ok(thread) => thread.join().unwrap_or_else(|_| Err(failed("the thread panicked"))),
+            Err(error) => Err(failed(&error.to_string())),
         }
-        Plan::Vector(plan) => {
-            let stream = vector(state, plan, steps)?;
-            let stream = remove_metadata(state, stream, false, |head| head.drop_name)?;
-            if instant { vector_value(state, &stream) } else { matrix_value(state, &stream) }
-        }
-        Plan::Range(plan) => range_value(state, plan, steps),
+    })
+}
+
+/// Range queries take scalars and instant vectors, and a positive step.
+fn check_when(query: &ParsedQuery, when: When) -> Result<(), QueryError> {
+    let When::Over { step, .. } = when else { return Ok(()) };
+    let kind = value_type(&query.expr);
+    if !matches!(kind, ValueType::Scalar | ValueType::Vector) {
+        return Err(QueryError::bad_data(format!(
+            "invalid expression type \"{}\" for range query, must be Scalar or instant Vector",
+            kind.documented()
+        )));
     }
-}
-
-fn scalar_value(values: &ScalarColumn, steps: Steps, instant: bool) -> QueryValue {
-    if instant {
-        return QueryValue::Scalar(Sample { t: steps.start, v: values.at(0) });
-    }
-    let floats = (0..steps.count).map(|step| Sample { t: steps.at(step), v: values.at(step) }).collect();
-    QueryValue::Matrix(vec![MatrixSeries { labels: Labels::empty(), floats, histograms: Vec::new() }])
-}
-
-fn vector_value(state: &State<'_>, stream: &Stream<'_>) -> Result<QueryValue, QueryError> {
-    let t = stream.steps.start;
-    let mut samples = Vec::with_capacity(stream.len());
-    stream.for_each(state, |index, column| {
-        let value = match column.cell(0) {
-            None => return Ok(()),
-            Some(Cell::Float(value)) => PointValue::Float(value),
-            Some(Cell::Histogram(histogram)) => PointValue::Histogram(Arc::clone(histogram)),
-        };
-        samples.push(VectorSample { labels: stream.heads[index].labels.clone(), t, value });
-        state.limits.hold(column.sample_size())
-    })?;
-    Ok(QueryValue::Vector(samples))
-}
-
-fn matrix_value(state: &State<'_>, stream: &Stream<'_>) -> Result<QueryValue, QueryError> {
-    let mut series = Vec::new();
-    stream.for_each(state, |index, column| {
-        if column.is_empty() {
-            return Ok(());
-        }
-        state.limits.hold(column.sample_size())?;
-        series.push(points(stream.heads[index].labels.clone(), column, stream.steps));
-        Ok(())
-    })?;
-    Ok(QueryValue::Matrix(series))
-}
-
-fn points(labels: Labels, column: &Column, steps: Steps) -> MatrixSeries {
-    let mut floats = Vec::with_capacity(column.float_count());
-    column.for_each_float(|step, v| floats.push(Sample { t: steps.at(step), v }));
-    let histograms = column
-        .histograms()
-        .iter()
-        .map(|(step, histogram)| (steps.at(*step as usize), Arc::clone(histogram)))
-        .collect();
-    MatrixSeries { labels, floats, histograms }
-}
-
-/// The samples of a range vector as they are stored.
-fn range_value<'q>(
-    state: &'q State<'q>,
-    plan: &'q RangePlan,
-    steps: Steps,
-) -> Result<QueryValue, QueryError> {
-    let end = plan.time().resolve(steps.start);
-    let start = end.saturating_sub(plan.window_ms());
-    let stream = range_stream(state, plan, steps)?;
-    let mut series = Vec::new();
-    state.with_scratch(|scratch| -> Result<(), QueryError> {
-        let mut samples = SeriesColumns::default();
-        for (index, head) in stream.heads.iter().enumerate() {
-            state.limits.check()?;
-            stream.source.read(index, &mut samples, scratch)?;
-            let labels = if head.drop_name {
-                super::labels::without_metadata(&head.labels)
-            } else {
-                head.labels.clone()
-            };
-            let one = match plan.extended() {
-                None => raw_points(labels, &samples, start, end),
-                Some(modifier) => extended_points(labels, &samples, start, end, modifier)?,
-            };
-            let size = one.floats.len() + one.histograms.len();
-            if size > 0 {
-                state.limits.hold(size)?;
-                state.samples.add(steps, size as u64, |_| size as u64);
-                series.push(one);
-            }
-        }
-        Ok(())
-    })?;
-    Ok(QueryValue::Matrix(series))
-}
-
-fn raw_points(labels: Labels, samples: &SeriesColumns, start: Timestamp, end: Timestamp) -> MatrixSeries {
-    let within = |t: Timestamp| t > start && t <= end;
-    let floats = samples.float_times.iter().zip(&samples.float_values);
-    let histograms = samples.histogram_times.iter().zip(&samples.histograms);
-    MatrixSeries {
-        labels,
-        floats: floats.filter(|(t, _)| within(**t)).map(|(t, v)| Sample { t: *t, v: *v }).collect(),
-        histograms: histograms.filter(|(t, _)| within(**t)).map(|(t, h)| (*t, Arc::clone(h))).collect(),
-    }
-}
-
-fn extended_points(
-    labels: Labels,
-    samples: &SeriesColumns,
-    start: Timestamp,
-    end: Timestamp,
-    modifier: ExtendedRange,
-) -> Result<MatrixSeries, QueryError> {
-    if !samples.histograms.is_empty() {
-        return Err(QueryError::new(
-            QueryErrorKind::Execution,
-            "anchored modifier is not supported with histograms",
+    if step <= 0 {
+        return Err(QueryError::bad_data(
+            "zero or negative query resolution step widths are not accepted. Try a positive integer",
         ));
     }
-    let smoothed = modifier == ExtendedRange::Smoothed;
-    let floats =
-        super::extended::extend_floats(&samples.float_times, &samples.float_values, start, end, smoothed);
-    Ok(MatrixSeries { labels, floats, histograms: Vec::new() })
+    Ok(())
+}
+
+/// Series and points.
+fn size_of_value(value: &QueryValue) -> (u64, u64) {
+    match value {
+        QueryValue::Scalar(_) | QueryValue::String { .. } => (1, 1),
+        QueryValue::Vector(samples) => (samples.len() as u64, samples.len() as u64),
+        QueryValue::Matrix(series) => {
+            let points = series.iter().map(|one| one.floats.len() + one.histograms.len()).sum::<usize>();
+            (series.len() as u64, points as u64)
+        }
+    }
 }

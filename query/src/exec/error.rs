@@ -14,11 +14,17 @@ pub enum QueryErrorKind {
     Timeout,
     /// Whoever asked has gone (`canceled`).
     Canceled,
+    /// Others hold what is needed: trying again later may help (`unavailable`).
+    Unavailable,
     /// Storage or we are at fault (`internal`).
     Internal,
 }
 
 impl QueryErrorKind {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::BadData, Self::Execution, Self::Timeout, Self::Canceled, Self::Unavailable, Self::Internal];
+
     /// `errorType` of the API.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -26,6 +32,7 @@ impl QueryErrorKind {
             Self::Execution => "execution",
             Self::Timeout => "timeout",
             Self::Canceled => "canceled",
+            Self::Unavailable => "unavailable",
             Self::Internal => "internal",
         }
     }
@@ -68,9 +75,46 @@ impl QueryError {
         Self::execution("query processing would load too many samples into memory in query execution")
     }
 
+    pub(crate) fn too_many_series(max: u64) -> Self {
+        Self::execution(format!("query selects more than {max} series (--query.max-series)"))
+    }
+
+    pub(crate) fn too_much_memory(max_bytes: u64) -> Self {
+        Self::execution(format!(
+            "query needs more than {} of memory (--query.max-memory-per-query)",
+            bytes_text(max_bytes)
+        ))
+    }
+
+    /// All queries together hold what they may.
+    pub fn memory_exhausted(max_bytes: u64) -> Self {
+        Self::new(
+            QueryErrorKind::Unavailable,
+            format!(
+                "queries hold the {} of memory they may use (--query.max-memory); try again",
+                bytes_text(max_bytes)
+            ),
+        )
+    }
+
     pub(crate) fn same_labels() -> Self {
         Self::execution("vector cannot contain metrics with the same labelset")
     }
+}
+
+/// A number of bytes for people: `12.5 MiB`.
+pub(crate) fn bytes_text(bytes: u64) -> String {
+    for (unit, size) in [("GiB", 1u64 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)] {
+        if bytes >= size {
+            let tenths = (u128::from(bytes) * 10).div_ceil(u128::from(size));
+            return if tenths.is_multiple_of(10) {
+                format!("{} {unit}", tenths / 10)
+            } else {
+                format!("{}.{} {unit}", tenths / 10, tenths % 10)
+            };
+        }
+    }
+    format!("{bytes} B")
 }
 
 impl From<StorageError> for QueryError {

@@ -14,7 +14,7 @@ use super::steps::Steps;
 use super::stream::{Head, Source, Stream, Table};
 use super::{aggregate, binary, histogram_fn, info, label_fn, range, sort};
 use crate::ast::BinaryOp;
-use crate::plan::{HistogramStat, MathFn, RangePlan, ScalarPlan, VectorPlan, WithScalarPlan};
+use crate::plan::{HistogramStat, MathFn, RangePlan, ScalarPlan, SubqueryPlan, VectorPlan, WithScalarPlan};
 use model::Labels;
 
 /// A number at each step.
@@ -66,6 +66,17 @@ pub(crate) fn scalar<'q>(
     steps: Steps,
 ) -> Result<ScalarColumn, QueryError> {
     state.limits.check()?;
+    match &state.profile {
+        None => build_scalar(state, plan, steps),
+        Some(profile) => profile.scalar(state, plan, || build_scalar(state, plan, steps)),
+    }
+}
+
+fn build_scalar<'q>(
+    state: &'q State<'q>,
+    plan: &'q ScalarPlan,
+    steps: Steps,
+) -> Result<ScalarColumn, QueryError> {
     Ok(match plan {
         ScalarPlan::Number(value) => ScalarColumn::Constant(*value),
         ScalarPlan::Time => {
@@ -108,6 +119,17 @@ pub(crate) fn vector<'q>(
     if steps.count == 0 {
         return Ok(Stream::empty(steps));
     }
+    match &state.profile {
+        None => build_vector(state, plan, steps),
+        Some(profile) => profile.vector(state, plan, || build_vector(state, plan, steps)),
+    }
+}
+
+fn build_vector<'q>(
+    state: &'q State<'q>,
+    plan: &'q VectorPlan,
+    steps: Steps,
+) -> Result<Stream<'q>, QueryError> {
     match plan {
         VectorPlan::Selector(selector) => selector::instant(state, selector, steps),
         VectorPlan::Invariant(inner) => invariant(state, inner, steps),
@@ -204,10 +226,46 @@ pub(crate) fn range_stream<'q>(
     plan: &'q RangePlan,
     steps: Steps,
 ) -> Result<RangeStream<'q>, QueryError> {
-    let subquery = match plan {
-        RangePlan::Selector(selector) => return selector::range(state, selector, steps),
-        RangePlan::Subquery(subquery) => subquery,
+    match &state.profile {
+        None => build_range(state, plan, steps),
+        Some(profile) => profile.range(state, plan, || build_range(state, plan, steps)),
+    }
+}
+
+fn build_range<'q>(
+    state: &'q State<'q>,
+    plan: &'q RangePlan,
+    steps: Steps,
+) -> Result<RangeStream<'q>, QueryError> {
+    match plan {
+        RangePlan::Selector(selector) => selector::range(state, selector, steps),
+        // Its samples count where its windows are evaluated.
+        RangePlan::Subquery(plan) => subquery(state, plan, steps, 0),
+    }
+}
+
+/// The range vector that is the result of a query.
+pub(crate) fn range_result<'q>(
+    state: &'q State<'q>,
+    plan: &'q RangePlan,
+    steps: Steps,
+) -> Result<RangeStream<'q>, QueryError> {
+    let build = || match plan {
+        RangePlan::Selector(selector) => selector::range(state, selector, steps),
+        RangePlan::Subquery(plan) => subquery(state, plan, steps, 1),
     };
+    match &state.profile {
+        None => build(),
+        Some(profile) => profile.range(state, plan, build),
+    }
+}
+
+fn subquery<'q>(
+    state: &'q State<'q>,
+    subquery: &'q SubqueryPlan,
+    steps: Steps,
+    weight: u64,
+) -> Result<RangeStream<'q>, QueryError> {
     let (first, last) = subquery.time.span(steps);
     let interval = subquery.step_ms;
     let open = first.saturating_sub(subquery.window_ms);
@@ -217,9 +275,9 @@ pub(crate) fn range_stream<'q>(
         start = start.saturating_add(interval);
     }
     let inner_steps = if steps.count == 0 {
-        Steps { start, interval, count: 0 }
+        Steps { start, interval, count: 0, weight }
     } else {
-        Steps::range(start, last, interval)
+        Steps { weight, ..Steps::range(start, last, interval) }
     };
     state.limits.admit(inner_steps.count)?;
     let mut inner = vector(state, &subquery.inner, inner_steps)?;
@@ -274,7 +332,8 @@ pub(crate) fn remove_metadata<'q>(
     };
     let may_meet = !stream.has_one_name() || stream.heads.iter().any(typed);
     let mut changed = false;
-    for head in &mut stream.heads {
+    for (index, head) in stream.heads.iter_mut().enumerate() {
+        check_every(state, index)?;
         if which(head) {
             head.labels = without_metadata(&head.labels);
             head.drop_name = false;

@@ -12,7 +12,7 @@ use model::{FloatHistogram, Labels, Timestamp};
 
 use super::column::Column;
 use super::error::QueryError;
-use super::eval::{ScalarColumn, drop_names, scalar, vector};
+use super::eval::{ScalarColumn, check_every, drop_names, scalar, vector};
 use super::labels::LabelMap;
 use super::notes::ForcedMonotonicity;
 use super::quantile::{
@@ -127,6 +127,7 @@ fn build<'q>(
     let mut members: Vec<Member> = Vec::new();
     let mut labels: Vec<Labels> = Vec::new();
     for (index, head) in input.iter().enumerate() {
+        check_every(state, index)?;
         let le = head.labels.value(BUCKET_LABEL);
         let bound = parse_bound(le);
         let key = if bound.is_some() { head.labels.without(&[BUCKET_LABEL]) } else { head.labels.clone() };

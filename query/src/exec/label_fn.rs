@@ -4,23 +4,31 @@ use model::labels::METRIC_NAME;
 use model::{Labels, LabelsBuilder};
 
 use super::error::QueryError;
-use super::eval::vector;
+use super::eval::{check_every, vector};
 use super::state::State;
 use super::steps::Steps;
 use super::stream::Stream;
 use crate::plan::LabelReplacePlan;
 
-fn set(stream: &mut Stream<'_>, destination: &str, mut value: impl FnMut(&Labels) -> Option<String>) {
+fn set(
+    state: &State<'_>,
+    stream: &mut Stream<'_>,
+    destination: &str,
+    mut value: impl FnMut(&Labels) -> Option<String>,
+) -> Result<(), QueryError> {
     let mut builder = LabelsBuilder::new();
-    for head in &mut stream.heads {
+    for (index, head) in stream.heads.iter_mut().enumerate() {
+        check_every(state, index)?;
         let Some(value) = value(&head.labels) else { continue };
         builder.reset(&head.labels);
         builder.set(destination, value);
         head.labels = builder.build();
+        state.limits.hold_bytes(head.labels.size_bytes())?;
         if destination == METRIC_NAME {
             head.drop_name = false;
         }
     }
+    Ok(())
 }
 
 pub(crate) fn replace<'q>(
@@ -30,7 +38,7 @@ pub(crate) fn replace<'q>(
 ) -> Result<Stream<'q>, QueryError> {
     let mut stream = vector(state, &plan.arg, steps)?;
     let template = parse_template(&plan.replacement);
-    set(&mut stream, &plan.destination, |labels| {
+    set(state, &mut stream, &plan.destination, |labels| {
         let captures = plan.regex.captures(labels.value(&plan.source))?;
         let mut out = String::new();
         for part in &template {
@@ -41,7 +49,7 @@ pub(crate) fn replace<'q>(
             }
         }
         Some(out)
-    });
+    })?;
     stream.merge_equal(state, false)
 }
 
@@ -52,10 +60,10 @@ pub(crate) fn join<'q>(
     separator: &str,
     sources: &[String],
 ) -> Result<Stream<'q>, QueryError> {
-    set(&mut stream, destination, |labels| {
+    set(state, &mut stream, destination, |labels| {
         let values: Vec<&str> = sources.iter().map(|source| labels.value(source)).collect();
         Some(values.join(separator))
-    });
+    })?;
     stream.merge_equal(state, false)
 }
 

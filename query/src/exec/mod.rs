@@ -8,7 +8,10 @@
 //!
 //! Series are read in parallel, in rounds, and folded in order: results do not depend on the number of threads. All
 //! work is synchronous; whoever calls does so on a thread for calculations. Every loop looks at the deadline and at the
-//! cancellation flag.
+//! cancellation flags, and whatever grows with data is counted before it is kept (`limits`, `memory`).
+//!
+//! Queries are entered in a [`QueryRegister`] while they wait and run; [`Engine::explain`] and [`Engine::analyze`] show
+//! plans.
 //!
 //! Semantics, texts of errors and annotations are those of Prometheus 3.14.
 
@@ -20,14 +23,22 @@ pub(crate) mod date;
 mod engine;
 pub(crate) mod error;
 mod eval;
+mod explain;
 mod extended;
 mod histogram_fn;
 mod info;
 mod label_fn;
 mod labels;
+mod limits;
+mod memory;
+mod metrics;
 mod notes;
+mod options;
+mod output;
 mod quantile;
+mod query_log;
 mod range;
+mod register;
 pub(crate) mod selector;
 mod sort;
 mod state;
@@ -35,7 +46,15 @@ pub(crate) mod steps;
 mod stream;
 mod value;
 
-pub use engine::{Engine, EngineOptions, ParsedQuery, QueryOptions, SubqueryStep};
+pub use engine::Engine;
 pub use error::{QueryError, QueryErrorKind};
+pub use explain::{Analysis, Explanation, Measured, PlanNode};
+pub use memory::{MemoryBudget, MemoryHold};
+pub use options::{EngineOptions, ParsedQuery, QueryOptions, SubqueryStep, When};
+pub use query_log::{QueryLog, stats_json};
+pub use register::{
+    Entry, HttpOrigin, QueryOrigin, QueryRegister, QueryState, QueryTicket, RuleOrigin, RunningQuery,
+    SlowQuery,
+};
 pub use state::EvalFeatures;
 pub use value::{MatrixSeries, PointValue, QueryResult, QueryStats, QueryValue, VectorSample};

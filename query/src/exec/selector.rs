@@ -1,7 +1,6 @@
 //! Instant and range selectors: from stored samples to columns.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use model::histogram::CounterResetHint;
 use model::storage::{SelectHints, SeriesColumns, SeriesSet};
@@ -9,7 +8,7 @@ use model::{FloatHistogram, TimeRange, Timestamp, is_stale_nan};
 
 use super::column::Column;
 use super::error::QueryError;
-use super::state::{Scratch, State};
+use super::state::{STEPS_PER_CHECK, Scratch, State};
 use super::steps::Steps;
 use super::stream::{Head, Source, Stream};
 use crate::plan::{InstantValue, Selector};
@@ -32,12 +31,24 @@ fn select(
     };
     let set = state.querier.select(&selector.matchers, &hints)?;
     state.notes.merge_foreign(&set.annotations());
-    state.series.fetch_add(set.len() as u64, Ordering::Relaxed);
+    state.limits.select(set.len())?;
     Ok(set)
 }
 
-fn heads(set: &dyn SeriesSet) -> Vec<Head> {
-    (0..set.len()).map(|index| Head::new(set.labels(index))).collect()
+fn heads(state: &State<'_>, set: &dyn SeriesSet) -> Result<Vec<Head>, QueryError> {
+    let mut heads = Vec::with_capacity(set.len());
+    let mut bytes = 0;
+    for index in 0..set.len() {
+        let head = Head::new(set.labels(index));
+        bytes += size_of::<Head>() + head.labels.size_bytes();
+        heads.push(head);
+        if index % STEPS_PER_CHECK == STEPS_PER_CHECK - 1 {
+            state.limits.check()?;
+            state.limits.hold_bytes(std::mem::take(&mut bytes))?;
+        }
+    }
+    state.limits.hold_bytes(bytes)?;
+    Ok(heads)
 }
 
 /// What of a stored series a query sees: no staleness markers in range vectors; histograms without buckets where only
@@ -125,7 +136,7 @@ pub(crate) fn instant<'q>(
     let range =
         TimeRange::new(first.saturating_sub(state.lookback_ms).saturating_add(1), last.saturating_add(after));
     let set = select(state, selector, steps, range)?;
-    let heads = heads(&*set);
+    let heads = heads(state, &*set)?;
     Ok(Stream::new(steps, heads, Instant { state, selector, steps, set }))
 }
 
@@ -141,6 +152,7 @@ impl Source for Instant<'_> {
         into.reset(self.steps.count);
         let mut samples = scratch.take_samples();
         self.set.read(index, &mut samples)?;
+        self.state.samples.read(samples.float_times.len() + samples.histogram_times.len());
         if self.selector.histograms == HistogramView::Stats {
             strip_buckets(&mut samples);
         }
@@ -264,9 +276,12 @@ pub(crate) fn range<'q>(
         return Ok(RangeStream { heads: Vec::new(), source: Box::new(NoSamples) });
     }
     let set = select(state, selector, steps, range)?;
-    let heads = heads(&*set);
+    let heads = heads(state, &*set)?;
     let keep_starts = state.features.use_start_timestamps;
-    Ok(RangeStream { heads, source: Box::new(Stored { set, keep_starts, histograms: selector.histograms }) })
+    Ok(RangeStream {
+        heads,
+        source: Box::new(Stored { state, set, keep_starts, histograms: selector.histograms }),
+    })
 }
 
 struct NoSamples;
@@ -277,15 +292,17 @@ impl RangeSource for NoSamples {
     }
 }
 
-struct Stored {
+struct Stored<'q> {
+    state: &'q State<'q>,
     set: Box<dyn SeriesSet>,
     keep_starts: bool,
     histograms: HistogramView,
 }
 
-impl RangeSource for Stored {
+impl RangeSource for Stored<'_> {
     fn read(&self, index: usize, into: &mut SeriesColumns, _: &mut Scratch) -> Result<(), QueryError> {
         self.set.read(index, into)?;
+        self.state.samples.read(into.float_times.len() + into.histogram_times.len());
         if self.histograms == HistogramView::Stats {
             strip_buckets(into);
         }

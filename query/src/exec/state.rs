@@ -1,13 +1,13 @@
 //! What all operators of one running query share: the view of storage, limits, annotations, statistics, scratch memory.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use model::storage::{Querier, SeriesColumns};
-use tokio::time::Instant;
 
 use super::column::Column;
-use super::error::QueryError;
+use super::explain::Profile;
+use super::limits::{Limits, Progress};
 use super::notes::Notes;
 use super::steps::Steps;
 
@@ -33,7 +33,8 @@ pub(crate) struct State<'q> {
     pub(crate) notes: Notes,
     pub(crate) limits: Limits,
     pub(crate) samples: SampleCounter,
-    pub(crate) series: AtomicU64,
+    /// Counters beside operators, when the query is analysed.
+    pub(crate) profile: Option<Profile>,
     /// Worker threads to use; 1: none but the caller's.
     pub(crate) threads: usize,
     scratch: Mutex<Vec<Scratch>>,
@@ -46,6 +47,7 @@ impl<'q> State<'q> {
         features: EvalFeatures,
         limits: Limits,
         samples: SampleCounter,
+        profile: Option<Profile>,
         threads: usize,
     ) -> Self {
         Self {
@@ -55,7 +57,7 @@ impl<'q> State<'q> {
             notes: Notes::default(),
             limits,
             samples,
-            series: AtomicU64::new(0),
+            profile,
             threads,
             scratch: Mutex::new(Vec::new()),
         }
@@ -66,107 +68,53 @@ impl<'q> State<'q> {
         let taken = self.scratch.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut scratch = taken.unwrap_or_default();
         let out = f(&mut scratch);
+        let bytes = scratch.bytes();
+        if bytes > scratch.counted {
+            self.limits.note_bytes(bytes - scratch.counted);
+            scratch.counted = bytes;
+        }
         self.scratch.lock().unwrap_or_else(PoisonError::into_inner).push(scratch);
         out
-    }
-}
-
-/// When a query has to stop.
-#[derive(Debug)]
-pub(crate) struct Limits {
-    cancel: Option<Arc<AtomicBool>>,
-    deadline: Option<Instant>,
-    samples_max: i64,
-    /// Samples held in memory now.
-    held: AtomicI64,
-    peak: AtomicI64,
-}
-
-impl Limits {
-    pub(crate) fn new(cancel: Option<Arc<AtomicBool>>, deadline: Option<Instant>, samples_max: u64) -> Self {
-        Self {
-            cancel,
-            deadline,
-            samples_max: i64::try_from(samples_max).unwrap_or(i64::MAX),
-            held: AtomicI64::new(0),
-            peak: AtomicI64::new(0),
-        }
-    }
-
-    /// Fails once the query was cancelled or its time is up.
-    pub(crate) fn check(&self) -> Result<(), QueryError> {
-        if self.cancel.as_ref().is_some_and(|cancel| cancel.load(Ordering::Relaxed)) {
-            return Err(QueryError::canceled());
-        }
-        if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            return Err(QueryError::timeout());
-        }
-        Ok(())
-    }
-
-    /// [`Limits::check`] every so many steps.
-    pub(crate) fn check_at(&self, step: usize) -> Result<(), QueryError> {
-        if step % STEPS_PER_CHECK == STEPS_PER_CHECK - 1 { self.check() } else { Ok(()) }
-    }
-
-    /// Counts samples that are held from now on.
-    pub(crate) fn hold(&self, samples: usize) -> Result<(), QueryError> {
-        let samples = i64::try_from(samples).unwrap_or(i64::MAX / 2);
-        let held = self.held.fetch_add(samples, Ordering::Relaxed).saturating_add(samples);
-        self.peak.fetch_max(held, Ordering::Relaxed);
-        if held > self.samples_max { Err(QueryError::too_many_samples()) } else { Ok(()) }
-    }
-
-    /// Counts samples that are no longer held.
-    pub(crate) fn release(&self, samples: usize) {
-        self.held.fetch_sub(i64::try_from(samples).unwrap_or(i64::MAX / 2), Ordering::Relaxed);
-    }
-
-    /// Fails when `samples` could never be held.
-    pub(crate) fn admit(&self, samples: usize) -> Result<(), QueryError> {
-        let fits = i64::try_from(samples).is_ok_and(|samples| samples <= self.samples_max);
-        if fits { Ok(()) } else { Err(QueryError::too_many_samples()) }
-    }
-
-    pub(crate) fn peak(&self) -> u64 {
-        self.peak.load(Ordering::Relaxed).max(0).unsigned_abs()
     }
 }
 
 /// Counts samples looked at, in all and for each step of the outermost evaluation.
 #[derive(Debug)]
 pub(crate) struct SampleCounter {
-    total: AtomicU64,
+    progress: Arc<Progress>,
     /// The steps of the query, with a counter each.
     per_step: Option<(Steps, Vec<AtomicU64>)>,
 }
 
 impl SampleCounter {
-    pub(crate) fn new(per_step: Option<Steps>) -> Self {
+    pub(crate) fn new(progress: Arc<Progress>, per_step: Option<Steps>) -> Self {
         Self {
-            total: AtomicU64::new(0),
+            progress,
             per_step: per_step.map(|steps| (steps, (0..steps.count).map(|_| AtomicU64::new(0)).collect())),
         }
     }
 
-    /// Counts `samples` at each of `steps` that `of_step` has some for. Steps of subqueries count in all only.
+    /// Counts samples read from storage.
+    pub(crate) fn read(&self, samples: usize) {
+        self.progress.read.fetch_add(samples as u64, Ordering::Relaxed);
+    }
+
+    /// Counts samples looked at, at each of `steps` that `of_step` has some for; as often as the steps weigh.
     pub(crate) fn add(&self, steps: Steps, total: u64, of_step: impl Fn(usize) -> u64) {
-        self.total.fetch_add(total, Ordering::Relaxed);
-        if let Some((own, counters)) = &self.per_step
-            && *own == steps
-        {
-            for (step, counter) in counters.iter().enumerate() {
-                counter.fetch_add(of_step(step), Ordering::Relaxed);
-            }
+        if steps.weight == 0 {
+            return;
+        }
+        self.progress.samples.fetch_add(total.saturating_mul(steps.weight), Ordering::Relaxed);
+        let Some((own, counters)) = &self.per_step else { return };
+        for (step, counter) in counters.iter().enumerate() {
+            // What is evaluated once counts at each step; what counts once is evaluated at the query's own steps.
+            let samples = if own.count == steps.count { of_step(step) } else { total };
+            counter.fetch_add(samples, Ordering::Relaxed);
         }
     }
 
     pub(crate) fn wants_steps(&self) -> bool {
         self.per_step.is_some()
-    }
-
-    pub(crate) fn total(&self) -> u64 {
-        self.total.load(Ordering::Relaxed)
     }
 
     pub(crate) fn steps(&self) -> Option<Vec<(i64, u64)>> {
@@ -181,9 +129,21 @@ impl SampleCounter {
 pub(crate) struct Scratch {
     columns: Vec<Column>,
     samples: Vec<SeriesColumns>,
+    /// Bytes that the query's limits know of.
+    counted: usize,
 }
 
 impl Scratch {
+    /// Bytes of the memory that waits for its next use. (It only grows: what was needed once is needed again.)
+    fn bytes(&self) -> usize {
+        let samples = self.samples.iter().map(|samples| {
+            let times = samples.float_times.capacity() + samples.histogram_times.capacity();
+            let starts = samples.float_starts.capacity() + samples.histogram_starts.capacity();
+            8 * (times + starts + samples.float_values.capacity() + samples.histograms.capacity())
+        });
+        self.columns.iter().map(Column::bytes).chain(samples).sum()
+    }
+
     pub(crate) fn take_column(&mut self) -> Column {
         self.columns.pop().unwrap_or_default()
     }

@@ -11,12 +11,15 @@ pub(crate) struct Steps {
     pub(crate) interval: i64,
     /// How many; may be 0 in subqueries.
     pub(crate) count: usize,
+    /// How often a sample looked at here counts in statistics: 0 within subqueries, whose samples count where their
+    /// windows are evaluated; once for each step outside what is evaluated once. (As Prometheus counts.)
+    pub(crate) weight: u64,
 }
 
 impl Steps {
     /// One time only.
     pub(crate) fn instant(t: Timestamp) -> Self {
-        Self { start: t, interval: 1, count: 1 }
+        Self { start: t, interval: 1, count: 1, weight: 1 }
     }
 
     /// From `start` up to at most `end`.
@@ -27,7 +30,7 @@ impl Steps {
         } else {
             usize::try_from(end.saturating_sub(start) / interval).unwrap_or(usize::MAX).saturating_add(1)
         };
-        Self { start, interval, count }
+        Self { start, interval, count, weight: 1 }
     }
 
     /// Time of step `index`.
@@ -40,9 +43,9 @@ impl Steps {
         self.at(self.count.saturating_sub(1))
     }
 
-    /// Only the first step.
+    /// Only the first step, which stands for all.
     pub(crate) fn first_only(self) -> Self {
-        Self { count: self.count.min(1), ..self }
+        Self { count: self.count.min(1), weight: self.weight.saturating_mul(self.count as u64), ..self }
     }
 }
 

@@ -116,6 +116,7 @@ impl<'q> Stream<'q> {
         let mut first_of = [LabelMap::with_capacity(self.len()), LabelMap::with_capacity(0)];
         let mut groups: Vec<Vec<usize>> = Vec::with_capacity(self.len());
         for (index, head) in self.heads.iter().enumerate() {
+            super::eval::check_every(state, index)?;
             let first_of = &mut first_of[usize::from(head.drop_name)];
             let (group, is_new) = first_of.insert(&head.labels, groups.len());
             if is_new {
@@ -154,6 +155,7 @@ impl<'q> Stream<'q> {
             }
             scratch.give_column(column);
             state.limits.hold(merged.sample_size())?;
+            state.limits.hold_bytes(merged.bytes())?;
             Ok(merged)
         })
     }
@@ -190,19 +192,22 @@ pub(crate) struct Table<'q> {
     pub(crate) heads: Vec<Head>,
     pub(crate) columns: Vec<Column>,
     held: usize,
+    bytes: usize,
 }
 
 impl<'q> Table<'q> {
     pub(crate) fn new(state: &'q State<'q>, steps: Steps) -> Self {
-        Self { state, steps, heads: Vec::new(), columns: Vec::new(), held: 0 }
+        Self { state, steps, heads: Vec::new(), columns: Vec::new(), held: 0, bytes: 0 }
     }
 
     /// Adds a column (its head is to be added as well).
     pub(crate) fn push(&mut self, column: Column) -> Result<(), QueryError> {
-        let size = column.sample_size();
+        let (size, bytes) = (column.sample_size(), size_of::<Column>() + column.bytes());
         self.held += size;
+        self.bytes += bytes;
         self.columns.push(column);
-        self.state.limits.hold(size)
+        self.state.limits.hold(size)?;
+        self.state.limits.hold_bytes(bytes)
     }
 
     /// Adds a series.
@@ -220,6 +225,7 @@ impl<'q> Table<'q> {
 impl Drop for Table<'_> {
     fn drop(&mut self) {
         self.state.limits.release(self.held);
+        self.state.limits.release_bytes(self.bytes);
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use model::{Annotations, FloatHistogram, Labels, Sample, Timestamp};
 
+use super::memory::MemoryHold;
 use crate::ast::ValueType;
 
 /// The value of an expression.
@@ -78,6 +79,8 @@ pub struct QueryResult {
     pub annotations: Annotations,
     /// What it took.
     pub stats: QueryStats,
+    /// What the value holds of the memory that queries share, until it is dropped; `None`: too little to count.
+    pub memory: Option<Arc<MemoryHold>>,
 }
 
 /// What a query took.
@@ -90,8 +93,14 @@ pub struct QueryStats {
     pub samples_per_step: Option<Vec<(Timestamp, u64)>>,
     /// Most samples held at once (`peakSamples`).
     pub peak_samples: u64,
+    /// Samples read from storage, each once (`samplesRead`).
+    pub samples_read: u64,
+    /// Most bytes of memory held at once.
+    pub peak_memory_bytes: u64,
     /// Series selected.
     pub series: u64,
+    /// Waiting for a place (`execQueueTime`).
+    pub queued: Duration,
     /// Parsing and planning (`queryPreparationTime`).
     pub prepare: Duration,
     /// Evaluation (`innerEvalTime`).

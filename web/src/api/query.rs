@@ -149,6 +149,7 @@ fn error_of(error: &QueryError) -> ApiError {
         QueryErrorKind::Execution => ErrorType::Execution,
         QueryErrorKind::Timeout => ErrorType::Timeout,
         QueryErrorKind::Canceled => ErrorType::Canceled,
+        QueryErrorKind::Unavailable => ErrorType::Busy,
         _ => ErrorType::Internal,
     };
     if kind == ErrorType::BadData {

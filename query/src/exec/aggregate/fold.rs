@@ -33,6 +33,8 @@ pub(super) fn fold<'q>(
     let steps = inner.steps;
     let cells = groups.heads.len().saturating_mul(steps.count);
     state.limits.admit(cells)?;
+    let mut bytes = cells.saturating_mul(Accumulator::cell_bytes(plan.op));
+    state.limits.hold_bytes(bytes)?;
     let heads = inner.heads.clone();
     let mut accumulators: Vec<Accumulator> =
         groups.heads.iter().map(|_| Accumulator::new(plan.op, steps.count)).collect();
@@ -41,6 +43,11 @@ pub(super) fn fold<'q>(
     let outcome = inner.for_each(state, |index, column| {
         let added = accumulators[groups.of_series[index]].add(&context, column, &heads[index].labels);
         held += added;
+        if plan.op == AggregateOp::Quantile {
+            // Growing vectors of floats hold up to twice what is in them.
+            bytes += 16 * added;
+            state.limits.hold_bytes(16 * added)?;
+        }
         state.limits.hold(added)
     });
     drop(inner);
@@ -56,6 +63,7 @@ pub(super) fn fold<'q>(
             table.push_series(head, column)?;
         }
     }
+    state.limits.release_bytes(bytes);
     Ok(table.into_stream())
 }
 
@@ -123,6 +131,19 @@ enum Total {
 }
 
 impl Accumulator {
+    /// Bytes for each group and step, without samples and histograms.
+    fn cell_bytes(op: AggregateOp) -> usize {
+        use AggregateOp::{Avg, Count, Group, Quantile, Stddev, Stdvar, Sum};
+        match op {
+            Count | Group => 4,
+            Sum => 20,
+            Avg => 28,
+            Stddev | Stdvar => 20,
+            Quantile => 4 + size_of::<Vec<f64>>(),
+            _ => 12,
+        }
+    }
+
     fn new(op: AggregateOp, steps: usize) -> Self {
         let column = |wanted: bool| vec![0.0; if wanted { steps } else { 0 }];
         use AggregateOp::{Avg, Count, Group, Quantile, Stddev, Stdvar, Sum};

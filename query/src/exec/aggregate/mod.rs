@@ -5,7 +5,7 @@ mod ranked;
 mod values;
 
 use super::error::QueryError;
-use super::eval::{ScalarColumn, scalar, vector};
+use super::eval::{ScalarColumn, check_every, scalar, vector};
 use super::labels::{Grouper, Pick};
 use super::state::State;
 use super::steps::Steps;
@@ -28,7 +28,7 @@ pub(crate) fn aggregate<'q>(
         return values::count_values(state, plan, inner);
     }
     let param = param.unwrap_or(ScalarColumn::Constant(f64::NAN));
-    let groups = Groups::new(plan, &inner.heads);
+    let groups = Groups::new(state, plan, &inner.heads)?;
     match plan.op {
         AggregateOp::Topk | AggregateOp::Bottomk | AggregateOp::Limitk | AggregateOp::LimitRatio => {
             ranked::ranked(state, plan, inner, &groups, &param)
@@ -45,11 +45,12 @@ struct Groups {
 }
 
 impl Groups {
-    fn new(plan: &AggregatePlan, series: &[Head]) -> Self {
+    fn new(state: &State<'_>, plan: &AggregatePlan, series: &[Head]) -> Result<Self, QueryError> {
         let mut grouper = Grouper::new(Pick::new(&plan.grouping, !plan.without));
         let mut of_series = Vec::with_capacity(series.len());
         let mut heads: Vec<Head> = Vec::new();
-        for head in series {
+        for (index, head) in series.iter().enumerate() {
+            check_every(state, index)?;
             let (group, is_new) = grouper.group(&head.labels);
             if is_new {
                 heads.push(Head::new(grouper.pick().of(&head.labels)));
@@ -58,6 +59,7 @@ impl Groups {
             heads[group].drop_name |= head.drop_name;
             of_series.push(group);
         }
-        Self { of_series, heads }
+        state.limits.hold_bytes(size_of::<usize>() * of_series.len())?;
+        Ok(Self { of_series, heads })
     }
 }

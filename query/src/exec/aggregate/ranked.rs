@@ -38,8 +38,11 @@ pub(super) fn ranked<'q>(
     let series = inner.len();
     let limits: Vec<usize> =
         (0..steps.count).map(|step| (param.at(step).max(0.0) as usize).min(series)).collect();
-    let mut chosen: Vec<Vec<Chosen>> =
-        (0..groups.heads.len().saturating_mul(steps.count)).map(|_| Vec::new()).collect();
+    let cells = groups.heads.len().saturating_mul(steps.count);
+    state.limits.admit(cells)?;
+    let mut bytes = cells.saturating_mul(size_of::<Vec<Chosen>>());
+    state.limits.hold_bytes(bytes)?;
+    let mut chosen: Vec<Vec<Chosen>> = (0..cells).map(|_| Vec::new()).collect();
     let mut ignored = false;
     inner.for_each(state, |index, column| {
         let base = groups.of_series[index] * steps.count;
@@ -69,6 +72,10 @@ pub(super) fn ranked<'q>(
                 }
             }
         });
+        // Growing vectors hold up to twice what is in them.
+        let more = held * 2 * size_of::<Chosen>();
+        bytes += more;
+        state.limits.hold_bytes(more)?;
         state.limits.hold(held)
     })?;
     drop(inner);
@@ -82,6 +89,7 @@ pub(super) fn ranked<'q>(
         by_series(state, &heads, chosen, steps)
     };
     state.limits.release(held);
+    state.limits.release_bytes(bytes);
     stream
 }
 

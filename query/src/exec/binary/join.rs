@@ -1,5 +1,7 @@
 //! Arithmetic and comparisons between series that match.
 
+use std::collections::HashMap;
+
 use model::{Labels, LabelsBuilder};
 
 use super::{Element, columns, element};
@@ -24,7 +26,7 @@ pub(super) fn join<'q>(
     // Seen from here, many series may match one; `group_right` swaps the sides.
     let swapped = plan.matching.card == Cardinality::OneToMany;
     let (many, one) = if swapped { (right, left) } else { (left, right) };
-    let groups = groups(plan, &many.heads, &one.heads);
+    let groups = groups(state, plan, &many.heads, &one.heads)?;
     let fill = plan.matching.fill;
     let (fill_many, fill_one) = if swapped { (fill.rhs, fill.lhs) } else { (fill.lhs, fill.rhs) };
     let steps = many.steps;
@@ -39,7 +41,12 @@ struct Group {
     one: Vec<usize>,
 }
 
-fn groups(plan: &BinaryPlan, many: &[Head], one: &[Head]) -> Vec<Group> {
+fn groups(
+    state: &State<'_>,
+    plan: &BinaryPlan,
+    many: &[Head],
+    one: &[Head],
+) -> Result<Vec<Group>, QueryError> {
     let pick = Pick::new(&plan.matching.labels, plan.matching.on);
     let mut grouper = Grouper::new(pick);
     let mut groups: Vec<Group> = Vec::new();
@@ -51,14 +58,18 @@ fn groups(plan: &BinaryPlan, many: &[Head], one: &[Head]) -> Vec<Group> {
         group
     };
     for (index, head) in many.iter().enumerate() {
+        check_every(state, index)?;
         let group = group_of(&head.labels, &mut groups);
         groups[group].many.push(index);
     }
     for (index, head) in one.iter().enumerate() {
+        check_every(state, index)?;
         let group = group_of(&head.labels, &mut groups);
         groups[group].one.push(index);
     }
-    groups
+    let bytes = size_of::<usize>() * (many.len() + one.len()) + size_of::<Group>() * groups.len();
+    state.limits.hold_bytes(bytes)?;
+    Ok(groups)
 }
 
 /// Whether the result is another metric than the operands.
@@ -112,6 +123,7 @@ impl<'q> Joiner<'q> {
                     .iter()
                     .map(|many| self.result(&self.many.heads[*many], &self.one.heads[one]))
                     .collect();
+                self.hold_heads(&results)?;
                 if results.len() < 2 || all_distinct(&results) {
                     uses[one] += u32::try_from(group.many.len()).unwrap_or(u32::MAX);
                     items.extend(group.many.iter().map(|&many| Item::Pair { many, one }));
@@ -124,6 +136,7 @@ impl<'q> Joiner<'q> {
             }
             for (head, column) in self.take_turns(group)? {
                 self.state.limits.hold(column.sample_size())?;
+                self.state.limits.hold_bytes(size_of::<Item>() + column.bytes())?;
                 heads.push(head);
                 items.push(Item::Ready(Box::new(column)));
             }
@@ -132,6 +145,13 @@ impl<'q> Joiner<'q> {
         let (state, steps) = (self.state, self.steps);
         let stream = Stream::new(steps, heads, Joined { joiner: self, items, shared });
         stream.merge_equal(state, false)
+    }
+
+    /// Counts the labels of new series.
+    fn hold_heads(&self, heads: &[Head]) -> Result<(), QueryError> {
+        let labels: usize = heads.iter().map(|head| head.labels.size_bytes()).sum();
+        let each = size_of::<Head>() + size_of::<Item>();
+        self.state.limits.hold_bytes(labels + each * heads.len())
     }
 
     /// Columns of the "one" side that several pairs need.
@@ -143,6 +163,7 @@ impl<'q> Joiner<'q> {
                 let mut column = Column::default();
                 self.one.source.read(index, &mut column, scratch)?;
                 self.state.limits.hold(column.sample_size())?;
+                self.state.limits.hold_bytes(column.bytes())?;
                 shared[index] = Some(column);
             }
             Ok(shared)
@@ -187,14 +208,17 @@ impl<'q> Joiner<'q> {
 
     /// Works out a group in which several series of a side take turns, or missing ones are filled in.
     fn take_turns(&self, group: &Group) -> Result<Vec<(Head, Column)>, QueryError> {
-        self.state.with_scratch(|scratch| {
-            let read = |stream: &Stream<'q>, indexes: &[usize], scratch: &mut Scratch| {
+        let mut bytes = 0;
+        let results = self.state.with_scratch(|scratch| {
+            let mut read = |stream: &Stream<'q>, indexes: &[usize], scratch: &mut Scratch| {
                 indexes
                     .iter()
                     .map(|&index| {
                         self.state.limits.check()?;
                         let mut column = Column::default();
                         stream.source.read(index, &mut column, scratch)?;
+                        bytes += column.bytes();
+                        self.state.limits.hold_bytes(column.bytes())?;
                         Ok(column)
                     })
                     .collect::<Result<Vec<Column>, QueryError>>()
@@ -208,6 +232,7 @@ impl<'q> Joiner<'q> {
                 let one = ones.iter().enumerate().find_map(|(at, column)| Some((at, column.cell(step)?)));
                 let mut matched = false;
                 for (at, column) in manys.iter().enumerate() {
+                    check_every(self.state, at)?;
                     let Some(cell) = column.cell(step) else { continue };
                     let (partner, other) = match (one, self.fill_one) {
                         (Some((at, cell)), _) => (Some(at), cell),
@@ -226,7 +251,9 @@ impl<'q> Joiner<'q> {
                 }
             }
             Ok(turns.finish())
-        })
+        });
+        self.state.limits.release_bytes(bytes);
+        results
     }
 
     /// Several series of the "one" side at the same step are an error, wherever the many side has anything at all.
@@ -241,14 +268,21 @@ impl<'q> Joiner<'q> {
             return Ok(());
         }
         let mut clashes: Vec<(usize, usize, usize)> = Vec::new();
+        // Of the clashes at a step only the first can be the one that is told.
+        let mut clashed = Bits::new(self.steps.count);
         let mut present = Bits::new(self.steps.count);
         for (at, column) in ones.iter().enumerate() {
+            self.state.limits.check()?;
             if present.overlaps(column) {
                 let steps = (0..self.steps.count).filter(|step| present.get(*step) && column.has(*step));
-                clashes.extend(steps.filter_map(|step| {
-                    let earlier = ones[..at].iter().position(|earlier| earlier.has(step))?;
-                    Some((step, earlier, at))
-                }));
+                for step in steps {
+                    if clashed.get(step) {
+                        continue;
+                    }
+                    clashed.set(step);
+                    let earlier = ones[..at].iter().position(|earlier| earlier.has(step));
+                    clashes.extend(earlier.map(|earlier| (step, earlier, at)));
+                }
             }
             column.mark_presence(&mut present);
         }
@@ -299,7 +333,7 @@ type Pair = (Option<usize>, Option<usize>);
 struct Turns<'a, 'q> {
     joiner: &'a Joiner<'q>,
     group: &'a Group,
-    pairs: Vec<(Pair, usize)>,
+    pairs: HashMap<Pair, usize>,
     numbers: LabelMap,
     results: Vec<(Head, Column)>,
     /// Steps at which each result was matched, whether or not the comparison held.
@@ -311,7 +345,7 @@ impl<'a, 'q> Turns<'a, 'q> {
         Self {
             joiner,
             group,
-            pairs: Vec::new(),
+            pairs: HashMap::new(),
             numbers: LabelMap::with_capacity(4),
             results: Vec::new(),
             matched: Vec::new(),
@@ -331,7 +365,7 @@ impl<'a, 'q> Turns<'a, 'q> {
                 "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)",
             ));
         }
-        let number = self.number(many, one);
+        let number = self.number(many, one)?;
         if self.matched[number].get(step) {
             return Err(QueryError::execution(
                 "multiple matches for labels: grouping labels must ensure unique matches",
@@ -343,9 +377,9 @@ impl<'a, 'q> Turns<'a, 'q> {
     }
 
     /// The result series of a pair.
-    fn number(&mut self, many: Option<usize>, one: Option<usize>) -> usize {
-        if let Some((_, number)) = self.pairs.iter().find(|(pair, _)| *pair == (many, one)) {
-            return *number;
+    fn number(&mut self, many: Option<usize>, one: Option<usize>) -> Result<usize, QueryError> {
+        if let Some(number) = self.pairs.get(&(many, one)) {
+            return Ok(*number);
         }
         let joiner = self.joiner;
         let many_head = many.map(|at| joiner.many.heads[self.group.many[at]].clone());
@@ -360,11 +394,15 @@ impl<'a, 'q> Turns<'a, 'q> {
         if is_new {
             let mut column = Column::default();
             column.reset(joiner.steps.count);
+            // The column is counted again, and for longer, when the group is done: what grows here must not escape.
+            joiner.state.limits.admit(self.results.len().saturating_mul(joiner.steps.count))?;
+            joiner.state.limits.check()?;
+            joiner.hold_heads(std::slice::from_ref(&head))?;
             self.results.push((head, column));
             self.matched.push(Bits::new(joiner.steps.count));
         }
-        self.pairs.push(((many, one), number));
-        number
+        self.pairs.insert((many, one), number);
+        Ok(number)
     }
 
     fn finish(self) -> Vec<(Head, Column)> {

@@ -3,6 +3,7 @@
 use crate::ast::BinaryOp;
 use crate::exec::column::{Bits, Column};
 use crate::exec::error::QueryError;
+use crate::exec::eval::check_every;
 use crate::exec::labels::{Grouper, Pick};
 use crate::exec::state::{Scratch, State};
 use crate::exec::stream::{Source, Stream};
@@ -29,6 +30,7 @@ pub(super) fn set<'q>(
     let mut masks = Vec::with_capacity(left.len());
     let mut kept = Vec::with_capacity(left.len());
     for (index, head) in std::mem::take(&mut left.heads).into_iter().enumerate() {
+        check_every(state, index)?;
         let group = grouper.find(&head.labels);
         // A series whose group the right side never has is dropped whole by `and`, kept whole by `unless`.
         if group.is_none() && keep {
@@ -48,6 +50,7 @@ fn presence<'q>(
     groups: &[usize],
     count: usize,
 ) -> Result<Vec<Bits>, QueryError> {
+    state.limits.hold_bytes(count.saturating_mul(Bits::bytes(stream.steps.count)))?;
     let mut present = vec![Bits::new(stream.steps.count); count];
     stream.for_each(state, |index, column| {
         column.mark_presence(&mut present[groups[index]]);
@@ -87,6 +90,7 @@ fn or<'q>(
     // Both the presence and the samples of the left side are wanted: reading it once costs memory, twice costs time.
     let (left, present) = if found.iter().any(Option::is_some) {
         let table = left.materialize(state)?;
+        state.limits.hold_bytes(grouper.len().saturating_mul(Bits::bytes(table.steps.count)))?;
         let mut present = vec![Bits::new(table.steps.count); grouper.len()];
         for (column, group) in table.columns.iter().zip(&groups) {
             column.mark_presence(&mut present[*group]);
