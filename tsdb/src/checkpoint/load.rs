@@ -6,20 +6,20 @@ use std::sync::atomic::Ordering;
 
 use hashbrown::HashMap;
 use model::sample::{TimeRange, Timestamp};
-use model::storage::{ABSENT_BITS, StorageError};
+use model::storage::StorageError;
 
+use super::load_rows::PartialWindow;
 use super::{
-    IN_FILE, IN_LINE, KIND_END, KIND_HEAD, KIND_HISTORY, KIND_SERIES, LAST_FLOAT, LAST_HISTOGRAM, LAST_NONE,
+    Counts, IN_FILE, IN_LINE, KIND_CHUNKS, KIND_END, KIND_HEAD, KIND_HISTORY, KIND_ROWS, KIND_SERIES,
+    KIND_WINDOW, LAST_FLOAT, LAST_HISTOGRAM, LAST_NONE,
 };
 use crate::chunk::Chunk;
 use crate::chunk::histogram::get_one;
 use crate::coding::{DecodeError, Reader};
 use crate::fs::FileSystem;
 use crate::head::Head;
-use crate::head::history::{History, HistoryState};
-use crate::head::sealed::{Place, SealedWindow};
+use crate::head::history::History;
 use crate::head::series::{ChunkBytes, FilePlace, OutOfOrderChunk, OwnChunk, Series, Starts, Stored};
-use crate::head::window::{Coverage, RowPart};
 use crate::head_chunks::HeadFile;
 use crate::wal::frame::{CHECKPOINT_MAGIC, Frame, FrameReader, HeaderError};
 use crate::wal::io_error;
@@ -61,8 +61,9 @@ pub(crate) fn load(fs: &dyn FileSystem, path: &Path, head: &Head) -> Result<Load
         range: None,
         chunks: 0,
         lost: 0,
-        read: (0, 0),
-        told: (0, 0),
+        window: None,
+        read: Counts::default(),
+        told: Counts::default(),
         through: None,
         error: None,
     };
@@ -90,6 +91,7 @@ pub(crate) fn load(fs: &dyn FileSystem, path: &Path, head: &Head) -> Result<Load
             }
         }
     }
+    loader.close_window();
     match loader.through {
         Some(through) => loaded.through = through,
         None => {
@@ -102,7 +104,7 @@ pub(crate) fn load(fs: &dyn FileSystem, path: &Path, head: &Head) -> Result<Load
         loaded.damaged += 1;
         tracing::error!(
             checkpoint = %path.display(), read = ?loader.read, told = ?loader.told,
-            "checkpoint does not have as many series and histories as it says"
+            "checkpoint does not have as many series, histories, windows and rows as it says"
         );
     }
     if loader.lost > 0 {
@@ -142,17 +144,19 @@ pub(crate) fn is_sound(fs: &dyn FileSystem, path: &Path) -> Result<bool, Storage
     }
 }
 
-struct Loader<'a> {
-    head: &'a Head,
+pub(super) struct Loader<'a> {
+    pub(super) head: &'a Head,
     /// Head chunk files by number, and whether they are sound; `None`: gone.
     files: HashMap<u32, Option<(Arc<HeadFile>, bool)>>,
     range: Option<TimeRange>,
-    chunks: usize,
+    pub(super) chunks: usize,
     /// Chunks that are not where they should be.
-    lost: u64,
-    /// Series and histories, as read and as the end says.
-    read: (u64, u64),
-    told: (u64, u64),
+    pub(super) lost: u64,
+    /// A window of which more chunks may come.
+    pub(super) window: Option<PartialWindow>,
+    /// As read, and as the end says.
+    pub(super) read: Counts,
+    told: Counts,
     through: Option<u64>,
     /// The system's, or an unknown version.
     error: Option<StorageError>,
@@ -160,6 +164,9 @@ struct Loader<'a> {
 
 impl Loader<'_> {
     fn record(&mut self, kind: u8, payload: &[u8]) -> Result<(), DecodeError> {
+        if kind != KIND_CHUNKS {
+            self.close_window();
+        }
         let mut reader = Reader::new(payload);
         match kind {
             KIND_HEAD => {
@@ -174,13 +181,13 @@ impl Loader<'_> {
                 });
                 Ok(())
             }
-            KIND_HISTORY => {
-                self.read.1 += 1;
-                self.history(&mut reader)
-            }
+            KIND_HISTORY => self.history(&mut reader),
+            KIND_WINDOW => self.window(&mut reader),
+            KIND_CHUNKS => self.chunks(&mut reader),
+            KIND_ROWS => self.rows(&mut reader),
             KIND_SERIES => {
                 while !reader.is_empty() {
-                    self.read.0 += 1;
+                    self.read.series += 1;
                     self.series(&mut reader)?;
                 }
                 Ok(())
@@ -200,7 +207,12 @@ impl Loader<'_> {
                 Ok(())
             }),
             KIND_END => {
-                self.told = (reader.uvarint()?, reader.uvarint()?);
+                self.told = Counts {
+                    series: reader.uvarint()?,
+                    histories: reader.uvarint()?,
+                    windows: reader.uvarint()?,
+                    rows: reader.uvarint()?,
+                };
                 self.through = Some(reader.uvarint()?);
                 Ok(())
             }
@@ -208,105 +220,8 @@ impl Loader<'_> {
         }
     }
 
-    fn history(&mut self, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
-        let history = Arc::new(History::new(reader.uvarint()?));
-        let mut state = HistoryState { closed: true, ..HistoryState::default() };
-        for _ in 0..reader.count(6)? {
-            if let Some(window) = self.window(reader)? {
-                self.see(window.min_t);
-                self.see(window.max_t);
-                self.head.saw_in_order(window.min_t);
-                self.chunks += window.chunks();
-                let window = Arc::new(window);
-                if window.is_in_memory() {
-                    self.head.unflushed_windows.lock().push((Arc::clone(&history), Arc::clone(&window)));
-                }
-                state.sealed.push(window);
-            }
-        }
-        let slots = reader.count(8)?;
-        let current = (0..slots).map(|_| reader.u64_le()).collect::<Result<Vec<_>, _>>()?;
-        let runs = reader.count(2)?;
-        let runs = (0..runs).map(|_| Ok((reader.uvarint32()?, reader.varint()?)));
-        let covered = Coverage::of_runs(runs.collect::<Result<Vec<_>, DecodeError>>()?);
-        let gone = reader.count(10)?;
-        let gone = (0..gone).map(|_| Ok((reader.uvarint32()?, (reader.varint()?, reader.u64_le()?))));
-        let gone = gone.collect::<Result<HashMap<_, _>, DecodeError>>()?;
-        let rows = reader.count(4)?;
-        for _ in 0..rows {
-            let t = reader.varint()?;
-            let from = reader.uvarint32()?;
-            let to = from.checked_add(reader.uvarint32()?).ok_or(DecodeError::NumberRange)?;
-            if to as usize > slots {
-                return Err(DecodeError::Inconsistent("slots of a row"));
-            }
-            let values = reader.count(8)?;
-            let words = RowPart::words_of(from, to);
-            if words.saturating_add(values).saturating_mul(8) > reader.remaining() {
-                return Err(DecodeError::UnexpectedEnd);
-            }
-            let words = (0..words).map(|_| reader.u64_le()).collect::<Result<Vec<_>, _>>()?;
-            let values = (0..values).map(|_| reader.u64_le()).collect::<Result<Vec<_>, _>>()?;
-            let marked: usize = words.iter().map(|word| word.count_ones() as usize).sum();
-            if marked != values.len() {
-                return Err(DecodeError::Inconsistent("values of a row"));
-            }
-            let row = RowPart { t, commit: 0, from, to, words: &words, values: &values };
-            if row.changes().any(|(slot, _)| slot < from || slot >= to) {
-                return Err(DecodeError::Inconsistent("slots of a row"));
-            }
-            self.see(t);
-            self.head.saw_in_order(t);
-            state.push(&row);
-        }
-        // Open rows need not have the newest sample of each slot.
-        (state.current, state.covered, state.gone) = (current, covered, gone);
-        state.present.clear();
-        for slot in state.current.iter().enumerate().filter(|(_, value)| **value != ABSENT_BITS) {
-            state.present.insert(slot.0);
-        }
-        if let Some(newest) = Some(state.covered.max()).filter(|newest| *newest > Timestamp::MIN) {
-            self.see(newest);
-        }
-        *history.inner.write() = state;
-        self.head.histories.lock().insert(history.id, history);
-        Ok(())
-    }
-
-    /// `None`: its file is gone or cut off.
-    fn window(&mut self, reader: &mut Reader<'_>) -> Result<Option<SealedWindow>, DecodeError> {
-        let range = TimeRange::new(reader.varint()?, reader.varint()?);
-        let rows = reader.uvarint32()?;
-        let chunks = reader.uvarint32()?;
-        let len = reader.count(1)?;
-        let times = reader.bytes(len)?;
-        let place = match reader.u8()? {
-            IN_LINE => {
-                let slots = reader.count(1)?;
-                let (mut ends, mut end) = (Vec::with_capacity(slots), 0u32);
-                for _ in 0..slots {
-                    end = end.checked_add(reader.uvarint32()?).ok_or(DecodeError::NumberRange)?;
-                    ends.push(end);
-                }
-                Some(Place::Memory { bytes: reader.bytes(end as usize)?.into(), ends: ends.into() })
-            }
-            IN_FILE => {
-                let (number, offset) = (reader.uvarint32()?, reader.uvarint()?);
-                let frames = reader.count(1)?;
-                let frames = (0..frames).map(|_| reader.uvarint32()).collect::<Result<Box<[u32]>, _>>()?;
-                let end = frames.iter().fold(offset, |end, len| end.saturating_add(u64::from(*len)));
-                self.file(number, end).map(|file| Place::File { file, offset, frames })
-            }
-            _ => return Err(DecodeError::Unknown("place of chunks")),
-        };
-        if place.is_none() {
-            self.lost += u64::from(chunks);
-        }
-        Ok(place.map(|place| SealedWindow::in_place(range, rows, times, chunks, place)))
-    }
-
     /// File `number`, if it is there and has bytes up to `end`.
-    fn file(&mut self, number: u32, end: u64) -> Option<Arc<HeadFile>> {
+    pub(super) fn file(&mut self, number: u32, end: u64) -> Option<Arc<HeadFile>> {
         if !self.files.contains_key(&number) {
             match self.head.files.open(number) {
                 Ok(found) => {
@@ -432,7 +347,7 @@ impl Loader<'_> {
         Ok(())
     }
 
-    fn see(&mut self, t: Timestamp) {
+    pub(super) fn see(&mut self, t: Timestamp) {
         let range = self.range.get_or_insert(TimeRange::new(t, t));
         range.min = range.min.min(t);
         range.max = range.max.max(t);

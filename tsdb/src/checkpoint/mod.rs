@@ -9,14 +9,21 @@
 #![warn(clippy::indexing_slicing, clippy::cast_possible_truncation)]
 
 mod load;
+mod load_rows;
 mod save;
+mod save_rows;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use load::{Loaded, is_sound, load};
 pub(crate) use save::write;
 
 const KIND_HEAD: u8 = 16;
-const KIND_HISTORY: u8 = 19;
 const KIND_SERIES: u8 = 18;
+const KIND_HISTORY: u8 = 19;
+const KIND_WINDOW: u8 = 20;
+const KIND_CHUNKS: u8 = 21;
+const KIND_ROWS: u8 = 22;
 const KIND_END: u8 = 31;
 
 const PREFIX: &str = "checkpoint.";
@@ -42,6 +49,15 @@ pub(crate) fn is_temporary(name: &str) -> bool {
 const LAST_NONE: u8 = 0;
 const LAST_FLOAT: u8 = 1;
 const LAST_HISTOGRAM: u8 = 2;
+
+/// How much of each there is, as the end says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counts {
+    series: u64,
+    histories: u64,
+    windows: u64,
+    rows: u64,
+}
 
 /// Where a chunk, or the chunks of a window, are.
 const IN_LINE: u8 = 0;

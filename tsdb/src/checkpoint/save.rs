@@ -8,8 +8,9 @@ use hashbrown::{HashMap, HashSet};
 use model::storage::StorageError;
 use roaring::RoaringBitmap;
 
+use super::save_rows::save_history;
 use super::{
-    IN_FILE, IN_LINE, KIND_END, KIND_HEAD, KIND_HISTORY, KIND_SERIES, LAST_FLOAT, LAST_HISTOGRAM, LAST_NONE,
+    Counts, IN_FILE, IN_LINE, KIND_END, KIND_HEAD, KIND_SERIES, LAST_FLOAT, LAST_HISTOGRAM, LAST_NONE,
     TEMPORARY, checkpoint_name,
 };
 use crate::chunk::Chunk;
@@ -17,8 +18,7 @@ use crate::chunk::histogram::put_one;
 use crate::coding::{put_uvarint, put_varint};
 use crate::fs::{FileSystem, WriteFile};
 use crate::head::Head;
-use crate::head::history::{History, HistoryState};
-use crate::head::sealed::{Place, SealedWindow};
+use crate::head::history::History;
 use crate::head::series::{ChunkBytes, Own, OwnChunk, Series, Stored};
 use crate::wal::frame::{CHECKPOINT_MAGIC, Header, PAYLOAD_MAX, put_record};
 use crate::wal::io_error;
@@ -88,10 +88,9 @@ fn write_file(
     out.record(KIND_HEAD, &payload)?;
     // Histories come before the series that name them: what a series is told to be in is there, or comes with the log.
     let histories: Vec<Arc<History>> = head.histories.lock().values().cloned().collect();
+    let mut counts = Counts { histories: histories.len() as u64, ..Counts::default() };
     for history in &histories {
-        payload.clear();
-        put_history(&mut payload, history, &mut files);
-        out.record(KIND_HISTORY, &payload)?;
+        save_history(&mut out, history, &mut files, &mut counts)?;
     }
     let saved: HashMap<u64, ()> = histories.iter().map(|history| (history.id, ())).collect();
     drop(histories);
@@ -110,85 +109,17 @@ fn write_file(
     // The commit that is being applied may be in it.
     let through = head.views.published() + 1;
     let mut end = Vec::new();
-    put_uvarint(&mut end, series.series);
-    put_uvarint(&mut end, saved.len() as u64);
-    put_uvarint(&mut end, through);
+    counts.series = series.series;
+    for count in [counts.series, counts.histories, counts.windows, counts.rows, through] {
+        put_uvarint(&mut end, count);
+    }
     out.record(KIND_END, &end)?;
     sync()?;
     head.files.sync()?;
     Ok(Saved { bytes: out.finish()?, files })
 }
 
-fn put_history(out: &mut Vec<u8>, history: &History, files: &mut HashSet<u32>) {
-    let state = history.inner.read();
-    put_uvarint(out, history.id);
-    put_uvarint(out, state.sealed.len() as u64);
-    for window in &state.sealed {
-        put_window(out, window, files);
-    }
-    put_newest(out, &state);
-    put_uvarint(out, state.rows.len() as u64);
-    for row in state.rows.parts() {
-        put_varint(out, row.t);
-        put_uvarint(out, u64::from(row.from));
-        put_uvarint(out, u64::from(row.to - row.from));
-        put_uvarint(out, row.values.len() as u64);
-        for word in row.words.iter().chain(row.values) {
-            out.extend_from_slice(&word.to_le_bytes());
-        }
-    }
-}
-
-/// The newest sample of each slot: open rows need not have it.
-fn put_newest(out: &mut Vec<u8>, state: &HistoryState) {
-    put_uvarint(out, state.current.len() as u64);
-    for value in &state.current {
-        out.extend_from_slice(&value.to_le_bytes());
-    }
-    put_uvarint(out, state.covered.runs().len() as u64);
-    for (slot, t) in state.covered.runs() {
-        put_uvarint(out, u64::from(*slot));
-        put_varint(out, *t);
-    }
-    put_uvarint(out, state.gone.len() as u64);
-    let mut gone: Vec<_> = state.gone.iter().collect();
-    gone.sort_unstable();
-    for (slot, (t, bits)) in gone {
-        put_uvarint(out, u64::from(*slot));
-        put_varint(out, *t);
-        out.extend_from_slice(&bits.to_le_bytes());
-    }
-}
-
-fn put_window(out: &mut Vec<u8>, window: &SealedWindow, files: &mut HashSet<u32>) {
-    put_varint(out, window.min_t);
-    put_varint(out, window.max_t);
-    put_uvarint(out, u64::from(window.rows));
-    put_uvarint(out, window.chunks() as u64);
-    put_bytes(out, &window.times);
-    match &window.place {
-        Place::Memory { bytes, ends } => {
-            out.push(IN_LINE);
-            put_uvarint(out, ends.len() as u64);
-            let mut start = 0;
-            for end in ends {
-                put_uvarint(out, u64::from(end - start));
-                start = *end;
-            }
-            out.extend_from_slice(bytes);
-        }
-        Place::File { file, offset, frames } => {
-            files.insert(file.number);
-            out.push(IN_FILE);
-            put_uvarint(out, u64::from(file.number));
-            put_uvarint(out, *offset);
-            put_uvarint(out, frames.len() as u64);
-            frames.iter().for_each(|len| put_uvarint(out, u64::from(*len)));
-        }
-    }
-}
-
-fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put_uvarint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
@@ -209,7 +140,7 @@ fn write_rest(out: &mut Output, head: &Head) -> Result<(), StorageError> {
     if payload.is_empty() { Ok(()) } else { out.record(KIND_COMMIT, &payload) }
 }
 
-struct Output {
+pub(super) struct Output {
     path: PathBuf,
     file: Box<dyn WriteFile>,
     bytes: Vec<u8>,
@@ -217,9 +148,9 @@ struct Output {
 }
 
 impl Output {
-    fn record(&mut self, kind: u8, payload: &[u8]) -> Result<(), StorageError> {
+    pub(super) fn record(&mut self, kind: u8, payload: &[u8]) -> Result<(), StorageError> {
         if payload.len() > PAYLOAD_MAX {
-            // The log goes on growing, and a later checkpoint may be smaller: more is in head chunk files by then.
+            // Only one series or row can be as large as that: all else comes in parts.
             let what = "bytes of one record of a checkpoint";
             return Err(StorageError::Limit { what, limit: PAYLOAD_MAX as u64 });
         }
@@ -399,8 +330,8 @@ mod tests {
         let file = FaultyFs::new().create(&path).unwrap();
         let mut out = Output { path, file, bytes: Vec::new(), written: 0 };
         // Zeros that nobody reads take no memory.
-        let result = out.record(KIND_HISTORY, &vec![0; PAYLOAD_MAX + 1]);
+        let result = out.record(KIND_SERIES, &vec![0; PAYLOAD_MAX + 1]);
         assert!(matches!(result, Err(StorageError::Limit { .. })));
-        out.record(KIND_HISTORY, &[1]).unwrap();
+        out.record(KIND_SERIES, &[1]).unwrap();
     }
 }

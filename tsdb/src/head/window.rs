@@ -211,10 +211,6 @@ impl Coverage {
 }
 
 impl Rows {
-    pub(crate) fn len(&self) -> usize {
-        self.heads.len()
-    }
-
     pub(crate) fn is_empty(&self) -> bool {
         self.heads.is_empty()
     }

@@ -14,7 +14,7 @@ pub(crate) const SEGMENT_MAGIC: [u8; 4] = *b"NILW";
 pub(crate) const CHECKPOINT_MAGIC: [u8; 4] = *b"NILC";
 /// The version of the files that begin with `magic`.
 pub(crate) fn version_of(magic: [u8; 4]) -> u16 {
-    if magic == CHECKPOINT_MAGIC { 2 } else { 1 }
+    if magic == CHECKPOINT_MAGIC { 3 } else { 1 }
 }
 
 /// Length of a file header.
