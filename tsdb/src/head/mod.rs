@@ -214,11 +214,9 @@ impl Head {
         if self.options.series_max > 0 && catalogue.len() >= self.options.series_max {
             return Err(AppendError::SeriesLimit);
         }
-        // The series exists before a selection can find it.
-        let id = catalogue.next_id();
+        // The series exists before a selection can find it: that waits for the catalogue.
+        let id = catalogue.add(labels).ok_or(AppendError::SeriesLimit)?;
         self.table.insert(id, Series::default());
-        let added = catalogue.add(labels).ok_or(AppendError::SeriesLimit)?;
-        debug_assert_eq!(added, id);
         hold(id);
         self.metrics.series_created.inc();
         self.metrics.series.set(catalogue.len().cast_signed());
@@ -302,4 +300,39 @@ fn check_labels(labels: &Labels) -> Result<(), AppendError> {
         last = name;
     }
     if last.is_empty() { Err(AppendError::InvalidLabels) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::FaultyFs;
+    use crate::{Db, DbOptions};
+    use model::storage::{Append, AppendSample};
+
+    /// A series that gets no reference leaves nothing behind, and those that there are go on.
+    #[test]
+    fn references_run_out() {
+        let options = DbOptions::new("/data", Arc::new(model::ManualClock::new(0)));
+        let db = Db::open(options, &prometheus::Registry::new(), Arc::new(FaultyFs::new())).unwrap();
+        let head = &db.shared.head;
+        let labels = |name: &str| Labels::from_pairs([("__name__", name)]);
+        let append = |name: &str, t| {
+            let mut appender = db.appender(AppendOptions::default());
+            let appended = appender.append(None, &labels(name), AppendSample::float(t, 1.0)).map(|_| ());
+            appender.commit().unwrap();
+            appended
+        };
+        append("first", 1).unwrap();
+        head.catalogue.write().reserve_ids(u32::MAX - 1);
+        append("last", 1).unwrap();
+        for _ in 0..2 {
+            assert_eq!(append("none", 1), Err(AppendError::SeriesLimit));
+        }
+        assert_eq!((append("first", 2), append("last", 2)), (Ok(()), Ok(())));
+        assert!(head.table.with(u32::MAX, |_| ()).is_none(), "nothing is left behind");
+        assert!(head.catalogue.read().find(&labels("none")).is_none());
+        assert_eq!(head.catalogue.read().len(), 2);
+        let created = db.metrics.series_created.get();
+        assert_eq!((created, db.metrics.series_references.get()), (2, i64::from(u32::MAX)));
+    }
 }
