@@ -28,7 +28,7 @@ use super::{
 use crate::chunk::{encode_floats, encode_floats_against, encode_histograms};
 use crate::columns::Columns;
 use crate::frame::{Compression, FRAME_CHUNKS_MAX, FRAME_PLAIN_MAX, FrameBuilder};
-use crate::fs::FileSystem;
+use crate::fs::{FileSystem, WriteFile};
 
 /// Samples after which a batch is closed before it has all its series: bounds memory, to some 64 MiB, however long a
 /// span the block covers. One series alone may have more.
@@ -84,12 +84,26 @@ pub(crate) struct BlockWriter {
     series: u32,
     files: Option<ChunkFiles>,
     columns: TimeColumns,
-    index: Option<IndexWriter>,
+    index: Option<IndexFile>,
     frame: FrameBuilder,
     stats: BlockStats,
     /// From the first sample to the last.
     range: Option<TimeRange>,
     parts: BlockParts,
+}
+
+/// The index in the making. What of it is final is in the file already.
+#[derive(Debug)]
+struct IndexFile {
+    writer: IndexWriter,
+    file: Box<dyn WriteFile>,
+    path: PathBuf,
+}
+
+impl IndexFile {
+    fn io(&self, what: &'static str, source: std::io::Error) -> StorageError {
+        StorageError::Io { what, path: self.path.clone(), source }
+    }
 }
 
 impl BlockWriter {
@@ -106,7 +120,7 @@ impl BlockWriter {
         let temporary = data_dir.join(format!("{id}{TEMPORARY_SUFFIX}"));
         let chunks = temporary.join(CHUNKS_DIR);
         let made = fs.create_dir_all(&chunks);
-        let writer = Self {
+        let mut writer = Self {
             fs: Arc::clone(fs),
             data_dir: data_dir.to_owned(),
             id,
@@ -120,7 +134,7 @@ impl BlockWriter {
             files: Some(ChunkFiles::new(Arc::clone(fs), chunks.clone(), options.file_bytes_max)),
             // The random part of the id is known to nobody who sends samples.
             columns: TimeColumns::new((id.0 ^ id.0 >> 64) as u64),
-            index: Some(IndexWriter::new()),
+            index: None,
             frame: FrameBuilder::new(),
             stats: BlockStats::default(),
             range: None,
@@ -128,6 +142,11 @@ impl BlockWriter {
         };
         // An error drops the writer, which removes what there is.
         made.map_err(|source| StorageError::Io { what: "making", path: chunks, source })?;
+        let path = writer.temporary.join(INDEX_FILE);
+        match writer.fs.create(&path) {
+            Ok(file) => writer.index = Some(IndexFile { writer: IndexWriter::new(), file, path }),
+            Err(source) => return Err(StorageError::Io { what: "creating", path, source }),
+        }
         Ok(writer)
     }
 
@@ -217,9 +236,10 @@ impl BlockWriter {
         for (behind, labels) in (0u32..).zip(self.labels.drain(..)) {
             place.clear();
             if behind == 0 { Place::First(at) } else { Place::Behind(behind) }.encode(&mut place);
-            index.add(&labels, &place)?;
+            index.writer.add(&labels, &place)?;
             self.series += 1;
         }
+        index.writer.flush_some_to(&mut *index.file).map_err(|error| index.io("writing", error))?;
         self.batch_len = 0;
         self.batch_weight = 0;
         Ok(())
@@ -269,9 +289,8 @@ impl BlockWriter {
             files.finish()?;
         }
         if let Some(index) = self.index.take() {
-            let path = self.temporary.join(INDEX_FILE);
-            let mut file = fs.create(&path).map_err(io("creating", &path))?;
-            self.parts.index = index.finish(&mut *file).map_err(io("writing", &path))?;
+            let IndexFile { writer, mut file, path } = index;
+            self.parts.index = writer.finish(&mut *file).map_err(io("writing", &path))?;
             file.sync().map_err(io("syncing", &path))?;
         }
         let tombstones = Tombstones::default().write(&*fs, &self.temporary)?;
@@ -316,7 +335,7 @@ impl Drop for BlockWriter {
             return;
         }
         // Files are closed first: some systems do not remove open ones.
-        self.files = None;
+        (self.files, self.index) = (None, None);
         if let Err(error) = self.fs.remove_dir_all(&self.temporary)
             && error.kind() != std::io::ErrorKind::NotFound
         {

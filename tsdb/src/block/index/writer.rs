@@ -3,7 +3,7 @@
 //! Numbers of pairs are known only when all series are: until then the writer keeps the series as lists of provisional
 //! numbers, some 5 to 10 bytes each, the text of each pair once, and postings as lists of runs, one to three bytes per
 //! label of a series and none where a run goes on. A million series with ten labels take some 60 MB. Chunk lists are
-//! packed and final at once; [`IndexWriter::flush_to`] lets them go to the file before the end.
+//! packed and final at once; [`IndexWriter::flush_some_to`] lets them go to the file before the end.
 
 use std::io;
 
@@ -200,11 +200,19 @@ impl IndexWriter {
         pair
     }
 
-    /// Writes what is final, so that it leaves memory. May be called at any time, or never.
+    /// Writes what is final once there is enough of it, so that it leaves memory. May be called at any time, or never.
     ///
     /// # Errors
     /// The system's; the file is of no use then.
-    pub(crate) fn flush_to(&mut self, file: &mut dyn WriteFile) -> io::Result<()> {
+    pub(crate) fn flush_some_to(&mut self, file: &mut dyn WriteFile) -> io::Result<()> {
+        if self.ready.len() >= WRITE_BYTES { self.flush_to(file) } else { Ok(()) }
+    }
+
+    /// Writes all that is final.
+    ///
+    /// # Errors
+    /// The system's; the file is of no use then.
+    pub(super) fn flush_to(&mut self, file: &mut dyn WriteFile) -> io::Result<()> {
         file.append(&self.ready)?;
         self.written += self.ready.len() as u64;
         self.ready.clear();
