@@ -248,3 +248,62 @@ fn torn_tails_and_gaps_are_told_apart() {
     assert!(text.iter().any(|text| text.contains("/data/wal/00000001: damaged at byte")), "{text:?}");
     assert!(text.iter().any(|text| text.contains("its header says that it is segment 1")), "{text:?}");
 }
+
+/// A block that cannot be opened is read to its end all the same, and all its damages are named.
+#[test]
+fn a_block_that_cannot_be_opened_is_read_whole() {
+    let fs = FaultyFs::new();
+    let mut options = options();
+    options.block_duration_min = std::time::Duration::from_secs(60);
+    let db = open_with(&fs, options).unwrap();
+    for t in (0..200).map(|t| t * 1000) {
+        let noise = f64::from_bits((t as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 2);
+        write(&db, &[("a", t, noise), ("b", t, t as f64)]).unwrap();
+    }
+    db.compact(200_000).unwrap();
+    db.close().unwrap();
+    drop(db);
+    assert_eq!(verify(&fs).damage, vec![]);
+    let blocks = inspect::blocks(&fs, Path::new(DIR)).unwrap();
+    let dir = blocks[0].dir.clone();
+    let whole = files(&fs, &dir);
+    let chunks = dir.join("chunks/000001");
+    let bytes_of = |path: &Path| whole.iter().find(|(found, _)| found == path).unwrap().1.clone();
+    // Each of them alone keeps the block from being opened.
+    let closing = ["index", "tombstones", "meta.json"].map(|name| dir.join(name));
+    let damage = |path: &Path, at: usize| {
+        let mut bytes = bytes_of(path);
+        bytes[at] ^= 1;
+        fs.write(path, bytes);
+    };
+    let chunk_len = bytes_of(&chunks).len();
+    for closes in &closing {
+        damage(closes, bytes_of(closes).len() - 3);
+        damage(&chunks, 40);
+        damage(&chunks, chunk_len - 5);
+        let named = |path: &Path| {
+            verify(&fs).damage.into_iter().filter(|damage| damage.file == path).collect::<Vec<_>>()
+        };
+        assert!(!named(closes).is_empty() && !named(&chunks).is_empty(), "{closes:?}: {:?}", verify(&fs));
+        // Both at once: the head of the file, and a missing end.
+        let mut cut = bytes_of(&chunks);
+        cut[6] ^= 1;
+        cut.truncate(chunk_len - 1);
+        fs.write(&chunks, cut);
+        let found: Vec<u64> = named(&chunks).iter().map(|damage| damage.offset).collect();
+        assert!(found.len() == 2 && found[0] == 0 && found[1] > 0, "{closes:?}: {found:?}");
+        fs.remove(&chunks).unwrap();
+        assert!(!named(closes).is_empty(), "{closes:?}");
+        fs.write(&chunks, bytes_of(&chunks));
+        fs.write(closes, bytes_of(closes));
+    }
+    // All at once, each named once.
+    closing.iter().for_each(|path| damage(path, bytes_of(path).len() - 3));
+    damage(&chunks, 40);
+    let report = verify(&fs);
+    let mut paths: Vec<&PathBuf> = report.damage.iter().map(|damage| &damage.file).collect();
+    paths.sort_unstable();
+    let mut want: Vec<&PathBuf> = closing.iter().chain([&chunks]).collect();
+    want.sort_unstable();
+    assert_eq!(paths, want);
+}

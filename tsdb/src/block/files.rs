@@ -14,7 +14,7 @@ use crate::fs::{FileSystem, ReadAt, WriteFile};
 const MAGIC: [u8; 4] = *b"NILB";
 const FILE_VERSION: u16 = 1;
 /// Magic, version, two bytes for later, number of the file, checksum.
-pub(super) const HEAD_LEN: usize = 16;
+pub(crate) const HEAD_LEN: usize = 16;
 /// Bytes that are collected before they are written.
 const BUFFER_BYTES: usize = 1 << 20;
 
@@ -27,12 +27,12 @@ fn head(number: u32) -> [u8; HEAD_LEN] {
 }
 
 /// The name of a file.
-pub(super) fn name(number: u32) -> String {
+pub(crate) fn name(number: u32) -> String {
     format!("{number:06}")
 }
 
 /// The number that a name is.
-fn number(name: &str) -> Option<u32> {
+pub(crate) fn number(name: &str) -> Option<u32> {
     name.parse().ok().filter(|number| *number > 0 && self::name(*number) == name)
 }
 
@@ -202,7 +202,11 @@ impl ChunkFile {
 }
 
 /// Whether the head is sound; an unknown version is an error of its own, for nothing in the file can be used.
-fn check_head(file: &dyn ReadAt, path: &Path, number: u32) -> Result<Result<(), String>, StorageError> {
+pub(crate) fn check_head(
+    file: &dyn ReadAt,
+    path: &Path,
+    number: u32,
+) -> Result<Result<(), String>, StorageError> {
     let mut found = [0; HEAD_LEN];
     match read_exact(file, path, &mut found, 0) {
         Ok(()) => {}

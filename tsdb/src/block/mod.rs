@@ -33,6 +33,10 @@ use model::storage::StorageError;
 use crate::frame::Compression;
 use crate::fs::FileSystem;
 
+pub(crate) use files::{
+    HEAD_LEN as CHUNK_HEAD_LEN, check_head as check_chunk_head, name as chunk_file_name,
+    number as chunk_file_number,
+};
 pub(crate) use meta::{BlockCompaction, BlockMeta, BlockParent, BlockStats, parse_id};
 pub(crate) use reader::Block;
 pub(crate) use scan::BlockScan;

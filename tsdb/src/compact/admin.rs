@@ -11,8 +11,9 @@ use model::sample::TimeRange;
 use model::storage::{BlockInfo, StorageError};
 
 use super::State;
-use crate::block::{Block, BlockParent};
+use crate::block::Block;
 use crate::db::Db;
+use crate::inspect::block_info;
 use crate::wal::io_error;
 
 /// Directory of snapshots, in the data directory.
@@ -152,28 +153,10 @@ fn delete_from(block: &Block, range: TimeRange, selectors: &[Vec<Matcher>]) -> R
     if series.is_empty() { Ok(()) } else { block.delete(series.into_iter().map(|series| (series, range))) }
 }
 
+/// What is deleted by now counts, too: the meta file is as it was written.
 fn info(block: &Block) -> BlockInfo {
-    let meta = block.meta();
-    let parent = |parent: &BlockParent| model::storage::BlockParent {
-        id: parent.ulid.to_string(),
-        min_time: parent.min_time,
-        max_time: parent.max_time,
-    };
-    BlockInfo {
-        id: meta.ulid.to_string(),
-        min_time: meta.min_time,
-        max_time: meta.max_time,
-        samples: meta.stats.num_samples,
-        float_samples: meta.stats.num_float_samples,
-        histogram_samples: meta.stats.num_histogram_samples,
-        series: meta.stats.num_series,
-        chunks: meta.stats.num_chunks,
-        tombstones: block.tombstones().len() as u64,
-        size_bytes: block.size_bytes(),
-        level: meta.compaction.level,
-        sources: meta.compaction.sources.iter().map(ToString::to_string).collect(),
-        parents: meta.compaction.parents.iter().map(parent).collect(),
-    }
+    let tombstones = block.tombstones().len() as u64;
+    BlockInfo { tombstones, ..block_info(block.meta(), block.size_bytes()) }
 }
 
 /// `20060102T150405Z`, as Prometheus names snapshots.

@@ -4,6 +4,7 @@
 //! one; only [`import`] adds blocks, each of which appears at once and whole. A server that is at work may remove files while
 //! they are being looked at; what that means is said at each function.
 
+mod closed_block;
 mod facts;
 mod frames;
 pub mod import;

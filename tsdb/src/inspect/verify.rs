@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use model::storage::StorageError;
 
-use super::{Damage, frames};
+use super::{Damage, closed_block, frames};
 use crate::block::{Block, parse_id};
 use crate::cache::BlockCache;
 use crate::checkpoint;
@@ -374,21 +374,12 @@ impl Verifier<'_> {
     fn block(&mut self, dir: &Path) {
         let bytes = super::size(&**self.fs, dir).unwrap_or(0);
         // What is read once need not be kept.
-        match Block::open(self.fs, dir, &BlockCache::new(1 << 20)) {
+        let cache = BlockCache::new(1 << 20);
+        match Block::open(self.fs, dir, &cache) {
             Ok(block) => self.report.damage.extend(block.verify().into_iter().map(Damage::from)),
             // A server at work removes blocks.
             Err(_) if self.fs.list(dir).is_err() => return,
-            Err(StorageError::Corrupted { file, offset, what }) => {
-                self.damage(&file, offset, format!("{what} (the rest of the block cannot be looked at)"));
-            }
-            Err(StorageError::Io { what, path, source }) => {
-                self.damage(
-                    &path,
-                    0,
-                    format!("{what}: {source} (the rest of the block cannot be looked at)"),
-                );
-            }
-            Err(error) => self.damage(dir, 0, error.to_string()),
+            Err(why) => self.report.damage.extend(closed_block::verify(&**self.fs, dir, &cache, why)),
         }
         let files = count_files(&**self.fs, dir);
         self.read(dir, files, bytes);
