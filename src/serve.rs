@@ -146,13 +146,13 @@ async fn serve(
     let db = open_store(args, &config, &clock, &registry, &app).await?;
     let evaluation_interval_ms = Arc::new(AtomicI64::new(60_000));
     let engine = Arc::new(engine(args, features, &evaluation_interval_ms, &registry));
-    let receiver = Receiver::new(
+    let receiver = Arc::new(Receiver::new(
         Arc::clone(&db) as _,
         Arc::clone(&clock),
         rand::random(),
         ReceiverOptions::default(),
         &registry,
-    )?;
+    )?);
     let alertmanager = Alertmanager::start(
         config.alertmanager.take().unwrap_or_else(silent_alertmanager),
         AlertmanagerDeps {
@@ -198,7 +198,7 @@ async fn serve(
     let loopback =
         looks_at_loopback(args.discovery_loopback, has_own_config).then(|| Arc::new(Loopback::new(&[])));
     let compactor = Compactor::start(&db, &clock, args.compaction_interval, &stop)?;
-    let upkeep = Upkeep::start(&db, &scrape, &alertmanager, &clock, loopback.as_ref(), &stop);
+    let upkeep = Upkeep::start(&db, &receiver, &scrape, &alertmanager, &clock, loopback.as_ref(), &stop);
     let engines = Engines {
         scrape: Arc::clone(&scrape),
         rules: Arc::clone(&rules),
@@ -214,7 +214,7 @@ async fn serve(
         storage: Arc::clone(&db) as _,
         exemplars: Arc::clone(&db) as _,
         admin: Arc::clone(&db) as _,
-        receiver: Arc::new(receiver),
+        receiver,
         engine,
         rules: Arc::clone(&rules),
         scrape: Arc::clone(&scrape),
@@ -460,6 +460,7 @@ struct Upkeep {
 impl Upkeep {
     fn start(
         db: &Arc<Db>,
+        receiver: &Arc<Receiver>,
         scrape: &Arc<ScrapeManager>,
         alertmanager: &Arc<Alertmanager>,
         clock: &Arc<dyn Clock>,
@@ -468,6 +469,7 @@ impl Upkeep {
     ) -> Self {
         let (store, clock) = (Arc::clone(db), Arc::clone(clock));
         let (scrape, alertmanager) = (Arc::clone(scrape), Arc::clone(alertmanager));
+        let receiver = Arc::clone(receiver);
         let stopped = stop.clone();
         let mut tasks = vec![tokio::spawn(async move {
             let mut ticks = tokio::time::interval(MAINTENANCE_INTERVAL);
@@ -480,6 +482,7 @@ impl Upkeep {
                 }
                 let (store, now) = (Arc::clone(&store), clock.now_ms());
                 let (scrape, alertmanager) = (Arc::clone(&scrape), Arc::clone(&alertmanager));
+                let receiver = Arc::clone(&receiver);
                 tick = tick.wrapping_add(1);
                 let upkeep = tokio::task::spawn_blocking(move || {
                     // Gauges that cost something to compute, off the reactor and not at every tick.
@@ -487,6 +490,7 @@ impl Upkeep {
                         scrape.refresh_metrics();
                         alertmanager.update_metrics();
                     }
+                    receiver.maintain();
                     store.maintain(now)
                 });
                 match upkeep.await {

@@ -357,4 +357,14 @@ fn what_does_not_come_any_more_is_let_go_of() {
     }
     assert_eq!(server.metric("nilometer_remote_write_layouts"), 2.0);
     assert_eq!(server.metric("nilometer_remote_write_cache_entries"), 190.0);
+    // Nobody sends any more: the server looks every few seconds, most of the time in vain.
+    for second in (1830..2600).step_by(5) {
+        server.clock.set(NOW + second * 1000);
+        server.receiver.maintain();
+        if second < 29 * 61 + 10 * 60 {
+            assert_eq!(server.metric("nilometer_remote_write_layouts"), 2.0, "{second}");
+        }
+    }
+    assert_eq!(server.metric("nilometer_remote_write_layouts"), 0.0);
+    assert_eq!(server.metric("nilometer_remote_write_layouts_closed_total"), 20.0);
 }

@@ -160,6 +160,12 @@ impl Receiver {
             changes.finish();
             self.report(&mut index);
         }
+        self.maintain();
+    }
+
+    /// Lets go of what no request has named for ten minutes, if a minute has passed since the last look. Requests call it; the owner
+    /// of the receiver calls it every few seconds, from a thread that may block, since senders that are gone send none.
+    pub fn maintain(&self) {
         let (now, due) = (self.clock.now_ms(), self.upkeep_ms.load(Relaxed));
         // A clock that was set back does not stop it.
         if (now >= due || now < due - 2 * TICK_MS)
@@ -169,7 +175,6 @@ impl Receiver {
         }
     }
 
-    /// Lets go of layouts and series that no request has named for ten minutes. Requests do it once a minute.
     fn upkeep(&self) {
         let mut index = self.index.write();
         let idle = index.upkeep(IDLE_TICKS);
