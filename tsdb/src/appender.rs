@@ -19,6 +19,7 @@ use crate::db::Shared;
 use crate::head::series::{Series, Stored};
 use crate::head::validate::{Limits, Verdict, check_histogram};
 use crate::head::view::View;
+use crate::head_chunks::FilePosition;
 use crate::metrics::SampleKind;
 use crate::wal::record::FloatSample;
 
@@ -41,7 +42,7 @@ impl Transaction {
     pub(crate) fn new(shared: Arc<Shared>, options: AppendOptions) -> Self {
         shared.head.metrics.active_appenders.inc();
         let writing = shared.head.writers.open();
-        let batch = Batch::new(options.clone(), shared.head.views.published());
+        let batch = Batch::new(options.clone(), shared.head.views.published(), shared.head.files.end());
         Self {
             shared,
             options,
@@ -252,7 +253,7 @@ impl Transaction {
 
     fn finish(&mut self) -> Result<CommitSummary, StorageError> {
         self.done = true;
-        let empty = Batch::new(AppendOptions::default(), 0);
+        let empty = Batch::new(AppendOptions::default(), 0, FilePosition::START);
         let mut batch = std::mem::replace(&mut self.batch, empty);
         batch.plain = self.checker.is_plain();
         self.shared.committer.commit(&self.shared.head, batch, self.created)

@@ -363,4 +363,41 @@ mod tests {
         let verdict = Checker::default().sample(head, 0, 5, &value, &limits);
         assert_eq!((verdict, fs.reads()), (Ok(Verdict::Known), loaded));
     }
+
+    /// A commit does not read under its lock what the first check has read, wherever its bytes have gone meanwhile; what came into
+    /// files since is looked at.
+    #[test]
+    fn a_commit_reads_no_file_twice() {
+        let fs = FaultyFs::new();
+        let mut options = DbOptions::new("/data", Arc::new(model::ManualClock::new(0)));
+        options.out_of_order_window_ms = 1_000_000;
+        // No room for anything.
+        options.block_cache_bytes = 0;
+        let db = Db::open(options, &prometheus::Registry::new(), Arc::new(fs.clone())).unwrap();
+        let labels = Labels::from_pairs([("__name__", "a")]);
+        let write = |t: i64, v: f64| {
+            let mut appender = db.appender(AppendOptions::default());
+            appender.append(None, &labels, AppendSample::float(t, v)).unwrap();
+            appender
+        };
+        for t in 0..130 {
+            write(t * 10, 1.0).commit().unwrap();
+        }
+        db.maintain(0).unwrap();
+        let appender = write(55, 2.0);
+        let before = fs.reads();
+        assert_eq!(appender.commit().unwrap().samples, 1);
+        assert_eq!(fs.reads(), before);
+
+        // In order at the first check; by the commit it has been written by another, and is in a file.
+        let appender = write(1305, 3.0);
+        write(1305, 4.0).commit().unwrap();
+        for t in 131..260 {
+            write(t * 10, 1.0).commit().unwrap();
+        }
+        db.maintain(0).unwrap();
+        let before = fs.reads();
+        assert_eq!(appender.commit().unwrap().samples, 0, "a duplicate");
+        assert!(fs.reads() > before);
+    }
 }

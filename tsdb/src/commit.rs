@@ -25,6 +25,7 @@ use crate::head::Head;
 use crate::head::layout::{Layout, PlannedRow};
 use crate::head::series::{Added, CommitMark, Series, Stored};
 use crate::head::validate::{Limits, Verdict};
+use crate::head_chunks::FilePosition;
 use crate::metrics::SampleKind;
 use crate::wal::Wal;
 use crate::wal::record::{
@@ -97,6 +98,8 @@ pub(crate) struct Batch {
     pub(crate) options: AppendOptions,
     /// The last commit before the first check.
     pub(crate) checked_after: u64,
+    /// Where the files of the head ended then.
+    pub(crate) files_end: FilePosition,
     /// Nothing but plain floats and sure rows: see [`Checker::is_plain`].
     pub(crate) plain: bool,
     pub(crate) ops: Vec<Op>,
@@ -110,10 +113,11 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    pub(crate) fn new(options: AppendOptions, checked_after: u64) -> Self {
+    pub(crate) fn new(options: AppendOptions, checked_after: u64, files_end: FilePosition) -> Self {
         Self {
             options,
             checked_after,
+            files_end,
             plain: true,
             ops: Vec::new(),
             undefined: Vec::new(),
@@ -311,7 +315,9 @@ impl Committer {
         let (mut checked, mut samples) = (Vec::new(), Vec::new());
         let (mut undefined, mut exemplars, mut metadata) = (Vec::new(), Vec::new(), Vec::new());
         for mut batch in batches {
-            draft.limits = head.limits(&batch.options);
+            // The first check has looked at what was in files by then, and nothing of that changes: under the lock files are read
+            // only where chunks were moved there since.
+            draft.limits = Limits { files_from: batch.files_end, ..head.limits(&batch.options) };
             let still_true = alone && batch.plain && batch.checked_after == published;
             let before = checked.len();
             draft.check(batch.ops, still_true, &mut checked);

@@ -8,7 +8,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use hashbrown::{HashMap, HashSet};
 use model::sample::Timestamp;
@@ -135,12 +135,28 @@ impl Drop for HeadFile {
     }
 }
 
+/// A place in the files, which are written one behind the other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct FilePosition(u64);
+
+impl FilePosition {
+    /// Before all files.
+    pub(crate) const START: Self = Self(0);
+
+    pub(crate) fn new(file: u32, offset: u64) -> Self {
+        // Files have less than 2^32 bytes.
+        Self(u64::from(file) << 32 | offset.min(u64::from(u32::MAX)))
+    }
+}
+
 /// All files, and the one being written.
 #[derive(Debug)]
 pub(crate) struct HeadFiles {
     fs: Arc<dyn FileSystem>,
     dir: PathBuf,
     cache: Arc<BlockCache>,
+    /// See [`HeadFiles::end`].
+    end: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -218,7 +234,7 @@ pub(crate) fn check_header(bytes: &[u8]) -> Result<u32, (bool, String)> {
 impl HeadFiles {
     /// The files in `dir`. Opens none of them: [`HeadFiles::open`] does.
     pub(crate) fn new(fs: Arc<dyn FileSystem>, data_dir: &Path, cache: Arc<BlockCache>) -> Self {
-        Self { fs, dir: data_dir.join(DIR), cache, state: Mutex::default() }
+        Self { fs, dir: data_dir.join(DIR), cache, end: AtomicU64::new(0), state: Mutex::default() }
     }
 
     /// Gives numbers out behind all that are there.
@@ -237,6 +253,7 @@ impl HeadFiles {
             let size = self.fs.len(&self.dir.join(name(number))).unwrap_or(0);
             state.sizes.insert(number, size);
         }
+        self.end.store(FilePosition::new(state.newest.saturating_add(1), 0).0, Ordering::Release);
         Ok(())
     }
 
@@ -306,7 +323,13 @@ impl HeadFiles {
         writer.unsynced = true;
         let (head, len) = (Arc::clone(&writer.head), writer.len);
         state.sizes.insert(head.number, len);
+        self.end.store(FilePosition::new(head.number, len).0, Ordering::Release);
         Ok((head, offset))
+    }
+
+    /// What is appended from now on is not before this place.
+    pub(crate) fn end(&self) -> FilePosition {
+        FilePosition(self.end.load(Ordering::Acquire))
     }
 
     fn next_file(&self, state: &mut State) -> Result<(), StorageError> {

@@ -14,6 +14,7 @@ use parking_lot::RwLock;
 
 use super::sealed::SealedWindow;
 use super::window::{Coverage, RowPart, Rows, SlotSet};
+use crate::head_chunks::FilePosition;
 
 /// The rows of a layout.
 #[derive(Debug)]
@@ -61,11 +62,16 @@ impl History {
         sealed
     }
 
-    /// The value of `slot` at `t`.
+    /// The value of `slot` at `t`; windows that are in files before `from` are not looked at.
     ///
     /// # Errors
     /// When a window cannot be read.
-    pub(crate) fn value_at(&self, slot: u32, t: Timestamp) -> Result<Option<u64>, StorageError> {
+    pub(crate) fn value_behind(
+        &self,
+        from: FilePosition,
+        slot: u32,
+        t: Timestamp,
+    ) -> Result<Option<u64>, StorageError> {
         let mut found = None;
         let sealed = {
             let state = self.inner.read();
@@ -80,7 +86,8 @@ impl History {
                 return Ok(found);
             }
             let at = TimeRange::new(t, t);
-            let within = state.sealed.iter().filter(|window| window.range().overlaps(&at));
+            let within =
+                state.sealed.iter().filter(|window| window.range().overlaps(&at) && !window.is_before(from));
             within.cloned().collect::<Vec<_>>()
         };
         for window in sealed {

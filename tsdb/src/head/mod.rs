@@ -35,7 +35,7 @@ use model::storage::{AppendError, AppendOptions};
 use parking_lot::{Mutex, RwLock};
 
 use crate::exemplars::ExemplarRing;
-use crate::head_chunks::HeadFiles;
+use crate::head_chunks::{FilePosition, HeadFiles};
 use crate::index::Catalogue;
 use crate::metrics::Metrics;
 use compaction::OutOfOrderMark;
@@ -180,6 +180,7 @@ impl Head {
             in_order_from,
             out_of_order_from: (window > 0).then(|| newest.saturating_sub(window)),
             reject_out_of_order: options.reject_out_of_order,
+            files_from: FilePosition::START,
         }
     }
 

@@ -13,7 +13,7 @@ use crate::chunk::{decode_into, decode_times, encode_floats, encode_times};
 use crate::coding::{DecodeError, Reader};
 use crate::columns::Columns;
 use crate::frame::{Compression, FrameBuilder, chunk_of};
-use crate::head_chunks::HeadFile;
+use crate::head_chunks::{FilePosition, HeadFile};
 
 /// Slots whose chunks are one frame.
 pub(crate) const FRAME_SLOTS: usize = 64;
@@ -219,6 +219,11 @@ impl SealedWindow {
             Place::Memory { .. } => None,
             Place::File { file, .. } => Some(file),
         }
+    }
+
+    /// Whether its chunks are in a file, before this place.
+    pub(crate) fn is_before(&self, place: FilePosition) -> bool {
+        matches!(&self.place, Place::File { file, offset, .. } if FilePosition::new(file.number, *offset) < place)
     }
 
     /// Whether its chunks are not in a file.

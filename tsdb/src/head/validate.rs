@@ -14,6 +14,7 @@ use model::storage::AppendError;
 
 use super::series::{Series, Stored};
 use crate::chunk::HistogramValue;
+use crate::head_chunks::FilePosition;
 
 /// The bounds of one transaction.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +29,8 @@ pub(crate) struct Limits {
     pub(crate) out_of_order_from: Option<Timestamp>,
     /// Whether the transaction wants no out-of-order samples.
     pub(crate) reject_out_of_order: bool,
+    /// Samples that files have before this place are known not to be at the times in question.
+    pub(crate) files_from: FilePosition,
 }
 
 impl Limits {
@@ -161,7 +164,7 @@ impl Pending {
         // Older than the newest: perhaps a repetition. Damage in memory would show when the series is read.
         let known = match self.value_at(id, t) {
             Some(known) => Some(known.clone()),
-            None => series.value_at(t).unwrap_or_default(),
+            None => series.value_behind(limits.files_from, t).unwrap_or_default(),
         };
         match known {
             Some(known) if known.same_bits(value) => Ok(Verdict::Known),
@@ -262,6 +265,7 @@ mod tests {
         in_order_from: i64::MIN,
         out_of_order_from: None,
         reject_out_of_order: false,
+        files_from: FilePosition::START,
     };
 
     const STORE: Verdict = Verdict::Store { in_order: true };

@@ -11,6 +11,7 @@ use super::{Series, Stored};
 use crate::chunk::{HistogramValue, decode_into};
 use crate::columns::Columns;
 use crate::head::history::History;
+use crate::head_chunks::FilePosition;
 
 /// All of a series that a reader needs, copied under the page's lock; compressed parts stay compressed.
 #[derive(Debug, Default)]
@@ -43,7 +44,7 @@ impl FiledChunks {
             let _ = chunk.read(&mut Columns::default());
         }
         for (history, slot) in &self.histories {
-            let _ = history.value_at(*slot, self.t);
+            let _ = history.value_behind(FilePosition::START, *slot, self.t);
         }
     }
 }
@@ -96,6 +97,18 @@ impl Series {
     /// # Errors
     /// When a chunk cannot be read.
     pub(crate) fn value_at(&self, t: Timestamp) -> Result<Option<Stored>, StorageError> {
+        self.value_behind(FilePosition::START, t)
+    }
+
+    /// As [`Series::value_at`], but for chunks that are in files before `from`, which are not looked at.
+    ///
+    /// # Errors
+    /// When a chunk cannot be read.
+    pub(crate) fn value_behind(
+        &self,
+        from: FilePosition,
+        t: Timestamp,
+    ) -> Result<Option<Stored>, StorageError> {
         let at = TimeRange::new(t, t);
         let mut columns = Columns::default();
         if let Some(rare) = self.rare() {
@@ -116,7 +129,7 @@ impl Series {
             }
         }
         for (history, slot) in self.histories() {
-            if let Some(bits) = history.value_at(slot, t)? {
+            if let Some(bits) = history.value_behind(from, slot, t)? {
                 return Ok(Some(Stored::Float(bits)));
             }
         }
@@ -126,7 +139,7 @@ impl Series {
         if own.open.len() > 0 && TimeRange::new(min, max).overlaps(&at) {
             decode_into(&own.open.chunk_bytes(), None, &mut columns).map_err(in_memory)?;
         }
-        for chunk in own.chunks.iter().filter(|chunk| chunk.range().overlaps(&at)) {
+        for chunk in own.chunks.iter().filter(|chunk| chunk.range().overlaps(&at) && !chunk.is_before(from)) {
             chunk.read(&mut columns)?;
         }
         Ok(value_in(&columns, t))

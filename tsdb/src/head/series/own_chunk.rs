@@ -9,7 +9,7 @@ use crate::chunk::{Chunk, decode_into};
 use crate::coding::DecodeError;
 use crate::columns::Columns;
 use crate::frame::chunk_of;
-use crate::head_chunks::HeadFile;
+use crate::head_chunks::{FilePosition, HeadFile};
 
 /// A chunk of a series' own.
 #[derive(Clone, Debug)]
@@ -48,6 +48,12 @@ impl FilePlace {
 impl OwnChunk {
     pub(super) fn range(&self) -> TimeRange {
         TimeRange::new(self.min_t, self.max_t)
+    }
+
+    /// Whether it is in a file, before this place.
+    pub(super) fn is_before(&self, place: FilePosition) -> bool {
+        let at = |chunk: &FilePlace| FilePosition::new(chunk.file.number, u64::from(chunk.offset));
+        matches!(&self.bytes, ChunkBytes::File(chunk) if at(chunk) < place)
     }
 
     /// The file that it is in.
