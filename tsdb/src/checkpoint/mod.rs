@@ -13,6 +13,7 @@ mod load_rows;
 mod save;
 mod save_rows;
 #[cfg(test)]
+#[expect(clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "tests")]
 mod tests;
 
 pub(crate) use load::{Loaded, is_sound, load};
