@@ -267,7 +267,7 @@ pub(crate) struct ServeArgs {
     /// Longest time of a query
     #[arg(long = "query.timeout", value_name = "DURATION", default_value = "2m", value_parser = duration, help_heading = "Queries and rules")]
     pub query_timeout: Duration,
-    /// Most queries at once; more wait
+    /// Most queries at once; more wait, and waiting counts for their time
     #[arg(
         long = "query.max-concurrency",
         value_name = "N",
@@ -283,6 +283,32 @@ pub(crate) struct ServeArgs {
         help_heading = "Queries and rules"
     )]
     pub query_samples_max: usize,
+    /// Most queries that wait; further ones are told to come later
+    #[arg(
+        long = "query.max-queue",
+        value_name = "N",
+        default_value_t = 256,
+        help_heading = "Queries and rules"
+    )]
+    pub query_queue_max: u64,
+    /// Most series one query may select; 0: no such bound
+    #[arg(
+        long = "query.max-series",
+        value_name = "N",
+        default_value_t = 0,
+        help_heading = "Queries and rules"
+    )]
+    pub query_series_max: u64,
+    /// Memory that all queries and their answers may hold together; by default a quarter of what the machine or its control
+    /// group has
+    #[arg(long = "query.max-memory", value_name = "SIZE", value_parser = size, help_heading = "Queries and rules")]
+    pub query_memory_max: Option<u64>,
+    /// Memory that one query may hold; by default half of --query.max-memory
+    #[arg(long = "query.max-memory-per-query", value_name = "SIZE", value_parser = size, help_heading = "Queries and rules")]
+    pub query_memory_each_max: Option<u64>,
+    /// Queries that take as long, waiting included, are logged and listed in /api/v1/status/queries; 0s: all
+    #[arg(long = "query.slow-log-threshold", value_name = "DURATION", default_value = "5s", value_parser = duration, help_heading = "Queries and rules")]
+    pub slow_query_threshold: Duration,
     /// How far an instant selector looks back
     #[arg(long = "query.lookback-delta", value_name = "DURATION", default_value = "5m", value_parser = duration, help_heading = "Queries and rules")]
     pub lookback_delta: Duration,

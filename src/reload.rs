@@ -13,6 +13,7 @@ use alertmanager::{Alertmanager, AlertmanagerConfig};
 use model::{Clock, Timestamp};
 use parking_lot::RwLock;
 use prometheus::{Gauge, IntGauge, Registry};
+use query::exec::{Engine, QueryLog};
 use query::rules::RuleManager;
 use scraper::ScrapeManager;
 use scraper::config::{BuildContext, RawScrapeConfig, ScrapeConfig, ScrapeDefaults};
@@ -23,11 +24,14 @@ use web::{Control, ReloadStatus};
 
 use crate::alert_relay::{AlertRelay, RelaySettings};
 use crate::config::{Config, FileError, LoadRequest, load, mask};
+use crate::query_log::QueryLogFile;
 
 /// What takes configurations.
 pub(crate) struct Engines {
     pub scrape: Arc<ScrapeManager>,
     pub rules: Arc<RuleManager>,
+    /// Takes another query log.
+    pub engine: Arc<Engine>,
     pub alertmanager: Arc<Alertmanager>,
     pub relay: Arc<AlertRelay>,
     /// Brokers of this machine; `None`: not looked for.
@@ -152,7 +156,8 @@ impl Process {
     pub(crate) async fn start(&self, engines: Engines, config: Config) -> Result<(), String> {
         let _reloading = self.reloading.lock().await;
         let jobs = engines.scrape.prepare(self.jobs(&engines, &config)).map_err(|error| error.to_string())?;
-        swap(&engines, jobs, config).await;
+        let query_log = open_query_log(&engines.engine, &config).await?;
+        swap(&engines, jobs, query_log, config).await;
         // Only start-up calls this, and once.
         let _ = self.engines.set(engines);
         Ok(())
@@ -193,6 +198,8 @@ impl Process {
             tracing::warn!("{warning}");
         }
         let jobs = engines.scrape.prepare(self.jobs(engines, &config)).map_err(|error| error.to_string())?;
+        // Opened anew at every reload, so that the file may have been moved away.
+        let query_log = open_query_log(&engines.engine, &config).await?;
         for key in self.at_start.changed_in(&config) {
             tracing::warn!("{key} has changed: the new value holds after a restart");
         }
@@ -200,7 +207,7 @@ impl Process {
         engines.alertmanager.reload(alertmanager).await.map_err(|error| error.to_string())?;
         // Nothing fails from here on.
         self.succeeded(&config);
-        swap(engines, jobs, config).await;
+        swap(engines, jobs, query_log, config).await;
         Ok(())
     }
 
@@ -255,8 +262,24 @@ impl Process {
     }
 }
 
+async fn open_query_log(engine: &Engine, config: &Config) -> Result<Option<Arc<dyn QueryLog>>, String> {
+    let Some(path) = config.query_log_file.clone() else { return Ok(None) };
+    let failures = engine.query_log_failures();
+    let opening = tokio::task::spawn_blocking(move || {
+        let log = QueryLogFile::open(&path, failures);
+        log.map_err(|error| format!("cannot open the query log {}: {error}", path.display()))
+    });
+    let log = opening.await.map_err(|error| error.to_string())??;
+    Ok(Some(Arc::new(log)))
+}
+
 /// The swaps, in order: who is fed comes before who feeds.
-async fn swap(engines: &Engines, jobs: scraper::PreparedJobs, config: Config) {
+async fn swap(
+    engines: &Engines,
+    jobs: scraper::PreparedJobs,
+    query_log: Option<Arc<dyn QueryLog>>,
+    config: Config,
+) {
     let interval = i64::try_from(config.evaluation_interval.as_millis()).unwrap_or(i64::MAX);
     engines.evaluation_interval_ms.store(interval, Ordering::Relaxed);
     engines.db.set_retention(engines.retention_flags.with(&config));
@@ -264,6 +287,12 @@ async fn swap(engines: &Engines, jobs: scraper::PreparedJobs, config: Config) {
         external_labels: config.external_labels.clone(),
         relabel_configs: Arc::clone(&config.alert_relabel_configs),
     });
+    let engine = Arc::clone(&engines.engine);
+    // Closing the old log waits for its last lines.
+    let swapped = tokio::task::spawn_blocking(move || engine.set_query_log(query_log)).await;
+    if let Err(error) = swapped {
+        tracing::error!(%error, "swapping the query log panicked");
+    }
     engines.rules.apply(config.rules, config.external_labels).await;
     engines.scrape.apply(jobs).await;
 }

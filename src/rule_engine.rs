@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use model::storage::Queryable;
 use model::{Labels, SampleValue, Timestamp};
 use query::ast::Expr;
-use query::exec::{Engine, ParsedQuery, PointValue, QueryOptions, QueryValue};
+use query::exec::{Engine, ParsedQuery, PointValue, QueryOptions, QueryOrigin, QueryValue, RuleOrigin, When};
 use query::rules::{Evaluate, RuleSample};
 
 /// The engine on the store.
@@ -20,8 +20,13 @@ pub(crate) struct RuleEngine {
 }
 
 impl RuleEngine {
-    fn run(&self, query: &ParsedQuery, t: Timestamp) -> Result<Vec<RuleSample>, String> {
-        let options = QueryOptions { cancel: Some(Arc::clone(&self.cancel)), ..QueryOptions::default() };
+    fn run(&self, query: &ParsedQuery, t: Timestamp, origin: QueryOrigin) -> Result<Vec<RuleSample>, String> {
+        let ticket = self.engine.enter(query.text(), When::At(t), origin, None);
+        let options = QueryOptions {
+            cancel: Some(Arc::clone(&self.cancel)),
+            ticket: Some(ticket),
+            ..QueryOptions::default()
+        };
         let result =
             self.engine.instant(&*self.storage, query, t, &options).map_err(|error| error.to_string())?;
         match result.value {
@@ -42,13 +47,13 @@ impl RuleEngine {
 }
 
 impl Evaluate for RuleEngine {
-    fn instant(&self, expr: &Expr, t: Timestamp) -> Result<Vec<RuleSample>, String> {
-        self.run(&ParsedQuery::from(expr.clone()), t)
+    fn instant(&self, expr: &Expr, t: Timestamp, rule: RuleOrigin) -> Result<Vec<RuleSample>, String> {
+        self.run(&ParsedQuery::from(expr.clone()), t, QueryOrigin::Rule(rule))
     }
 
     fn instant_text(&self, text: &str, t: Timestamp) -> Result<Vec<(Labels, f64)>, String> {
         let query = self.engine.parse(text).map_err(|error| error.to_string())?;
-        let samples = self.run(&query, t)?;
+        let samples = self.run(&query, t, QueryOrigin::Internal)?;
         Ok(samples.into_iter().map(|sample| (sample.labels.clone(), sample.float_value())).collect())
     }
 }

@@ -12,7 +12,7 @@ use model::Clock;
 use model::storage::Append;
 use net::CpuPool;
 use prometheus::Registry;
-use query::exec::{Engine, EngineOptions, EvalFeatures, SubqueryStep};
+use query::exec::{Engine, EngineOptions, EvalFeatures, MemoryBudget, SubqueryStep};
 use query::parse::ParseOptions;
 use query::rules::restore::RestoreOptions;
 use query::rules::{GroupDeps, ManagerOptions, RuleManager};
@@ -130,7 +130,7 @@ async fn serve(
         Arc::new(ProcessControl(Arc::clone(&process))),
         Arc::clone(&clock),
         registry.clone(),
-        CpuPool::new(args.query_concurrency_max),
+        CpuPool::with_queue(args.query_concurrency_max, args.query_queue_max),
         CpuPool::new(2 * cores()),
     )?);
     let signals = tokio::spawn(handle_signals(Arc::clone(&process), stop.clone())?);
@@ -145,7 +145,7 @@ async fn serve(
 
     let db = open_store(args, &config, &clock, &registry, &app).await?;
     let evaluation_interval_ms = Arc::new(AtomicI64::new(60_000));
-    let engine = Arc::new(engine(args, features, &evaluation_interval_ms, &registry));
+    let engine = Arc::new(engine(args, features, &evaluation_interval_ms, &clock, &registry));
     let receiver = Arc::new(Receiver::new(
         Arc::clone(&db) as _,
         Arc::clone(&clock),
@@ -202,6 +202,7 @@ async fn serve(
     let engines = Engines {
         scrape: Arc::clone(&scrape),
         rules: Arc::clone(&rules),
+        engine: Arc::clone(&engine),
         alertmanager: Arc::clone(&alertmanager),
         relay,
         loopback: loopback.clone(),
@@ -210,6 +211,7 @@ async fn serve(
         evaluation_interval_ms,
     };
     process.start(engines, config).await.map_err(|error| anyhow!(error))?;
+    let closing = Arc::clone(&engine);
     app.set_ready(Parts {
         storage: Arc::clone(&db) as _,
         exemplars: Arc::clone(&db) as _,
@@ -233,6 +235,8 @@ async fn serve(
     clean &= ended("rules", rules.stop()).await.is_some();
     clean &= ended("requests", server).await.is_some_and(|drained| drained.unwrap_or(false));
     clean &= ended("notifications", alertmanager.stop()).await.unwrap_or(false);
+    let log_closed = tokio::task::spawn_blocking(move || closing.set_query_log(None));
+    clean &= ended("query log", log_closed).await.is_some();
     clean &= ended("upkeep", upkeep.join()).await.is_some();
     clean &= ended("compaction", compactor.join()).await.is_some();
     let closed =
@@ -312,6 +316,10 @@ fn web_options(parsed: &Parsed) -> anyhow::Result<WebOptions> {
         connections_max: args.connections_max,
         read_timeout: args.read_timeout,
         query_timeout: args.query_timeout,
+        per_step_stats: args
+            .enable_feature
+            .iter()
+            .any(|name| matches!(name.trim(), "all" | "promql-per-step-stats")),
         write_body_bytes_max: WRITE_BODY_BYTES_MAX,
         build: BuildInfo {
             compatible_version: COMPATIBLE_VERSION.to_owned(),
@@ -371,17 +379,31 @@ fn retention_flags(args: &ServeArgs) -> RetentionFlags {
     RetentionFlags { time: args.retention_time, size_bytes: args.retention_size }
 }
 
-fn engine(args: &ServeArgs, features: Features, interval_ms: &Arc<AtomicI64>, registry: &Registry) -> Engine {
+fn engine(
+    args: &ServeArgs,
+    features: Features,
+    interval_ms: &Arc<AtomicI64>,
+    clock: &Arc<dyn Clock>,
+    registry: &Registry,
+) -> Engine {
     let interval = Arc::clone(interval_ms);
+    // A quarter: the head and the page cache want the rest. VictoriaMetrics gives queries and caches 60 % together.
+    let memory = args.query_memory_max.unwrap_or_else(|| crate::machine::memory_bytes() / 4);
+    let each = args.query_memory_each_max.unwrap_or(memory / 2).min(memory);
     Engine::new(EngineOptions {
         lookback_delta_ms: i64::try_from(args.lookback_delta.as_millis()).unwrap_or(i64::MAX),
         max_samples: args.query_samples_max as u64,
+        max_series: if args.query_series_max == 0 { u64::MAX } else { args.query_series_max },
+        max_query_bytes: each,
+        memory: MemoryBudget::new(memory),
         timeout: args.query_timeout,
+        concurrency: args.query_concurrency_max,
+        slow_threshold: args.slow_query_threshold,
+        clock: Some(Arc::clone(clock)),
         subquery_step: SubqueryStep(Arc::new(move |_| interval.load(Ordering::Relaxed))),
         parse: features.parse,
         features: features.eval,
         registry: Some(registry.clone()),
-        ..EngineOptions::default()
     })
 }
 
@@ -546,6 +568,8 @@ impl Features {
                 "promql-extended-range-selectors" => features.parse.extended_range_selectors = true,
                 "promql-duration-expr" => features.parse.duration_expressions = true,
                 "promql-delayed-name-removal" => features.eval.delayed_name_removal = true,
+                // Read where the API is set up.
+                "promql-per-step-stats" => {}
                 "type-and-unit-labels" => features.eval.type_and_unit_labels = true,
                 "use-start-timestamps" => features.eval.use_start_timestamps = true,
                 other if KNOWN_FEATURES.contains(&other) => {
@@ -562,7 +586,7 @@ impl Features {
 }
 
 /// Features of Prometheus that need no switch here.
-const KNOWN_FEATURES: [&str; 20] = [
+const KNOWN_FEATURES: [&str; 19] = [
     "auto-gomaxprocs",
     "auto-gomemlimit",
     "auto-reload-config",
@@ -578,7 +602,6 @@ const KNOWN_FEATURES: [&str; 20] = [
     "native-histograms",
     "old-ui",
     "otlp-deltatocumulative",
-    "promql-per-step-stats",
     "search-api",
     "st-storage",
     "use-uncached-io",

@@ -6,13 +6,22 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// A bounded pool for CPU work.
 #[derive(Clone, Debug)]
 pub struct CpuPool {
     permits: Arc<Semaphore>,
     waiting: Arc<AtomicU64>,
+    waiting_max: u64,
+}
+
+/// All places are taken, and as many jobs wait as may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("all places are taken, and {waiting_max} wait already")]
+pub struct PoolFull {
+    /// How many may wait.
+    pub waiting_max: u64,
 }
 
 /// The job panicked or the pool is shutting down.
@@ -23,7 +32,29 @@ pub struct JobLost;
 impl CpuPool {
     /// A pool that runs at most `jobs_max` jobs at once (at least 1).
     pub fn new(jobs_max: usize) -> Self {
-        Self { permits: Arc::new(Semaphore::new(jobs_max.max(1))), waiting: Arc::default() }
+        Self::with_queue(jobs_max, u64::MAX)
+    }
+
+    /// The same, with a bound on how many wait for a [`CpuPool::place`].
+    pub fn with_queue(jobs_max: usize, waiting_max: u64) -> Self {
+        Self { permits: Arc::new(Semaphore::new(jobs_max.max(1))), waiting: Arc::default(), waiting_max }
+    }
+
+    /// Waits for a place to run a job in; dropping the future leaves the queue.
+    ///
+    /// # Errors
+    /// [`PoolFull`] at once when the queue is full.
+    pub async fn place(&self) -> Result<Place, PoolFull> {
+        let full = PoolFull { waiting_max: self.waiting_max };
+        if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
+            return Ok(Place { permit });
+        }
+        let one_more = |waiting: u64| waiting.checked_add(1).filter(|sum| *sum <= self.waiting_max);
+        self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).map_err(|_| full)?;
+        let _waiting = Waiting(&self.waiting);
+        let permit = Arc::clone(&self.permits).acquire_owned().await;
+        // Nobody closes the semaphore.
+        permit.map(|permit| Place { permit }).map_err(|_| full)
     }
 
     /// Runs `job` on a thread of its own kind and waits for it. Dropping the future before the job has started skips it.
@@ -37,20 +68,39 @@ impl CpuPool {
         let waiting = Waiting::new(&self.waiting);
         let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| JobLost)?;
         drop(waiting);
+        Place { permit }.run(job).await
+    }
+
+    /// Number of jobs that wait for a place.
+    pub fn waiting(&self) -> u64 {
+        self.waiting.load(Ordering::Relaxed)
+    }
+}
+
+/// A place in a pool.
+#[derive(Debug)]
+pub struct Place {
+    permit: OwnedSemaphorePermit,
+}
+
+impl Place {
+    /// Runs `job` here and waits for it; the place is free again when the job has ended, whether or not somebody waits.
+    ///
+    /// # Errors
+    /// [`JobLost`] when the job panicked.
+    pub async fn run<T: Send + 'static>(
+        self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, JobLost> {
         let (sender, receiver) = tokio::sync::oneshot::channel();
         tokio::task::spawn_blocking(move || {
-            let _permit = permit;
+            let _permit = self.permit;
             if !sender.is_closed() {
                 // The receiver may have gone meanwhile: then nobody wants the result.
                 let _ = sender.send(job());
             }
         });
         receiver.await.map_err(|_| JobLost)
-    }
-
-    /// Number of jobs that wait for a place.
-    pub fn waiting(&self) -> u64 {
-        self.waiting.load(Ordering::Relaxed)
     }
 }
 
@@ -81,5 +131,31 @@ mod tests {
         assert_eq!(pool.run(|| -> u32 { panic!("expected in this test") }).await, Err(JobLost));
         assert_eq!(pool.run(|| 1).await, Ok(1));
         assert_eq!(pool.waiting(), 0);
+    }
+
+    #[tokio::test]
+    async fn queues_are_bounded_and_those_who_leave_make_room() {
+        let pool = CpuPool::with_queue(1, 1);
+        let first = pool.place().await.unwrap();
+        let mut second = Box::pin(pool.place());
+        assert!(futures_poll(&mut second).await.is_none());
+        assert_eq!((pool.waiting(), pool.place().await.unwrap_err()), (1, PoolFull { waiting_max: 1 }));
+        drop(second);
+        assert_eq!(pool.waiting(), 0);
+        let mut third = Box::pin(pool.place());
+        assert!(futures_poll(&mut third).await.is_none());
+        assert_eq!(first.run(|| 1).await, Ok(1));
+        assert_eq!(third.await.unwrap().run(|| 3).await, Ok(3));
+    }
+
+    /// Polls once.
+    async fn futures_poll<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
+        std::future::poll_fn(|context| {
+            std::task::Poll::Ready(match std::pin::Pin::new(&mut *future).poll(context) {
+                std::task::Poll::Ready(output) => Some(output),
+                std::task::Poll::Pending => None,
+            })
+        })
+        .await
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use model::Labels;
-use query::exec::{Engine, EngineOptions, QueryErrorKind, QueryOptions, QueryValue};
+use query::exec::{Engine, EngineOptions, MemoryBudget, QueryErrorKind, QueryOptions, QueryValue, When};
 use query::parse::ParseOptions;
 use query::script::MemoryStorage;
 
@@ -169,6 +169,253 @@ fn range_queries_take_vectors_and_scalars_only() {
     assert_eq!(series[0].floats.len(), 3);
 }
 
+/// Forms that keep Prometheus busy for minutes at 100 000 levels, whatever the time-out: refused, or answered, at once.
+#[test]
+fn nesting_without_end_is_no_work() {
+    let engine = engine(EngineOptions::default());
+    let storage = storage(2, 10);
+    let levels = 100_000;
+    let nested = |open: &str, core: &str, close: &str| {
+        format!("{}{core}{}", open.repeat(levels), close.repeat(levels))
+    };
+    let texts = [
+        nested("(", "1", ")"),
+        nested("-", "x", ""),
+        nested("- -", "1", ""),
+        nested("sum(", "x", ")"),
+        nested("abs(", "x", ")"),
+        nested("max_over_time(", "x", "[1m:1m])"),
+        nested("", "x", "[1m:1m]"),
+        nested("1 + ", "1", ""),
+        nested("", "1", " + 1"),
+        nested("2 ^ ", "2", ""),
+        nested("", "x", " or x"),
+        nested("x and (", "x", ")"),
+        nested("x * on() group_left() ", "x", ""),
+        nested("label_replace(", "x", ", \"a\", \"\", \"b\", \"\")"),
+        nested("", "x", " offset 1m"),
+        nested("(", "", ""),
+        nested("sum(", "", ""),
+        nested("{", "", ""),
+        nested("", "x[1m", " + 1m]"),
+        nested("", "x{", "a=\"b\","),
+    ];
+    for text in texts {
+        let shown = &text[..40];
+        let began = tokio::time::Instant::now();
+        let options = QueryOptions { timeout: Some(Duration::from_secs(1)), ..QueryOptions::default() };
+        if let Ok(query) = engine.parse(&text) {
+            // Any outcome will do, as long as there is one.
+            let _ = engine.range(&storage, &query, 0, 5000, 1000, &options);
+            let _ = engine.explain(&query, When::At(0), None);
+        }
+        assert!(began.elapsed() < Duration::from_secs(3), "{shown}: {:?}", began.elapsed());
+    }
+}
+
+/// A megabyte of a query that is sound: work that is linear in its length, or a clear refusal.
+#[test]
+fn megabyte_queries_are_linear() {
+    let engine = engine(EngineOptions::default());
+    let storage = storage(2, 10);
+    let long = "y".repeat(1 << 20);
+    let texts = [
+        format!("x{{a=\"{long}\"}}"),
+        format!("{{\"{long}\"}}"),
+        format!("x{{a=~\"{}\"}}", "a|".repeat(1 << 19)),
+        format!("sum by ({}) (x)", "a,".repeat(1 << 19)),
+        format!("label_join(x, \"a\", \"\"{})", ", \"b\"".repeat(1 << 18)),
+        format!("# {long}\nx"),
+        format!("{}x", " ".repeat(1 << 20)),
+        format!("x{{{}}}", "a=\"b\",".repeat(1 << 17)),
+    ];
+    for text in texts {
+        let began = tokio::time::Instant::now();
+        if let Ok(query) = engine.parse(&text) {
+            let _ = engine.instant(&storage, &query, 5000, &QueryOptions::default());
+        }
+        assert!(began.elapsed() < Duration::from_secs(8), "{}: {:?}", &text[..20], began.elapsed());
+    }
+}
+
+/// Regular expressions that would explode are refused when they are read, not when they are used.
+#[test]
+fn huge_regular_expressions_are_refused() {
+    let engine = engine(EngineOptions::default());
+    let storage = storage(2, 10);
+    for pattern in [
+        "(((a{1000}){1000}){1000}){1000}".to_owned(),
+        format!("{}a{}", "(".repeat(10_000), ")*".repeat(10_000)),
+        "(a*)*b".to_owned(),
+        "\\\\pL{1000}".repeat(100),
+        "(?i)".to_owned() + &"[a-z]{500}".repeat(50),
+    ] {
+        for text in [
+            format!("x{{a=~\"{pattern}\"}}"),
+            format!("label_replace(x, \"a\", \"$1\", \"b\", \"{pattern}\")"),
+        ] {
+            let began = tokio::time::Instant::now();
+            if let Ok(query) = engine.parse(&text) {
+                let _ = engine.instant(&storage, &query, 5000, &QueryOptions::default());
+            }
+            assert!(began.elapsed() < Duration::from_secs(5), "{}: {:?}", &text[..30], began.elapsed());
+        }
+    }
+}
+
+/// Joins of everything with everything end with an error, at once or when time is up, and within their memory.
+#[test]
+fn pathological_joins_stay_within_limits() {
+    let budget = MemoryBudget::new(64 << 20);
+    let engine = engine(EngineOptions {
+        memory: budget.clone(),
+        max_query_bytes: 32 << 20,
+        ..EngineOptions::default()
+    });
+    let storage = storage(3000, 3);
+    let timeout = Duration::from_millis(300);
+    for text in [
+        "x + on() x",
+        "x + on() group_left() x",
+        "x + on() group_left() topk(1, x)",
+        "x and on() x",
+        "x or on() x",
+        "x unless on(i) x",
+        "label_replace(x, \"i\", \"\", \"\", \"\")",
+        "count_values(\"v\", x + on(i) x * scalar(topk(1, x)))",
+        "topk(3000, x) * on() group_left() topk(1, x)",
+        "sort(x) + ignoring(i) group_right() sort(x)",
+        "quantile(0.5, x) or sum by (i) (x) or x",
+        "limitk(3000, x) + on(i) limit_ratio(1, x)",
+        "x * on() group_left() ((x and on() (vector(time() % 2) == 0)) or (x unless on() (vector(time() % 2) == 0)))",
+    ] {
+        let query = engine.parse(text).unwrap();
+        let options = QueryOptions { timeout: Some(timeout), ..QueryOptions::default() };
+        let began = tokio::time::Instant::now();
+        let outcome = engine.range(&storage, &query, 0, 3_000_000, 1000, &options);
+        assert!(began.elapsed() < timeout + Duration::from_secs(1), "{text}: {:?}", began.elapsed());
+        if let Ok(result) = &outcome {
+            assert!(result.stats.peak_memory_bytes <= 32 << 20, "{text}: {:?}", result.stats);
+        }
+        drop(outcome);
+        assert_eq!(budget.used_bytes(), 0, "{text}");
+    }
+}
+
+/// Whatever a query keeps is counted before it is kept, and given back.
+#[test]
+fn memory_is_bounded_everywhere() {
+    let storage = storage(500, 2);
+    for text in [
+        "x",
+        "x or on(i) x",
+        "avg by (i) (x)",
+        "quantile by (i) (0.5, x)",
+        "topk(500, x)",
+        "sort_by_label(x, \"i\")",
+        "count_values by (i) (\"v\", x)",
+        "x + on(i) group_left() x",
+        "label_replace(x, \"i\", \"a$1\", \"i\", \"(.*)\") or x",
+        "max_over_time((x or on(i) x)[10m:1s])",
+        "info(x)",
+    ] {
+        let budget = MemoryBudget::new(1 << 20);
+        let small = engine(EngineOptions { memory: budget.clone(), ..EngineOptions::default() });
+        let query = small.parse(text).unwrap();
+        let options = QueryOptions::default();
+        let error = small.range(&storage, &query, 0, 4_000_000, 1000, &options).unwrap_err();
+        assert_eq!(error.kind, QueryErrorKind::Unavailable, "{text}: {error}");
+        assert_eq!(budget.used_bytes(), 0, "{text}");
+        let large = engine(EngineOptions { max_query_bytes: 1 << 20, ..EngineOptions::default() });
+        let error = large.range(&storage, &query, 0, 4_000_000, 1000, &options).unwrap_err();
+        assert_eq!(error.kind, QueryErrorKind::Execution, "{text}: {error}");
+        assert!(error.message.contains("1 MiB of memory"), "{text}: {error}");
+    }
+    // Folding into few groups needs little, however much is folded.
+    let small = engine(EngineOptions { memory: MemoryBudget::new(1 << 20), ..EngineOptions::default() });
+    let query = small.parse("sum(x)").unwrap();
+    small.range(&storage, &query, 0, 4_000_000, 1000, &QueryOptions::default()).unwrap();
+}
+
+#[test]
+fn series_are_bounded() {
+    let engine = engine(EngineOptions { max_series: 10, ..EngineOptions::default() });
+    let storage = storage(6, 2);
+    let run = |text: &str| {
+        let query = engine.parse(text).unwrap();
+        engine.instant(&storage, &query, 1000, &QueryOptions::default())
+    };
+    assert_eq!(run("x").unwrap().stats.series, 6);
+    let error = run("x + x").unwrap_err();
+    assert_eq!(error.message, "query selects more than 10 series (--query.max-series)");
+}
+
+#[test]
+fn queries_are_registered_while_they_run_and_can_be_stopped() {
+    let engine =
+        Arc::new(engine(EngineOptions { slow_threshold: Duration::ZERO, ..EngineOptions::default() }));
+    let text = "max_over_time(quantile_over_time(0.5, vector(time() % 7919)[1h:1s])[10d:1s])";
+    let running = std::thread::spawn({
+        let engine = Arc::clone(&engine);
+        move || {
+            let query = engine.parse(text).unwrap();
+            engine.instant(&storage(1, 1), &query, 1_000_000_000, &QueryOptions::default())
+        }
+    });
+    let id = loop {
+        match engine.register().running().first() {
+            Some(query) if query.samples > 0 || query.memory_bytes > 0 => break query.id,
+            _ => std::thread::yield_now(),
+        }
+    };
+    let began = tokio::time::Instant::now();
+    assert!(engine.register().stop(id));
+    let error = running.join().unwrap().unwrap_err();
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    assert_eq!(error.kind, QueryErrorKind::Canceled);
+    assert!(engine.register().running().is_empty());
+    let slow = engine.register().slow();
+    assert_eq!((&*slow[0].text, slow[0].id), (text, id));
+}
+
+/// What Prometheus 3.5.3 says of the same queries on the same data.
+#[test]
+fn samples_count_as_in_prometheus() {
+    let engine = engine(EngineOptions::default());
+    let storage = storage(2, 100);
+    for (text, per_step) in [
+        ("x", 2),
+        ("x[5s]", 10),
+        ("sum_over_time(x[5s])", 10),
+        // Samples of subqueries count where their windows are evaluated, and once.
+        ("sum_over_time(x[10s:2s])", 10),
+        ("sum_over_time(rate(x[4s])[10s:2s])", 10),
+        ("max_over_time(sum_over_time(x[4s:2s])[10s:2s])", 10),
+        // What is the same at each step counts at each.
+        ("x @ 50", 2),
+        ("sum(rate(x[4s] @ 50)) + on() group_right() x", 10),
+    ] {
+        let query = engine.parse(text).unwrap();
+        let options = QueryOptions { per_step_stats: true, ..QueryOptions::default() };
+        let stats = engine.instant(&storage, &query, 60_000, &options).unwrap().stats;
+        assert_eq!(stats.total_samples, per_step, "{text}");
+        assert_eq!(stats.samples_per_step, Some(vec![(60_000, per_step)]), "{text}");
+        if text.starts_with("x[") {
+            continue;
+        }
+        let stats = engine.range(&storage, &query, 60_000, 80_000, 10_000, &options).unwrap().stats;
+        assert_eq!(stats.total_samples, 3 * per_step, "{text}");
+        let steps = [60_000, 70_000, 80_000].map(|t| (t, per_step));
+        assert_eq!(stats.samples_per_step, Some(steps.to_vec()), "{text}");
+    }
+    // As the result of a query a subquery counts what it looked at.
+    for (text, total) in [("x[10s:2s]", 10), ("rate(x[4s])[10s:2s]", 40)] {
+        let query = engine.parse(text).unwrap();
+        let stats = engine.instant(&storage, &query, 60_000, &QueryOptions::default()).unwrap().stats;
+        assert_eq!(stats.total_samples, total, "{text}");
+    }
+}
+
 /// Times at the ends of what fits must not overflow.
 #[test]
 fn extreme_times_are_no_panic() {
@@ -186,11 +433,27 @@ fn extreme_times_are_no_panic() {
         "year(vector(1e300))",
         "predict_linear(x[1h], 1e300)",
         "absent(x)",
+        "x[100y] offset 100y",
+        "x @ -9223372036 offset -290y",
+        "rate(x[290y] smoothed)",
+        "max_over_time(x[290y:290y] offset -290y)",
+        "max_over_time(max_over_time(x[1y:1y] @ end())[290y:1y])",
+        "x offset (step() + range() * 1e9)",
+        "x[(range() + 1) * 1e6]",
+        "predict_linear(x[1h] @ 1e10, -1e300)",
+        "topk(9e18, x)",
+        "limitk(-1e300, x)",
+        "quantile(NaN, x) + Inf",
+        "round(x, 1e-320)",
+        "x % 0 ^ 1e308",
+        "histogram_quantile(NaN, x)",
+        "label_replace(vector(Inf), \"a\", \"$99999999999999999999\", \"\", \"\")",
     ] {
-        let query = engine.parse(text).unwrap();
+        let Ok(query) = engine.parse(text) else { continue };
         for t in [i64::MIN, i64::MIN + 1, -1, 0, i64::MAX - 1, i64::MAX] {
             let _ = engine.instant(&storage, &query, t, &QueryOptions::default());
             let _ = engine.range(&storage, &query, t, t.saturating_add(10), 1, &QueryOptions::default());
+            let _ = engine.range(&storage, &query, t, i64::MAX, i64::MAX / 3, &QueryOptions::default());
         }
     }
 }

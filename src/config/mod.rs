@@ -78,6 +78,8 @@ pub(crate) struct Config {
     pub evaluation_interval: Duration,
     /// Labels for everything that leaves.
     pub external_labels: Labels,
+    /// Where a line for each query goes; `None`: nowhere.
+    pub query_log_file: Option<PathBuf>,
     /// Rule groups of all files and the built-in ones.
     pub rules: Vec<GroupConfig>,
     /// What is done to alerts before they are sent.
@@ -182,6 +184,10 @@ impl Loader<'_> {
         let scrape_defaults = self.keep(global.scrape_defaults(&root.key("global")))?;
         let scrape_configs =
             self.scrape_configs(raw.scrape_configs, raw.scrape_config_files, &scrape_defaults);
+        let query_log_file = global
+            .query_log_file
+            .filter(|file| !file.as_os_str().is_empty())
+            .map(|file| self.main.dir.join(file));
         let external_labels = self.external_labels(global.external_labels.unwrap_or_default());
         let has_collector = scrape_configs.iter().any(|job| job.collector.is_some());
         let builtin = raw.builtin_rules.unwrap_or_default();
@@ -221,6 +227,7 @@ impl Loader<'_> {
             scrape_configs,
             evaluation_interval,
             external_labels,
+            query_log_file,
             rules,
             alert_relabel_configs,
             alertmanager,

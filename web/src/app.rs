@@ -41,6 +41,8 @@ pub struct Options {
     pub read_timeout: Duration,
     /// Longest time of a query.
     pub query_timeout: Duration,
+    /// Whether `stats=all` tells the samples of each step (feature `promql-per-step-stats`).
+    pub per_step_stats: bool,
     /// Most bytes of a remote-write body (compressed).
     pub write_body_bytes_max: usize,
     /// Who built what.

@@ -1,10 +1,13 @@
 //! The envelope of every API answer, and errors with their types and status codes (INVENTORY: "Rules that hold for
 //! every endpoint").
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response, StatusCode};
 use model::Annotations;
+use query::exec::MemoryHold;
 
 use crate::json;
 
@@ -125,6 +128,20 @@ pub struct Success {
     pub annotations: Annotations,
     /// Nothing to say at all: 204, without a body.
     pub is_empty: bool,
+    /// Counts the answer's memory until it has been sent.
+    pub memory: Option<Arc<MemoryHold>>,
+}
+
+/// A body whose memory is counted while it is on its way.
+struct Counted {
+    body: String,
+    _memory: Arc<MemoryHold>,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        self.body.as_bytes()
+    }
 }
 
 impl Success {
@@ -153,7 +170,13 @@ impl Success {
         write_annotations(&mut out, "warnings", "warning", &warnings);
         write_annotations(&mut out, "infos", "info", &infos);
         out.push('}');
-        json_response(StatusCode::OK, out)
+        match &self.memory {
+            None => json_response(StatusCode::OK, out),
+            Some(memory) => {
+                let body = Counted { body: out, _memory: Arc::clone(memory) };
+                json_response(StatusCode::OK, bytes::Bytes::from_owner(body))
+            }
+        }
     }
 }
 
@@ -190,8 +213,8 @@ pub fn respond(result: ApiResult) -> Response<Body> {
 }
 
 /// JSON with a status.
-pub fn json_response(status: StatusCode, body: String) -> Response<Body> {
-    let mut response = Response::new(Body::from(body));
+pub fn json_response(status: StatusCode, body: impl Into<Body>) -> Response<Body> {
+    let mut response = Response::new(body.into());
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response

@@ -8,6 +8,7 @@
 pub mod api;
 pub mod app;
 pub mod assets;
+mod caller;
 pub mod compress;
 pub mod envelope;
 pub mod json;

@@ -11,10 +11,12 @@ use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
+use query::exec::QueryOrigin;
 
 use crate::api;
 use crate::app::{App, Parts};
 use crate::assets;
+use crate::caller;
 use crate::envelope::{ApiError, ApiResult, ErrorType, respond, text_response};
 use crate::lifecycle;
 use crate::multipart;
@@ -89,8 +91,9 @@ where
 
 fn api_v1() -> Vec<(&'static str, MethodRouter<Arc<App>>)> {
     vec![
-        ("/api/v1/query", form(api::query::instant)),
-        ("/api/v1/query_range", form(api::query::range)),
+        ("/api/v1/query", asked(api::query::instant)),
+        ("/api/v1/query_range", asked(api::query::range)),
+        ("/api/v1/explain", asked(api::explain::explain)),
         ("/api/v1/query_exemplars", form(api::query::exemplars)),
         ("/api/v1/format_query", form(api::query::format)),
         ("/api/v1/parse_query", form(api::query::parse)),
@@ -109,6 +112,8 @@ fn api_v1() -> Vec<(&'static str, MethodRouter<Arc<App>>)> {
         ("/api/v1/status/flags", read(api::status::flags)),
         ("/api/v1/status/buildinfo", read(api::status::buildinfo)),
         ("/api/v1/status/runtimeinfo", read(api::status::runtimeinfo)),
+        ("/api/v1/status/queries", read(api::queries::queries)),
+        ("/api/v1/status/queries/{id}/stop", on(MethodFilter::POST, stop_query)),
         ("/api/v1/status/tsdb", read(api::status::tsdb)),
         ("/api/v1/status/tsdb/blocks", read(api::status::blocks)),
         ("/api/v1/admin/tsdb/delete_series", change(api::admin::delete_series)),
@@ -155,6 +160,31 @@ where
     F: Future<Output = ApiResult> + Send + 'static,
 {
     with_params(MethodFilter::GET.or(MethodFilter::POST), handler)
+}
+
+/// A handler of queries: the same, and it is told who asks.
+fn asked<H, F>(handler: H) -> MethodRouter<Arc<App>>
+where
+    H: Fn(Arc<App>, Parts, Params, QueryOrigin) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = ApiResult> + Send + 'static,
+{
+    on(MethodFilter::GET.or(MethodFilter::POST), async move |State(app): AppState, request: Request<Body>| {
+        let Some(parts) = app.parts().cloned() else { return not_ready() };
+        let origin = caller::origin(&request);
+        match read_params(request, app.options.read_timeout).await {
+            Ok(params) => of_api(respond(handler(app, parts, params, origin).await)),
+            Err(error) => of_api(error.response()),
+        }
+    })
+}
+
+/// Stops a query. Other sites' pages may not: a browser would send this without asking first.
+async fn stop_query(State(app): AppState, Path(id): Path<String>, headers: HeaderMap) -> Response<Body> {
+    let Some(parts) = app.parts() else { return not_ready() };
+    if caller::is_from_elsewhere(&headers, &app.options.external_url) {
+        return text_response(StatusCode::FORBIDDEN, "this may not be done by pages of other sites");
+    }
+    of_api(respond(api::queries::stop(parts, &id)))
 }
 
 /// A handler that changes what is stored.

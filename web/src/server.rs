@@ -17,6 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
+use crate::caller::Peer;
 use crate::stall::WriteStall;
 use crate::{routes, serve};
 
@@ -178,7 +179,8 @@ fn connection(
         tracing::debug!(%peer, %error, "cannot switch off Nagle's algorithm");
     }
     let stream = WriteStall::new(stream, WRITE_PATIENCE, app.metrics.connections_stalled.clone());
-    let service = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(Peer(peer.ip()));
         let (app, router) = (Arc::clone(&app), router.clone());
         async move { Ok::<_, std::convert::Infallible>(serve::serve(app, router, request.map(Body::new)).await) }
     });

@@ -204,6 +204,9 @@ fn sizes_are_bounded() {
     assert_eq!(error.to_string(), "error parsing regexp: expression too large");
     let deep = "(".repeat(2000) + &")".repeat(2000);
     assert!(RegexMatcher::new(&deep).unwrap_err().to_string().contains("nests too deeply"));
+    // Minutes of work, if it were not refused while it is read.
+    let endless = "(".repeat(100_000) + "a" + &")*".repeat(100_000);
+    assert!(RegexMatcher::new(&endless).unwrap_err().to_string().contains("nests too deeply"));
     assert!(RegexMatcher::new(&"[a-z]{1,9}".repeat(1000)).is_ok());
 }
 

@@ -10,6 +10,8 @@ use std::collections::BTreeSet;
 
 use super::RegexError;
 
+/// Groups within groups: as many as Go's parser lets expressions be high. What comes after is not linear in them.
+const DEPTH_MAX: usize = 1000;
 /// Largest count of a repetition, and of nested repetitions together.
 const REPEAT_MAX: u32 = 1000;
 
@@ -165,6 +167,9 @@ impl<'a> Translator<'a> {
         } else if !self.flags()? {
             // Only flags: what stood before can still be repeated.
             return Ok(());
+        }
+        if self.groups.len() > DEPTH_MAX {
+            return Err(error("expression nests too deeply", self.whole));
         }
         self.groups.push(Group { start, product: 1 });
         self.atom = None;

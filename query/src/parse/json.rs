@@ -1,17 +1,17 @@
 //! Tree → JSON: the shapes of `/api/v1/parse_query`, which the query explorer of Prometheus' UI reads.
 //!
-//! Durations that are no plain literals count 0 there, as in Prometheus; their text stands beside them
-//! (`rangeExpr`, `stepExpr`, `offsetExpr`), which Prometheus does not have.
+//! Durations that are no plain literals count 0 there, as in Prometheus; their trees stand beside them (`rangeExpr`,
+//! `stepExpr`, `offsetExpr`).
 
 use model::Matcher;
 use model::float;
 use serde_json::{Map, Value, json};
 
 use super::duration::literal_ms;
-use super::print::{duration_text, sign};
+use super::print::{duration_operator, sign};
 use crate::ast::{
-    Aggregate, At, Binary, Call, DurationExpr, Expr, ExprKind, ExtendedRange, MatrixSelector, Subquery,
-    TimeModifiers, VectorMatching, VectorSelector,
+    Aggregate, At, Binary, Call, DurationExpr, DurationKind, Expr, ExprKind, ExtendedRange, MatrixSelector,
+    Subquery, TimeModifiers, VectorMatching, VectorSelector,
 };
 
 /// `expr` as the API shows it.
@@ -131,8 +131,36 @@ fn put_time(object: &mut Map<String, Value>, time: &TimeModifiers) {
 fn put_duration(object: &mut Map<String, Value>, name: &str, duration: Option<&DurationExpr>) {
     let literal = duration.and_then(DurationExpr::literal);
     object.insert(name.to_owned(), literal.map_or(0, literal_ms).into());
-    if let (Some(duration), None) = (duration, literal) {
-        object.insert(format!("{name}Expr"), duration_text(duration).into());
+    let tree = match (duration, literal) {
+        (Some(duration), None) => duration_json(duration, false),
+        _ => Value::Null,
+    };
+    object.insert(format!("{name}Expr"), tree);
+}
+
+/// A duration expression; `wrapped`: within parentheses.
+fn duration_json(duration: &DurationExpr, wrapped: bool) -> Value {
+    let operation = |op: &str, lhs: Option<&DurationExpr>, rhs: Option<&DurationExpr>| {
+        let operand =
+            |operand: Option<&DurationExpr>| operand.map_or(Value::Null, |it| duration_json(it, false));
+        node(
+            "durationExpr",
+            [("op", op.into()), ("lhs", operand(lhs)), ("rhs", operand(rhs)), ("wrapped", wrapped.into())],
+        )
+    };
+    match &duration.kind {
+        DurationKind::Literal { seconds, is_number } => node(
+            "numberLiteral",
+            [("val", float::format_fixed(*seconds).into()), ("duration", (!is_number).into())],
+        ),
+        DurationKind::Step => operation("step", None, None),
+        DurationKind::Range => operation("range", None, None),
+        DurationKind::MinOf(a, b) => operation("min_of", Some(a), Some(b)),
+        DurationKind::MaxOf(a, b) => operation("max_of", Some(a), Some(b)),
+        DurationKind::Binary(op, a, b) => operation(duration_operator(*op).trim(), Some(a), Some(b)),
+        DurationKind::Negate(inner) => operation("-", None, Some(inner)),
+        DurationKind::Plus(inner) => operation("+", None, Some(inner)),
+        DurationKind::Paren(inner) => duration_json(inner, true),
     }
 }
 

@@ -249,13 +249,6 @@ fn write_number(out: &mut dyn Write, number: Number) -> fmt::Result {
     out.write_str(&float::format_fixed(number.value))
 }
 
-/// A duration expression as text.
-pub(super) fn duration_text(duration: &DurationExpr) -> String {
-    let mut out = String::new();
-    write_duration(&mut out, duration).expect("writing to a string cannot fail");
-    out
-}
-
 fn write_duration(out: &mut dyn Write, duration: &DurationExpr) -> fmt::Result {
     match &duration.kind {
         DurationKind::Literal { seconds, is_number: true } => out.write_str(&float::format_fixed(*seconds)),
@@ -266,7 +259,9 @@ fn write_duration(out: &mut dyn Write, duration: &DurationExpr) -> fmt::Result {
         DurationKind::Range => out.write_str("range()"),
         DurationKind::MinOf(a, b) => write_duration_pair(out, "min_of(", a, ", ", b, ")"),
         DurationKind::MaxOf(a, b) => write_duration_pair(out, "max_of(", a, ", ", b, ")"),
-        DurationKind::Binary(op, lhs, rhs) => write_duration_pair(out, "", lhs, operator(*op), rhs, ""),
+        DurationKind::Binary(op, lhs, rhs) => {
+            write_duration_pair(out, "", lhs, duration_operator(*op), rhs, "")
+        }
         DurationKind::Negate(inner) => {
             out.write_char('-')?;
             write_duration(out, inner)
@@ -295,7 +290,8 @@ fn write_duration_pair(
     out.write_str(after)
 }
 
-fn operator(op: DurationOp) -> &'static str {
+/// The operator between its operands, spaces included.
+pub(super) fn duration_operator(op: DurationOp) -> &'static str {
     match op {
         DurationOp::Add => " + ",
         DurationOp::Sub => " - ",

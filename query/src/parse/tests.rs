@@ -130,7 +130,9 @@ fn shows_the_tree_as_json() {
         "type": "matrixSelector",
         "name": "foo",
         "range": 300_000,
+        "rangeExpr": null,
         "offset": -60_000,
+        "offsetExpr": null,
         "matchers": [
             {"name": "a", "value": "b", "type": "="},
             {"name": "__name__", "value": "foo", "type": "="},
@@ -150,6 +152,16 @@ fn shows_the_tree_as_json() {
     assert_eq!(matching["card"], "many-to-one");
     assert_eq!(matching["include"], serde_json::json!([]));
     assert_eq!(matching["fillValues"], serde_json::json!({"lhs": null, "rhs": null}));
+    let expr = parse("avg_over_time(x[(step() + 1):1m * 2] offset -1h)", &ParseOptions::all()).unwrap();
+    let subquery = &to_json(&expr)["args"][0];
+    let operation = |op: &str, lhs: serde_json::Value, rhs: serde_json::Value, wrapped: bool| serde_json::json!({"type": "durationExpr", "op": op, "lhs": lhs, "rhs": rhs, "wrapped": wrapped});
+    let number = |value: &str, duration: bool| serde_json::json!({"type": "numberLiteral", "val": value, "duration": duration});
+    let null = serde_json::Value::Null;
+    let step = operation("step", null.clone(), null.clone(), false);
+    assert_eq!(subquery["rangeExpr"], operation("+", step, number("1", false), true));
+    assert_eq!(subquery["stepExpr"], operation("*", number("60", true), number("2", false), false));
+    assert_eq!((&subquery["range"], &subquery["step"]), (&serde_json::json!(0), &serde_json::json!(0)));
+    assert_eq!((&subquery["offset"], &subquery["offsetExpr"]), (&serde_json::json!(-3_600_000), &null));
 }
 
 #[test]

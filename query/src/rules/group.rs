@@ -20,6 +20,7 @@ use super::recording::record;
 use super::status::{AlertState, Health, RuleGroupStatus, RuleStatus, RuleStatusKind};
 use super::texts::{AlertContext, AlertTexts};
 use super::{Evaluate, RuleSample};
+use crate::exec::RuleOrigin;
 
 /// What groups work with.
 #[derive(Clone)]
@@ -212,10 +213,15 @@ impl RuleGroup {
         let began_at = self.deps.clock.now_ms();
         let started = Instant::now();
         let mut count = 0;
+        let origin = RuleOrigin {
+            file: self.config.file.clone(),
+            group: self.config.name.clone(),
+            rule: config.name.clone(),
+        };
         let outcome = self
             .deps
             .evaluate
-            .instant(&config.expr, sample_time)
+            .instant(&config.expr, sample_time, origin)
             .and_then(|result| self.apply(index, t, result))
             .and_then(|samples| {
                 count = samples.len();

@@ -27,6 +27,7 @@ mod tests;
 use model::{Labels, SampleValue, Timestamp};
 
 use crate::ast::Expr;
+use crate::exec::RuleOrigin;
 
 pub use config::{GroupConfig, RawRuleFile, RuleConfig, RuleFileContext, RuleKind};
 pub use group::{GroupDeps, RuleGroup};
@@ -35,11 +36,11 @@ pub use status::{AlertState, AlertStatus, Health, RuleGroupStatus, RuleStatus, R
 
 /// Evaluates expressions for rules. Called on blocking threads.
 pub trait Evaluate: Send + Sync {
-    /// The instant vector of `expr` at `t`; a scalar is one sample without labels.
+    /// The instant vector of `expr` at `t`, for a rule; a scalar is one sample without labels.
     ///
     /// # Errors
     /// The text that is shown as the rule's last error.
-    fn instant(&self, expr: &Expr, t: Timestamp) -> Result<Vec<RuleSample>, String>;
+    fn instant(&self, expr: &Expr, t: Timestamp, rule: RuleOrigin) -> Result<Vec<RuleSample>, String>;
 
     /// The same for a text within a template (`query "…"`).
     ///

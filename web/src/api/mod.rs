@@ -3,7 +3,9 @@
 
 pub mod admin;
 pub mod alertmanager;
+pub mod explain;
 pub mod metadata;
+pub mod queries;
 pub mod query;
 pub mod rules;
 pub mod status;

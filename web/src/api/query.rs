@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use model::{Matcher, TimeRange};
 use query::exec::{
-    MatrixSeries, ParsedQuery, PointValue, QueryError, QueryErrorKind, QueryOptions, QueryResult, QueryStats,
-    QueryValue,
+    MatrixSeries, MemoryBudget, ParsedQuery, PointValue, QueryError, QueryErrorKind, QueryOptions,
+    QueryOrigin, QueryResult, QueryTicket, QueryValue, When, stats_json,
 };
 
 use crate::app::{App, Parts};
@@ -21,19 +21,21 @@ const POINTS_MAX: i64 = 11_000;
 const TRUNCATED: &str = "results truncated due to limit";
 
 /// `/query`
-pub(crate) async fn instant(app: Arc<App>, parts: Parts, params: Params) -> ApiResult {
+pub(crate) async fn instant(app: Arc<App>, parts: Parts, params: Params, origin: QueryOrigin) -> ApiResult {
     let limit = params.limit("limit")?;
-    let t = params.time("time", app.clock.now_ms())?;
-    let common = Common::new(&app, &params)?;
-    run(app, parts, params, common, limit, move |engine, storage, expr, options| {
-        engine.instant(storage, expr, t, options)
-    })
-    .await
+    let when = When::At(params.time("time", app.clock.now_ms())?);
+    answered(app, parts, params, origin, when, limit).await
 }
 
 /// `/query_range`
-pub(crate) async fn range(app: Arc<App>, parts: Parts, params: Params) -> ApiResult {
+pub(crate) async fn range(app: Arc<App>, parts: Parts, params: Params, origin: QueryOrigin) -> ApiResult {
     let limit = params.limit("limit")?;
+    let when = over(&params)?;
+    answered(app, parts, params, origin, when, limit).await
+}
+
+/// `start`, `end`, `step`.
+pub(super) fn over(params: &Params) -> Result<When, ApiError> {
     let start = params.required_time("start")?;
     let end = params.required_time("end")?;
     if end < start {
@@ -50,22 +52,19 @@ pub(crate) async fn range(app: Arc<App>, parts: Parts, params: Params) -> ApiRes
         let text = "exceeded maximum resolution of 11,000 points per timeseries. Try decreasing the query resolution (?step=XX)";
         return Err(ApiError::bad_data(text));
     }
-    let common = Common::new(&app, &params)?;
-    run(app, parts, params, common, limit, move |engine, storage, expr, options| {
-        engine.range(storage, expr, start, end, step, options)
-    })
-    .await
+    Ok(When::Over { start, end, step })
 }
 
-/// What both kinds of query read from their parameters.
-struct Common {
-    timeout: Duration,
-    lookback_ms: Option<i64>,
+/// What all queries read from their parameters.
+pub(super) struct Common {
+    pub(super) timeout: Duration,
+    pub(super) lookback_ms: Option<i64>,
     stats: bool,
+    per_step: bool,
 }
 
 impl Common {
-    fn new(app: &App, params: &Params) -> Result<Self, ApiError> {
+    pub(super) fn new(app: &App, params: &Params) -> Result<Self, ApiError> {
         let timeout = params.timeout(app.options.query_timeout)?;
         let lookback_ms =
             params.duration_ms("lookback_delta").map_err(|error| {
@@ -74,48 +73,100 @@ impl Common {
                     "error parsing lookback delta duration: ",
                 ))
             })?;
+        let stats = params.get("stats");
         Ok(Self {
             timeout,
             lookback_ms: lookback_ms.filter(|ms| *ms > 0),
-            stats: params.get("stats").is_some(),
+            stats: stats.is_some(),
+            per_step: app.options.per_step_stats && stats == Some("all"),
         })
     }
 }
 
-/// Parses the query, evaluates it on the pool, writes the answer. When the client goes, evaluation is told to stop.
-async fn run(
+async fn answered(
     app: Arc<App>,
     parts: Parts,
     params: Params,
-    common: Common,
+    origin: QueryOrigin,
+    when: When,
     limit: usize,
-    evaluate: impl FnOnce(
-        &query::exec::Engine,
-        &dyn model::storage::Queryable,
-        &ParsedQuery,
-        &QueryOptions,
-    ) -> Result<QueryResult, QueryError>
-    + Send
-    + 'static,
 ) -> ApiResult {
-    let expr = parsed(&app, &parts, &params).await?;
+    let common = Common::new(&app, &params)?;
+    let query = parsed(&app, &parts, &params).await?;
+    let per_step = common.per_step;
+    let stats = common.stats.then_some(per_step);
+    evaluated(&app, &parts, origin, query, when, &common, move |parts, query, options| {
+        let options = QueryOptions { per_step_stats: per_step, ..options.clone() };
+        let result = parts.engine.run(&*parts.storage, query, when, &options)?;
+        answer(parts.engine.memory(), result, limit, stats)
+    })
+    .await
+}
+
+/// Waits for a place, then evaluates on the pool; `evaluate` also writes the answer. The query is in the register all the
+/// while. When the client goes, it leaves the queue, or evaluation is told to stop.
+pub(super) async fn evaluated(
+    app: &App,
+    parts: &Parts,
+    origin: QueryOrigin,
+    query: ParsedQuery,
+    when: When,
+    common: &Common,
+    evaluate: impl FnOnce(&Parts, &ParsedQuery, &QueryOptions) -> Result<Success, QueryError> + Send + 'static,
+) -> ApiResult {
+    let ticket = parts.engine.enter(query.text(), when, origin, Some(common.timeout));
+    let place = match place(&app.queries, &ticket).await {
+        Ok(place) => place,
+        Err(error) => {
+            parts.engine.gave_up(&query, &ticket, &error);
+            return Err(error_of(&error));
+        }
+    };
     let cancel = CancelOnDrop(Arc::new(AtomicBool::new(false)));
     let options = QueryOptions {
-        timeout: Some(common.timeout),
         lookback_delta_ms: common.lookback_ms,
         cancel: Some(Arc::clone(&cancel.0)),
+        ticket: Some(Arc::clone(&ticket)),
         ..QueryOptions::default()
     };
-    let queued = tokio::time::Instant::now();
-    let job = app.queries.run(move || {
-        let waited = queued.elapsed();
-        let result = evaluate(&parts.engine, &*parts.storage, &expr, &options)?;
-        Ok(answer(result, limit, common.stats.then_some(waited)))
-    });
-    // Queries that wait for a place are told when their time is up, too.
-    match tokio::time::timeout(common.timeout + Duration::from_secs(1), job).await {
-        Ok(done) => done?.map_err(|error: QueryError| error_of(&error)),
-        Err(_) => Err(ApiError::new(ErrorType::Timeout, "query timed out in query queue")),
+    let parts = parts.clone();
+    let job = place.run(move || evaluate(&parts, &query, &options));
+    // Evaluation ends by itself when time is up; this is for what cannot be interrupted (a read from a failing disk).
+    let patience = ticket.deadline().map(|deadline| deadline + GRACE);
+    let done = match patience {
+        Some(patience) => tokio::time::timeout_at(patience, job).await,
+        None => Ok(job.await),
+    };
+    match done {
+        Ok(done) => done?.map_err(|error| error_of(&error)),
+        Err(_) => Err(ApiError::new(ErrorType::Timeout, "query timed out in expression evaluation")),
+    }
+}
+
+/// How much longer than its time a query may take to notice.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// A place to run in. Waiting counts for the time a query may take, and can be stopped like evaluation.
+async fn place(pool: &net::CpuPool, ticket: &QueryTicket) -> Result<net::pool::Place, QueryError> {
+    let too_late = async {
+        match ticket.deadline() {
+            Some(deadline) => tokio::time::sleep_until(deadline).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        place = pool.place() => place.map_err(|full| {
+            let text = format!(
+                "too many queries: all places are taken (--query.max-concurrency) and {} wait already (--query.max-queue)",
+                full.waiting_max
+            );
+            QueryError::new(QueryErrorKind::Unavailable, text)
+        }),
+        () = ticket.stopped() => {
+            Err(QueryError::new(QueryErrorKind::Canceled, "query was canceled in query queue"))
+        }
+        () = too_late => Err(QueryError::new(QueryErrorKind::Timeout, "query timed out in query queue")),
     }
 }
 
@@ -123,7 +174,7 @@ async fn run(
 const PARSE_INLINE_BYTES_MAX: usize = 64 << 10;
 
 /// The parameter `query`, parsed.
-async fn parsed(app: &App, parts: &Parts, params: &Params) -> Result<ParsedQuery, ApiError> {
+pub(super) async fn parsed(app: &App, parts: &Parts, params: &Params) -> Result<ParsedQuery, ApiError> {
     let text = params.get("query").unwrap_or_default();
     let query = if text.len() <= PARSE_INLINE_BYTES_MAX {
         parts.engine.parse(text)
@@ -159,19 +210,39 @@ fn error_of(error: &QueryError) -> ApiError {
     ApiError::new(kind, &error.message)
 }
 
-fn answer(mut result: QueryResult, limit: usize, stats_waited: Option<Duration>) -> Success {
+/// The answer; `stats`: with statistics, and with those of each step if so.
+fn answer(
+    budget: &MemoryBudget,
+    mut result: QueryResult,
+    limit: usize,
+    stats: Option<bool>,
+) -> Result<Success, QueryError> {
     if limit > 0 && truncate(&mut result.value, limit) {
         result.annotations.warn(TRUNCATED);
     }
+    let exhausted = || QueryError::memory_exhausted(budget.max_bytes());
+    // Large results only; as text they are about twice as long as in memory.
+    let mut memory = match &result.memory {
+        None => None,
+        Some(held) => Some(budget.hold(held.bytes().saturating_mul(2)).ok_or_else(exhausted)?),
+    };
     let mut data = String::with_capacity(256);
     let mut object = Object::begin(&mut data);
     object.text("resultType", result.value.value_type().as_str());
     write_value(object.key("result"), &result.value);
-    if let Some(waited) = stats_waited {
-        write_stats(object.key("stats"), &result.stats, waited);
+    if let Some(per_step) = stats {
+        object.raw("stats", stats_json(&result.stats, per_step));
     }
     object.end();
-    Success { data, annotations: result.annotations, is_empty: false }
+    if let Some(memory) = &mut memory {
+        // What is left once the answer has its envelope: its buffer is exact.
+        let bytes = data.len() as u64;
+        memory.shrink_to(bytes);
+        if !memory.grow_to(bytes) {
+            return Err(exhausted());
+        }
+    }
+    Ok(Success { data, annotations: result.annotations, memory: memory.map(Arc::new), ..Success::default() })
 }
 
 /// Cuts a vector or matrix to `limit` series; says whether something was cut.
@@ -234,24 +305,6 @@ fn write_series(out: &mut String, series: &MatrixSeries) {
             json::write_histogram_point(out, *t, h)
         });
     }
-    object.end();
-}
-
-fn write_stats(out: &mut String, stats: &QueryStats, waited: Duration) {
-    let mut object = Object::begin(out);
-    let mut timings = Object::begin(object.key("timings"));
-    let eval = stats.prepare + stats.inner_eval + stats.result_sort;
-    timings
-        .number("evalTotalTime", eval.as_secs_f64())
-        .number("resultSortTime", stats.result_sort.as_secs_f64())
-        .number("queryPreparationTime", stats.prepare.as_secs_f64())
-        .number("innerEvalTime", stats.inner_eval.as_secs_f64())
-        .number("execQueueTime", waited.as_secs_f64())
-        .number("execTotalTime", (eval + waited).as_secs_f64());
-    timings.end();
-    let mut samples = Object::begin(object.key("samples"));
-    samples.raw("totalQueryableSamples", stats.total_samples).raw("peakSamples", stats.peak_samples);
-    samples.end();
     object.end();
 }
 

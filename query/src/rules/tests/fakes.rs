@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::ast::Expr;
+use crate::exec::RuleOrigin;
 use crate::parse::ParseOptions;
 use crate::rules::metrics::RuleMetrics;
 use crate::rules::restore::RestoreOptions;
@@ -389,7 +390,8 @@ impl Script {
 }
 
 impl Evaluate for Script {
-    fn instant(&self, expr: &Expr, t: Timestamp) -> Answer {
+    fn instant(&self, expr: &Expr, t: Timestamp, rule: RuleOrigin) -> Answer {
+        assert!(!rule.group.is_empty() && !rule.rule.is_empty(), "{rule:?}");
         let text = expr.to_string();
         self.asked.lock().push((text.clone(), t));
         let gate = self.gate.lock().take_if(|(expr, _)| *expr == text);
