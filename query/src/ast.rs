@@ -360,9 +360,9 @@ pub struct VectorMatching {
 /// Values that stand in for series missing on one side (flag `promql-binop-fill-modifiers`).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FillValues {
-    /// For a missing left side.
+    /// For a missing left side; with `group_right`, for a missing right one: the "many".
     pub lhs: Option<f64>,
-    /// For a missing right side.
+    /// For a missing right side; with `group_right`, for a missing left one: the "one".
     pub rhs: Option<f64>,
 }
 

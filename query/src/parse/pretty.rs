@@ -13,7 +13,8 @@ const LINE_BYTES_MAX: usize = 100;
 pub fn pretty(expr: &Expr) -> String {
     let mut out = String::new();
     write_pretty(&mut out, expr, 0, true).expect("writing to a string cannot fail");
-    out
+    // As in the form on one line.
+    if out.contains('\u{fffd}') { out.replace('\u{fffd}', "\\ufffd") } else { out }
 }
 
 /// Writes `expr` at `level`. Without `indented` the first line has its indentation already, behind a sign.

@@ -10,13 +10,30 @@ use model::{MatchOp, Matcher};
 
 use super::duration::literal_ms;
 use crate::ast::{
-    Aggregate, At, Binary, Call, Cardinality, DurationExpr, DurationKind, DurationOp, Expr, ExprKind,
-    ExtendedRange, MatrixSelector, Number, Subquery, TimeModifiers, Unary, VectorMatching, VectorSelector,
+    Aggregate, At, Binary, BinaryOp, Call, Cardinality, DurationExpr, DurationKind, DurationOp, Expr,
+    ExprKind, ExtendedRange, MatrixSelector, Number, Subquery, TimeModifiers, Unary, VectorMatching,
+    VectorSelector,
 };
 
 impl Display for Expr {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write_expr(f, self)
+        write_expr(&mut Readable(f), self)
+    }
+}
+
+/// The lexer refuses U+FFFD, which stands for broken UTF-8, as Prometheus' does: an escape is what can be read again. It
+/// occurs only within quotes. (Prometheus prints it as it is.)
+struct Readable<'a, 'b>(&'a mut Formatter<'b>);
+
+impl Write for Readable<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for (index, part) in text.split('\u{fffd}').enumerate() {
+            if index > 0 {
+                self.0.write_str("\\ufffd")?;
+            }
+            self.0.write_str(part)?;
+        }
+        Ok(())
     }
 }
 
@@ -24,7 +41,13 @@ impl Display for Expr {
 pub(super) fn write_expr(out: &mut dyn Write, expr: &Expr) -> fmt::Result {
     match &expr.kind {
         ExprKind::Binary(binary) => {
-            write_expr(out, &binary.lhs)?;
+            match binary.lhs.kind {
+                // Its sign would be that of the power. (Prometheus prints it all the same.)
+                ExprKind::Number(number) if binary.op == BinaryOp::Pow && number.value == f64::INFINITY => {
+                    out.write_str("Inf")?;
+                }
+                _ => write_expr(out, &binary.lhs)?,
+            }
             write_operator(out, binary)?;
             write_expr(out, &binary.rhs)
         }
@@ -106,13 +129,18 @@ fn write_labels(out: &mut dyn Write, labels: &[String]) -> fmt::Result {
         if index > 0 {
             out.write_str(", ")?;
         }
-        if is_legacy_label_name(label) {
+        if is_legacy_label_name(label) && !is_number_word(label) {
             out.write_str(label)?;
         } else {
             write!(out, "{}", Quoted(label))?;
         }
     }
     Ok(())
+}
+
+/// Words that the lexer takes for numbers, unless they are quoted. (Prometheus prints them bare.)
+fn is_number_word(label: &str) -> bool {
+    label.eq_ignore_ascii_case("inf") || label.eq_ignore_ascii_case("nan")
 }
 
 fn write_call(out: &mut dyn Write, call: &Call) -> fmt::Result {

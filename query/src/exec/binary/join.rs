@@ -27,8 +27,8 @@ pub(super) fn join<'q>(
     let swapped = plan.matching.card == Cardinality::OneToMany;
     let (many, one) = if swapped { (right, left) } else { (left, right) };
     let groups = groups(state, plan, &many.heads, &one.heads)?;
-    let fill = plan.matching.fill;
-    let (fill_many, fill_one) = if swapped { (fill.rhs, fill.lhs) } else { (fill.lhs, fill.rhs) };
+    // Prometheus swaps the sides, but not their fills: with `group_right`, `fill_left` is for the many, on the right.
+    let (fill_many, fill_one) = (plan.matching.fill.lhs, plan.matching.fill.rhs);
     let steps = many.steps;
     let joiner = Joiner { state, plan, many, one, swapped, steps, fill_many, fill_one };
     joiner.build(&groups)
