@@ -3,7 +3,9 @@
 
 use std::fmt::{self, Write};
 
-use super::print::{sign, write_aggregate_words, write_expr, write_operator_words, write_subquery_suffix};
+use super::print::{
+    is_infinite_base, sign, write_aggregate_words, write_expr, write_operator_words, write_subquery_suffix,
+};
 use crate::ast::{Aggregate, Call, Expr, ExprKind};
 
 /// Longest text kept on one line, in bytes; indentation does not count.
@@ -34,7 +36,12 @@ fn write_pretty(out: &mut String, expr: &Expr, level: usize, indented: bool) -> 
     }
     match &expr.kind {
         ExprKind::Binary(binary) => {
-            write_pretty(out, &binary.lhs, level + 1, indented)?;
+            if is_infinite_base(binary) {
+                indent(out, if indented { level + 1 } else { 0 });
+                out.push_str("Inf");
+            } else {
+                write_pretty(out, &binary.lhs, level + 1, indented)?;
+            }
             out.push('\n');
             indent(out, level);
             write_operator_words(out, binary)?;

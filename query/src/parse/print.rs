@@ -41,12 +41,10 @@ impl Write for Readable<'_, '_> {
 pub(super) fn write_expr(out: &mut dyn Write, expr: &Expr) -> fmt::Result {
     match &expr.kind {
         ExprKind::Binary(binary) => {
-            match binary.lhs.kind {
-                // Its sign would be that of the power. (Prometheus prints it all the same.)
-                ExprKind::Number(number) if binary.op == BinaryOp::Pow && number.value == f64::INFINITY => {
-                    out.write_str("Inf")?;
-                }
-                _ => write_expr(out, &binary.lhs)?,
+            if is_infinite_base(binary) {
+                out.write_str("Inf")?;
+            } else {
+                write_expr(out, &binary.lhs)?;
             }
             write_operator(out, binary)?;
             write_expr(out, &binary.rhs)
@@ -71,6 +69,12 @@ pub(super) fn write_expr(out: &mut dyn Write, expr: &Expr) -> fmt::Result {
         ExprKind::Number(number) => write_number(out, *number),
         ExprKind::String(text) => write!(out, "{}", Quoted(text)),
     }
+}
+
+/// Whether the left side is infinity, whose sign would be that of the power. (Prometheus prints it all the same.)
+pub(super) fn is_infinite_base(binary: &Binary) -> bool {
+    matches!(binary.lhs.kind, ExprKind::Number(Number { value: f64::INFINITY, .. }))
+        && binary.op == BinaryOp::Pow
 }
 
 /// The sign of `unary`.

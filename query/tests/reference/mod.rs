@@ -1,13 +1,16 @@
-//! A slow, plain evaluator of core PromQL: step by step, window by window, straight from the definitions. Nothing is
-//! shared with the engine but the syntax tree.
+//! A slow, plain evaluator of PromQL on floats: step by step, window by window, straight from the definitions. Nothing is
+//! shared with the engine but the syntax tree. Durations are literals; what a query may choose freely is [`Failure::Unclear`].
+
+mod functions;
 
 use std::collections::BTreeMap;
 
 use model::{Labels, Matcher, is_stale_nan};
 use query::ast::{
     Aggregate, AggregateOp, At, Binary, BinaryOp, Call, Cardinality, DurationExpr, DurationKind, Expr,
-    ExprKind, TimeModifiers, VectorSelector,
+    ExprKind, TimeModifiers, ValueType, VectorSelector,
 };
+use query::parse::value_type;
 
 /// Raw series: samples in order of time.
 pub(crate) type Data = BTreeMap<Labels, Vec<(i64, f64)>>;
@@ -27,9 +30,14 @@ pub(crate) struct Reference<'a> {
 /// A series' samples in a window, with the window's ends.
 type Window = (Labels, Vec<(i64, f64)>, i64, i64);
 
-/// Why there is no value: the engine must fail too.
-#[derive(Debug)]
-pub(crate) struct Failure;
+/// Why there is no value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// The engine must fail too.
+    Fails,
+    /// More than one answer is right.
+    Unclear,
+}
 
 fn milliseconds(expr: &DurationExpr) -> i64 {
     match expr.kind {
@@ -67,37 +75,57 @@ impl Reference<'_> {
     pub(crate) fn vector(&self, expr: &Expr, t: i64) -> Result<Vector, Failure> {
         match &expr.kind {
             ExprKind::Paren(inner) => self.vector(inner, t),
-            ExprKind::Vector(selector) => {
-                let at = self.look_at(&selector.time, t);
-                let mut out = Vector::new();
-                for (labels, samples) in self.selected(selector) {
-                    let newest = samples.iter().rev().find(|(time, _)| *time <= at);
-                    if let Some((time, value)) = newest
-                        && *time > at - LOOKBACK_MS
-                        && !is_stale_nan(*value)
-                    {
-                        out.insert(labels.clone(), *value);
-                    }
-                }
-                Ok(out)
-            }
+            ExprKind::Vector(selector) => Ok(self
+                .instant(selector, t)
+                .into_iter()
+                .map(|(labels, (_, value))| (labels, value))
+                .collect()),
             ExprKind::Call(call) => self.call(call, t),
             ExprKind::Aggregate(aggregate) => self.aggregate(aggregate, t),
             ExprKind::Binary(binary) => self.binary(binary, t),
             ExprKind::Unary(unary) if unary.negative => {
                 unique(self.vector(&unary.expr, t)?.into_iter().map(|(l, v)| (same_name_dropped(&l), -v)))
             }
+            ExprKind::Unary(unary) => self.vector(&unary.expr, t),
             _ => panic!("not covered by the reference: {expr:?}"),
         }
     }
 
-    fn number(expr: &Expr) -> f64 {
-        match &expr.kind {
+    /// The newest samples of a selector, with their times.
+    fn instant(&self, selector: &VectorSelector, t: i64) -> BTreeMap<Labels, (i64, f64)> {
+        let at = self.look_at(&selector.time, t);
+        let newest = |samples: &[(i64, f64)]| {
+            let newest = *samples.iter().rev().find(|(time, _)| *time <= at)?;
+            (newest.0 > at - LOOKBACK_MS && !is_stale_nan(newest.1)).then_some(newest)
+        };
+        let series = self.selected(selector);
+        series.filter_map(|(labels, samples)| Some((labels.clone(), newest(samples)?))).collect()
+    }
+
+    /// The value of a scalar expression at `t`.
+    fn scalar(&self, expr: &Expr, t: i64) -> Result<f64, Failure> {
+        Ok(match &expr.kind {
             ExprKind::Number(number) => number.value,
-            ExprKind::Paren(inner) => Self::number(inner),
-            ExprKind::Unary(unary) if unary.negative => -Self::number(&unary.expr),
-            _ => panic!("scalars are numbers here"),
-        }
+            ExprKind::Paren(inner) => self.scalar(inner, t)?,
+            ExprKind::Unary(unary) if unary.negative => -self.scalar(&unary.expr, t)?,
+            ExprKind::Unary(unary) => self.scalar(&unary.expr, t)?,
+            ExprKind::Binary(binary) => {
+                match operate(binary.op, self.scalar(&binary.lhs, t)?, self.scalar(&binary.rhs, t)?) {
+                    Operated::Number(value) => value,
+                    Operated::Holds(holds) => f64::from(u8::from(holds)),
+                }
+            }
+            ExprKind::Call(call) if call.func.name == "time" => t as f64 / 1000.0,
+            ExprKind::Call(call) if call.func.name == "pi" => std::f64::consts::PI,
+            ExprKind::Call(call) if call.func.name == "scalar" => {
+                let vector = self.vector(&call.args[0], t)?;
+                match vector.values().collect::<Vec<_>>()[..] {
+                    [only] => *only,
+                    _ => f64::NAN,
+                }
+            }
+            _ => panic!("not covered by the reference: {expr:?}"),
+        })
     }
 
     /// Windows of samples, with their ends.
@@ -130,20 +158,16 @@ impl Reference<'_> {
         }
     }
 
-    fn call(&self, call: &Call, t: i64) -> Result<Vector, Failure> {
+    /// A function of windows.
+    fn over_windows(&self, call: &Call, t: i64) -> Result<Vector, Failure> {
         let name = call.func.name;
-        let (range, param) = match name {
-            "quantile_over_time" => (&call.args[1], Self::number(&call.args[0])),
-            "predict_linear" => (&call.args[0], Self::number(&call.args[1])),
-            "abs" => {
-                let inner = self.vector(&call.args[0], t)?;
-                return unique(inner.into_iter().map(|(l, v)| (same_name_dropped(&l), v.abs())));
-            }
-            _ => (&call.args[0], 0.0),
-        };
+        let is_range = |arg: &&Expr| matches!(arg.kind, ExprKind::Matrix(_) | ExprKind::Subquery(_));
+        let range = call.args.iter().find(is_range).expect("a range vector");
+        let params = call.args.iter().filter(|arg| !is_range(arg));
+        let params = params.map(|arg| self.scalar(arg, t)).collect::<Result<Vec<f64>, _>>()?;
         let mut out = Vec::new();
         for (labels, samples, start, end) in self.windows(range, t)? {
-            if let Some(value) = over_window(name, &samples, start, end, t, param) {
+            if let Some(value) = functions::over_window(name, &samples, start, end, t, &params) {
                 let labels = if matches!(name, "last_over_time" | "first_over_time") {
                     labels
                 } else {
@@ -157,21 +181,48 @@ impl Reference<'_> {
 
     fn aggregate(&self, aggregate: &Aggregate, t: i64) -> Result<Vector, Failure> {
         let input = self.vector(&aggregate.expr, t)?;
-        let mut groups: BTreeMap<Labels, Vec<f64>> = BTreeMap::new();
+        let mut groups: BTreeMap<Labels, Vector> = BTreeMap::new();
         for (labels, value) in input {
             let key = if aggregate.without {
                 labels.without(&aggregate.grouping).without_name()
             } else {
                 labels.only(&aggregate.grouping)
             };
-            groups.entry(key).or_default().push(value);
+            groups.entry(key).or_default().insert(labels, value);
         }
-        let param = aggregate.param.as_deref().map_or(0.0, Self::number);
+        let text = match aggregate.param.as_deref().map(|param| &param.kind) {
+            Some(ExprKind::String(text)) => Some(text.as_str()),
+            _ => None,
+        };
+        let param = match (&aggregate.param, text) {
+            (Some(param), None) => self.scalar(param, t)?,
+            _ => 0.0,
+        };
+        match aggregate.op {
+            AggregateOp::Topk | AggregateOp::Bottomk | AggregateOp::Limitk => {
+                let mut out = Vector::new();
+                for members in groups.into_values() {
+                    out.extend(chosen(aggregate.op, param, members)?);
+                }
+                return Ok(out);
+            }
+            AggregateOp::CountValues => {
+                let label = text.expect("the parameter of count_values is a text");
+                let mut counts = Vector::new();
+                for (key, members) in groups {
+                    for value in members.into_values() {
+                        *counts.entry(key.with(label, &value.to_string())).or_default() += 1.0;
+                    }
+                }
+                return Ok(counts);
+            }
+            _ => {}
+        }
         let fold = |values: Vec<f64>| match aggregate.op {
             AggregateOp::Sum => values.iter().sum(),
             AggregateOp::Avg => values.iter().sum::<f64>() / values.len() as f64,
             AggregateOp::Min => least(&values),
-            AggregateOp::Max => -least(&values.iter().map(|v| -v).collect::<Vec<_>>()),
+            AggregateOp::Max => greatest(&values),
             AggregateOp::Count => values.len() as f64,
             AggregateOp::Group => 1.0,
             AggregateOp::Stddev => variance(&values).sqrt(),
@@ -179,7 +230,8 @@ impl Reference<'_> {
             AggregateOp::Quantile => quantile(param, values),
             op => panic!("not covered by the reference: {op}"),
         };
-        Ok(groups.into_iter().map(|(labels, values)| (labels, fold(values))).collect())
+        let fold = |(labels, members): (Labels, Vector)| (labels, fold(members.into_values().collect()));
+        Ok(groups.into_iter().map(fold).collect())
     }
 
     fn binary(&self, binary: &Binary, t: i64) -> Result<Vector, Failure> {
@@ -204,22 +256,40 @@ impl Reference<'_> {
             }
             _ => {}
         }
-        if left.is_empty() || right.is_empty() {
+        let fills = (matching.fill.lhs, matching.fill.rhs);
+        if (left.is_empty() && right.is_empty())
+            || ((left.is_empty() || right.is_empty()) && fills == (None, None))
+        {
             return Ok(Vector::new());
         }
+        // With group_right the sides are swapped, but not what stands in for them.
         let swapped = matching.card == Cardinality::OneToMany;
         let (many, one) = if swapped { (&right, &left) } else { (&left, &right) };
         let mut by_key: BTreeMap<Labels, (&Labels, f64)> = BTreeMap::new();
         for (labels, value) in one {
             if by_key.insert(key(labels), (labels, *value)).is_some() {
-                return Err(Failure);
+                return Err(Failure::Fails);
             }
+        }
+        let mut pairs: Vec<(Labels, f64, Labels, f64)> = Vec::new();
+        for (labels, value) in many {
+            match (by_key.get(&key(labels)), fills.1) {
+                (Some((other_labels, other)), _) => {
+                    pairs.push((labels.clone(), *value, (*other_labels).clone(), *other));
+                }
+                (None, Some(fill)) => pairs.push((labels.clone(), *value, key(labels), fill)),
+                (None, None) => {}
+            }
+        }
+        if let Some(fill) = fills.0 {
+            let matched: Vec<Labels> = many.keys().map(key).collect();
+            let missing = one.iter().filter(|(labels, _)| !matched.contains(&key(labels)));
+            pairs.extend(missing.map(|(labels, value)| (key(labels), fill, labels.clone(), *value)));
         }
         let mut matched = Vec::new();
         let mut out = Vec::new();
-        for (labels, value) in many {
-            let Some((other_labels, other)) = by_key.get(&key(labels)) else { continue };
-            let (a, b) = if swapped { (*other, *value) } else { (*value, *other) };
+        for (labels, value, other_labels, other) in pairs {
+            let (a, b) = if swapped { (other, value) } else { (value, other) };
             let arithmetic = !binary.op.is_comparison();
             let mut result = labels.clone();
             if arithmetic || binary.return_bool {
@@ -235,11 +305,12 @@ impl Reference<'_> {
             for name in &matching.include {
                 result = result.with(name, other_labels.value(name));
             }
-            let unique_by = if matching.card == Cardinality::OneToOne { key(labels) } else { result.clone() };
-            if matched.contains(&(key(labels), unique_by.clone())) {
-                return Err(Failure);
+            let unique_by =
+                if matching.card == Cardinality::OneToOne { key(&labels) } else { result.clone() };
+            if matched.contains(&(key(&labels), unique_by.clone())) {
+                return Err(Failure::Fails);
             }
-            matched.push((key(labels), unique_by));
+            matched.push((key(&labels), unique_by));
             match operate(binary.op, a, b) {
                 Operated::Number(value) => out.push((result, value)),
                 Operated::Holds(holds) if binary.return_bool => {
@@ -253,10 +324,10 @@ impl Reference<'_> {
     }
 
     fn with_number(&self, binary: &Binary, t: i64) -> Result<Vector, Failure> {
-        let number_left = matches!(&binary.lhs.kind, ExprKind::Number(_));
+        let number_left = value_type(&binary.lhs) == ValueType::Scalar;
         let (vector, number) =
             if number_left { (&binary.rhs, &binary.lhs) } else { (&binary.lhs, &binary.rhs) };
-        let number = Self::number(number);
+        let number = self.scalar(number, t)?;
         let mut out = Vec::new();
         for (labels, value) in self.vector(vector, t)? {
             let (a, b) = if number_left { (number, value) } else { (value, number) };
@@ -277,7 +348,7 @@ fn unique(items: impl IntoIterator<Item = (Labels, f64)>) -> Result<Vector, Fail
     let mut out = Vector::new();
     for (labels, value) in items {
         if out.insert(labels, value).is_some() {
-            return Err(Failure);
+            return Err(Failure::Fails);
         }
     }
     Ok(out)
@@ -295,6 +366,8 @@ fn operate(op: BinaryOp, a: f64, b: f64) -> Operated {
         BinaryOp::Mul => Operated::Number(a * b),
         BinaryOp::Div => Operated::Number(a / b),
         BinaryOp::Mod => Operated::Number(a % b),
+        BinaryOp::Pow => Operated::Number(a.powf(b)),
+        BinaryOp::Atan2 => Operated::Number(a.atan2(b)),
         BinaryOp::Eq => Operated::Holds(a == b),
         BinaryOp::NotEq => Operated::Holds(a != b),
         BinaryOp::Less => Operated::Holds(a < b),
@@ -303,6 +376,32 @@ fn operate(op: BinaryOp, a: f64, b: f64) -> Operated {
         BinaryOp::GreaterEq => Operated::Holds(a >= b),
         op => panic!("not covered by the reference: {op}"),
     }
+}
+
+/// The series that `topk`, `bottomk` or `limitk` take of a group.
+fn chosen(op: AggregateOp, k: f64, members: Vector) -> Result<Vector, Failure> {
+    let k = k.max(0.0) as usize;
+    if op == AggregateOp::Limitk {
+        return Ok(members.into_iter().take(k).collect());
+    }
+    // NaN comes last, whatever is asked for.
+    let rank = |value: f64| if op == AggregateOp::Topk { -value } else { value };
+    let mut members: Vec<(Labels, f64)> = members.into_iter().collect();
+    members.sort_by(|a, b| {
+        let nan = a.1.is_nan().cmp(&b.1.is_nan());
+        nan.then(rank(a.1).partial_cmp(&rank(b.1)).unwrap_or(std::cmp::Ordering::Equal))
+    });
+    if 0 < k && k < members.len() {
+        let (last, next) = (members[k - 1].1, members[k].1);
+        if last == next || (last.is_nan() && next.is_nan()) {
+            return Err(Failure::Unclear);
+        }
+    }
+    Ok(members.into_iter().take(k).collect())
+}
+
+fn greatest(values: &[f64]) -> f64 {
+    -least(&values.iter().map(|v| -v).collect::<Vec<_>>())
 }
 
 fn least(values: &[f64]) -> f64 {
@@ -323,90 +422,4 @@ fn quantile(q: f64, mut values: Vec<f64>) -> f64 {
     let upper = (lower + 1).min(values.len() - 1);
     let weight = rank - rank.floor();
     values[lower] * (1.0 - weight) + values[upper] * weight
-}
-
-fn over_window(name: &str, samples: &[(i64, f64)], start: i64, end: i64, t: i64, param: f64) -> Option<f64> {
-    let values: Vec<f64> = samples.iter().map(|(_, v)| *v).collect();
-    let (first, last) = (*samples.first()?, *samples.last()?);
-    let pairs = || values.windows(2).map(|pair| (pair[0], pair[1]));
-    Some(match name {
-        "count_over_time" => values.len() as f64,
-        "present_over_time" => 1.0,
-        "sum_over_time" => values.iter().sum(),
-        "avg_over_time" => values.iter().sum::<f64>() / values.len() as f64,
-        "min_over_time" => least(&values),
-        "max_over_time" => -least(&values.iter().map(|v| -v).collect::<Vec<_>>()),
-        "last_over_time" => last.1,
-        "first_over_time" => first.1,
-        "stddev_over_time" => variance(&values).sqrt(),
-        "stdvar_over_time" => variance(&values),
-        "quantile_over_time" => quantile(param, values),
-        "mad_over_time" => {
-            let median = quantile(0.5, values.clone());
-            quantile(0.5, values.iter().map(|v| (v - median).abs()).collect())
-        }
-        "changes" => pairs().filter(|(a, b)| a != b && !(a.is_nan() && b.is_nan())).count() as f64,
-        "resets" => pairs().filter(|(a, b)| b < a).count() as f64,
-        "irate" | "idelta" => {
-            let [.., before, last] = samples else { return None };
-            let seconds = (last.0 - before.0) as f64 / 1000.0;
-            match name {
-                "irate" if last.1 < before.1 => last.1 / seconds,
-                "irate" => (last.1 - before.1) / seconds,
-                _ => last.1 - before.1,
-            }
-        }
-        "rate" | "increase" | "delta" => {
-            if samples.len() < 2 {
-                return None;
-            }
-            let counter = name != "delta";
-            let mut increase = last.1 - first.1;
-            if counter {
-                increase += pairs().filter(|(a, b)| b < a).map(|(a, _)| a).sum::<f64>();
-            }
-            let sampled = (last.0 - first.0) as f64 / 1000.0;
-            let gap = sampled / (samples.len() - 1) as f64;
-            let mut before = (first.0 - start) as f64 / 1000.0;
-            let mut after = (end - last.0) as f64 / 1000.0;
-            if before >= gap * 1.1 {
-                before = gap / 2.0;
-            }
-            if counter && increase > 0.0 && first.1 >= 0.0 {
-                before = before.min(sampled * (first.1 / increase));
-            }
-            if after >= gap * 1.1 {
-                after = gap / 2.0;
-            }
-            let total = increase * ((sampled + before + after) / sampled);
-            if name == "rate" { total / ((end - start) as f64 / 1000.0) } else { total }
-        }
-        "deriv" | "predict_linear" => {
-            if samples.len() < 2 {
-                return None;
-            }
-            let origin = if name == "deriv" { first.0 } else { t };
-            if values.iter().all(|v| *v == values[0]) {
-                let level = values[0];
-                return Some(if level.is_infinite() {
-                    f64::NAN
-                } else if name == "deriv" {
-                    0.0
-                } else {
-                    level
-                });
-            }
-            let n = values.len() as f64;
-            let xs: Vec<f64> = samples.iter().map(|(t, _)| (t - origin) as f64 / 1000.0).collect();
-            let (mx, my) = (xs.iter().sum::<f64>() / n, values.iter().sum::<f64>() / n);
-            // What infinities give depends on the formula: that of plain sums, then.
-            let finite = values.iter().all(|v| v.is_finite());
-            let centred = |v: f64, mean: f64| if finite { v - mean } else { v };
-            let sxy: f64 = xs.iter().zip(&values).map(|(x, y)| centred(*x, mx) * centred(*y, my)).sum();
-            let sxx: f64 = xs.iter().map(|x| centred(*x, mx) * centred(*x, mx)).sum();
-            let slope = if finite { sxy / sxx } else { (sxy - n * mx * my) / (sxx - n * mx * mx) };
-            if name == "deriv" { slope } else { slope * param + (my - slope * mx) }
-        }
-        _ => panic!("not covered by the reference: {name}"),
-    })
 }
