@@ -27,7 +27,7 @@ pub(super) struct Families {
 }
 
 impl Families {
-    /// Of a batch with these labels; chains of `chain` chunks, at least one.
+    /// Of a batch with these labels; chains of at most `chain` chunks.
     pub(super) fn of(labels: &[Labels], chain: usize) -> Self {
         let mut families = Self {
             rank: (0..labels.len()).map(|series| (series, 0)).collect(),
@@ -43,12 +43,15 @@ impl Families {
         for mut buckets in histograms.into_values() {
             let first = buckets.iter().map(|(_, series)| *series).min().unwrap_or_default();
             buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
+            // Chains as even as may be.
+            let chains = buckets.len().div_ceil(chain.clamp(1, CHAIN_MAX));
+            let chain = buckets.len().div_ceil(chains.max(1)).max(1);
             let mut before = None;
             for (place, (_, series)) in buckets.into_iter().enumerate() {
                 if let Some(rank) = families.rank.get_mut(series) {
                     *rank = (first, place);
                 }
-                let base = before.replace(series).filter(|_| place % chain.clamp(1, CHAIN_MAX) != 0);
+                let base = before.replace(series).filter(|_| place % chain != 0);
                 if let (Some(base), Some(of)) = (base, families.base.get_mut(series)) {
                     *of = Some(base);
                 }

@@ -164,10 +164,12 @@ fn sizes_and_speeds() {
         ("480 chain 2", BlockOptions { bucket_chain: 2, ..level(1) }),
         ("480 chain 8", BlockOptions { bucket_chain: 8, ..level(1) }),
         ("480 chain 16", BlockOptions { bucket_chain: 16, ..level(1) }),
-        ("960 chain 1", BlockOptions { bucket_chain: 1, ..level(2) }),
-        ("960 zstd 1", BlockOptions { compression: Compression::Zstd(1), ..level(2) }),
+        ("level 2, 960", BlockOptions { chunk_samples: 960, ..level(2) }),
+        ("level 2, chain 4", BlockOptions { bucket_chain: 4, ..level(2) }),
+        ("level 2 quick", BlockOptions { effort: crate::chunk::Effort::Quick, ..level(2) }),
+        ("1920 zstd 1", BlockOptions { compression: Compression::Zstd(1), ..level(2) }),
         (
-            "960 zstd 9, 128",
+            "1920 zstd 9, 128",
             BlockOptions { batch_series: 128, compression: Compression::Zstd(9), ..level(2) },
         ),
     ];

@@ -16,6 +16,7 @@
 mod buckets;
 mod cut;
 mod directory;
+mod equal;
 mod files;
 pub(crate) mod index;
 mod meta;
@@ -30,6 +31,7 @@ use std::path::{Path, PathBuf};
 
 use model::storage::StorageError;
 
+use crate::chunk::Effort;
 use crate::frame::Compression;
 use crate::fs::FileSystem;
 
@@ -69,6 +71,8 @@ pub(crate) struct BlockOptions {
     pub(crate) batch_series: usize,
     /// Buckets of a classic histogram that are counted against each other, so many in a chain. 1: none.
     pub(crate) bucket_chain: usize,
+    /// Of chunks of floats.
+    pub(crate) effort: Effort,
     /// Of all frames.
     pub(crate) compression: Compression,
     /// Bytes of a chunk file.
@@ -81,10 +85,11 @@ impl BlockOptions {
     pub(crate) fn for_level(level: u32) -> Self {
         let first = level <= 1;
         Self {
-            chunk_samples: if first { 480 } else { 960 },
+            chunk_samples: if first { 480 } else { 1920 },
             chunk_histograms: 120,
             batch_series: 64,
-            bucket_chain: 4,
+            bucket_chain: if first { 4 } else { 8 },
+            effort: if first { Effort::Quick } else { Effort::Small },
             compression: Compression::Zstd(if first { 1 } else { 3 }),
             file_bytes_max: 512 << 20,
         }

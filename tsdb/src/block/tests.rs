@@ -228,6 +228,72 @@ fn buckets_are_counted_against_each_other() {
     assert!(against * 10 < alone * 9, "{against} of {alone}");
 }
 
+/// A series that repeats another one, batches away, refers to its chunks; tombstones and times stay its own.
+#[test]
+fn equal_chunks_are_stored_once() {
+    let count = |rank: i64| {
+        let mut columns = Columns::default();
+        (0..200i64).for_each(|i| columns.push_float(i * 1000, (i * i * (rank + 3) % 1009) as f64, 0));
+        columns
+    };
+    let name = |name: &str, extra: &[(&str, String)]| {
+        let pairs = extra.iter().map(|(k, v)| (*k, v.clone())).chain([("__name__", name.to_owned())]);
+        Labels::from_pairs(pairs)
+    };
+    let mut all: Vec<(Labels, Columns)> = Vec::new();
+    for n in 0..20i64 {
+        for le in ["1", "2", "+Inf"] {
+            let extra = [("n", format!("{n:02}")), ("le", le.to_owned())];
+            all.push((
+                name("h_bucket", &extra),
+                count(if le == "+Inf" { n } else { 100 + n * le.len() as i64 }),
+            ));
+        }
+        all.push((name("h_count", &[("n", format!("{n:02}"))]), count(n)));
+        // The same values at other times.
+        let mut shifted = Columns::default();
+        count(n).values.iter().zip(0..).for_each(|(v, i)| shifted.push_float(i * 1000 + 7, *v, 0));
+        all.push((name("i_count", &[("n", format!("{n:02}"))]), shifted));
+    }
+    all.sort_by(|a, b| a.0.cmp(&b.0));
+    let size = |all: &[(Labels, Columns)]| {
+        let fs = FaultyFs::new();
+        let shared: Arc<dyn FileSystem> = Arc::new(fs.clone());
+        let options = BlockOptions { chunk_samples: 60, ..options() };
+        let mut writer = BlockWriter::create(&shared, data_dir(), ID, options).unwrap();
+        all.iter().for_each(|(labels, columns)| writer.add(labels, columns).unwrap());
+        let (meta, parts) = writer.finish_with_parts(made(0, 1_000_000)).unwrap().unwrap();
+        let block = open(&fs).unwrap();
+        assert_eq!(block.verify(), []);
+        assert_eq!(meta.stats.num_samples as usize, all.len() * 200);
+        let want: Content = all.iter().map(|(labels, columns)| (labels.to_string(), text(columns))).collect();
+        assert_eq!(scanned(&block).unwrap(), want);
+        assert_eq!(all_read(&block).unwrap(), want);
+        let series = all.iter().position(|(labels, _)| labels.get("__name__") == Some("h_count")).unwrap();
+        let mut part = Columns::default();
+        block.read(series as u32, TimeRange::new(70_000, 90_000), &mut part).unwrap();
+        assert_eq!((part.times.len(), part.times[0], part.values[0]), (21, 70_000, all[series].1.values[70]));
+        block.delete([(series as u32, TimeRange::new(0, 100_000))]).unwrap();
+        let mut rest = Columns::default();
+        block.read(series as u32, TimeRange::ALL, &mut rest).unwrap();
+        assert_eq!(rest.times.first(), Some(&101_000));
+        // The chunks are still there for whoever else has them.
+        let other = all.iter().position(|(_, columns)| columns.values == all[series].1.values).unwrap();
+        rest.clear();
+        block.read(other as u32, TimeRange::ALL, &mut rest).unwrap();
+        assert_eq!(rest.times.len(), if other == series { 99 } else { 200 });
+        parts.samples
+    };
+    let equal = size(&all);
+    for (labels, columns) in &mut all {
+        if labels.get("__name__") == Some("h_count") {
+            columns.values.iter_mut().for_each(|value| *value = 1009.0 - *value);
+        }
+    }
+    let other = size(&all);
+    assert!(equal * 10 < other * 9, "{equal} and {other}");
+}
+
 /// Series with equal times have one column between them, and those with gaps use it.
 #[test]
 fn equal_times_are_stored_once() {

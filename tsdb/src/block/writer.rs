@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use model::labels::Labels;
+use model::labels::{BUCKET_LABEL, Labels};
 use model::sample::{TimeRange, Timestamp};
 use model::storage::StorageError;
 use ulid::Ulid;
@@ -18,6 +18,7 @@ use ulid::Ulid;
 use super::buckets::Families;
 use super::cut::{Piece, cut};
 use super::directory::{ChunkEntry, DirectoryBuilder, InFrame, Place, SampleFrame};
+use super::equal::{EqualChunks, Stored};
 use super::files::ChunkFiles;
 use super::index::IndexWriter;
 use super::time_columns::{ColumnKey, Placed, TimeColumns};
@@ -25,7 +26,7 @@ use super::{
     BlockCompaction, BlockMeta, BlockOptions, BlockParent, BlockStats, CHUNKS_DIR, FORMAT, INDEX_FILE,
     TEMPORARY_SUFFIX, Tombstones, VERSION,
 };
-use crate::chunk::{encode_floats, encode_floats_against, encode_histograms};
+use crate::chunk::{Effort, encode_floats, encode_floats_against, encode_histograms};
 use crate::columns::Columns;
 use crate::frame::{Compression, FRAME_CHUNKS_MAX, FRAME_PLAIN_MAX, FrameBuilder};
 use crate::fs::{FileSystem, WriteFile};
@@ -84,6 +85,7 @@ pub(crate) struct BlockWriter {
     series: u32,
     files: Option<ChunkFiles>,
     columns: TimeColumns,
+    equal: EqualChunks,
     index: Option<IndexFile>,
     frame: FrameBuilder,
     stats: BlockStats,
@@ -120,6 +122,8 @@ impl BlockWriter {
         let temporary = data_dir.join(format!("{id}{TEMPORARY_SUFFIX}"));
         let chunks = temporary.join(CHUNKS_DIR);
         let made = fs.create_dir_all(&chunks);
+        // The random part of the id is known to nobody who sends samples.
+        let seed = (id.0 ^ id.0 >> 64) as u64;
         let mut writer = Self {
             fs: Arc::clone(fs),
             data_dir: data_dir.to_owned(),
@@ -132,8 +136,8 @@ impl BlockWriter {
             batch_weight: 0,
             series: 0,
             files: Some(ChunkFiles::new(Arc::clone(fs), chunks.clone(), options.file_bytes_max)),
-            // The random part of the id is known to nobody who sends samples.
-            columns: TimeColumns::new((id.0 ^ id.0 >> 64) as u64),
+            columns: TimeColumns::new(seed),
+            equal: EqualChunks::new(seed),
             index: None,
             frame: FrameBuilder::new(),
             stats: BlockStats::default(),
@@ -208,6 +212,7 @@ impl BlockWriter {
             files,
             frame: &mut self.frame,
             compression,
+            effort: self.options.effort,
             directory: DirectoryBuilder {
                 first: self.series,
                 series: vec![Vec::new(); batch.len()],
@@ -216,13 +221,21 @@ impl BlockWriter {
             column_frames: Vec::new(),
             columns: &self.columns,
             families: &families,
+            equal: &mut self.equal,
+            hashes: Vec::new(),
+            elsewhere: Vec::new(),
             last: None,
             range: None,
             bytes: 0,
         };
         for (pieces, places) in frames.iter().zip(&places) {
+            let mut of_series = vec![0usize; batch.len()];
+            pieces.iter().for_each(|piece| of_series[piece.series] += 1);
             for (piece, placed) in pieces.iter().zip(places) {
-                sink.put(piece, placed.as_ref())?;
+                // Buckets are bases of others. Of several chunks, those elsewhere would be behind the others.
+                let alone =
+                    of_series[piece.series] == 1 && self.labels[piece.series].get(BUCKET_LABEL).is_none();
+                sink.put(piece, placed.as_ref(), alone)?;
                 self.stats.num_chunks += 1;
             }
             sink.close_frame()?;
@@ -374,11 +387,17 @@ struct Sink<'a> {
     files: &'a mut ChunkFiles,
     frame: &'a mut FrameBuilder,
     compression: Compression,
+    effort: Effort,
     directory: DirectoryBuilder,
     /// Numbers of the frames of columns that the directory lists.
     column_frames: Vec<usize>,
     columns: &'a TimeColumns,
     families: &'a Families,
+    equal: &'a mut EqualChunks,
+    /// Of the chunks in the frame, with their places.
+    hashes: Vec<(u128, usize, TimeRange)>,
+    /// Chunks of this span of time that are in frames of others: series, where, column.
+    elsewhere: Vec<(usize, Stored, Option<InFrame>)>,
     /// The last chunk of the frame, if it has all rows of a column: series, column, samples.
     last: Option<(usize, ColumnKey, Range<usize>)>,
     /// Of the samples in the frame.
@@ -387,7 +406,8 @@ struct Sink<'a> {
 }
 
 impl Sink<'_> {
-    fn put(&mut self, piece: &Piece, placed: Option<&Placed>) -> Result<(), StorageError> {
+    /// Writes a chunk; if `movable`, one that another frame has already is only noted.
+    fn put(&mut self, piece: &Piece, placed: Option<&Placed>, movable: bool) -> Result<(), StorageError> {
         if self.frame.len() == FRAME_CHUNKS_MAX || self.frame.bytes() >= FRAME_BYTES_MAX {
             self.close_frame()?;
         }
@@ -398,6 +418,14 @@ impl Sink<'_> {
         let place = self.frame.len();
         // A base has a sample at just the same times: it has the same column, and both have all of it.
         let whole = placed.filter(|placed| placed.rows.is_none() && !piece.histogram);
+        let starts = columns.starts.get(span.clone()).unwrap_or_default();
+        let hash =
+            whole.and_then(|placed| self.equal.hash(placed.column, &columns.values[span.clone()], starts));
+        if let Some(stored) = hash.filter(|_| movable).and_then(|hash| self.equal.get(hash)) {
+            let column = placed.map(|placed| self.column(placed.column));
+            self.elsewhere.push((piece.series, stored, column));
+            return Ok(());
+        }
         let of = whole.zip(self.families.base[piece.series]);
         let last = std::mem::replace(
             &mut self.last,
@@ -406,23 +434,23 @@ impl Sink<'_> {
         let base = of.zip(last).and_then(|((placed, base), (series, column, span))| {
             (series == base && column == placed.column).then(|| &self.batch[base].values[span])
         });
+        let effort = self.effort;
         self.frame.push_with(|out| {
             if piece.histogram {
                 let starts = columns.histogram_starts.get(span.clone()).unwrap_or_default();
                 encode_histograms(times, &columns.histograms[span], starts, out);
                 return;
             }
-            let starts = columns.starts.get(span.clone()).unwrap_or_default();
             let values = &columns.values[span];
             if let Some(base) = base {
-                encode_floats_against(base, times, true, None, values, starts, out);
+                encode_floats_against(base, times, true, None, values, starts, effort, out);
                 return;
             }
             let (column, rows) = match placed.and_then(|placed| placed.rows.as_ref()) {
                 Some((column, rows)) => (&**column, Some(rows.as_slice())),
                 None => (times, None),
             };
-            encode_floats(column, placed.is_some(), rows, values, starts, out);
+            encode_floats(column, placed.is_some(), rows, values, starts, effort, out);
         });
         // Lengths and number of chunks come on top.
         let limit = FRAME_PLAIN_MAX / 2;
@@ -433,6 +461,7 @@ impl Sink<'_> {
         let column = placed.map(|placed| self.column(placed.column));
         self.directory.series[piece.series].push(ChunkEntry { at, column });
         if let (Some(first), Some(last)) = (times.first(), times.last()) {
+            self.hashes.extend(hash.map(|hash| (hash, place, TimeRange::new(*first, *last))));
             let range = self.range.get_or_insert(TimeRange::new(*first, *last));
             *range = TimeRange::new(range.min.min(*first), range.max.max(*last));
         }
@@ -457,6 +486,22 @@ impl Sink<'_> {
             let at = self.files.put(self.frame, self.compression)?;
             self.bytes += u64::from(at.len);
             self.directory.samples.push(SampleFrame { at, range });
+            for (hash, place, range) in self.hashes.drain(..) {
+                self.equal.remember(hash, Stored { frame: at, range, place });
+            }
+        }
+        let others = self.directory.samples.len();
+        for (series, stored, column) in self.elsewhere.drain(..) {
+            let listed = &mut self.directory.samples;
+            let known = listed[others..].iter().position(|frame| frame.at == stored.frame);
+            let frame = others + known.unwrap_or(listed.len() - others);
+            if frame == listed.len() {
+                listed.push(SampleFrame { at: stored.frame, range: stored.range });
+            }
+            let range = &mut listed[frame].range;
+            *range = TimeRange::new(range.min.min(stored.range.min), range.max.max(stored.range.max));
+            let at = InFrame { frame, place: stored.place };
+            self.directory.series[series].push(ChunkEntry { at, column });
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use model::histogram::{CounterResetHint, FloatHistogram, Histogram};
 
 use super::histogram::{HistogramValue, OwnedShape, get_shape, hint_code, hint_of, put_shape};
-use super::nm::{decode_values, encode_values, integers, plan};
+use super::nm::{Effort, decode_values, encode_values, integers, plan};
 use crate::coding::{DecodeError, Reader, put_uvarint};
 
 /// The buckets of one side of a histogram.
@@ -62,7 +62,7 @@ fn put_integers(run: &[HistogramValue], out: &mut Vec<u8>) {
     let mut column: Vec<i64> = histograms.iter().map(|h| h.zero_count.cast_signed()).collect();
     let mut rest: Vec<i64> =
         histograms.iter().map(|h| h.count.wrapping_sub(h.zero_count).cast_signed()).collect();
-    plan::encode(&mut column, out);
+    plan::encode(&mut column, Effort::Quick, out);
     let sides: [(usize, Buckets); 2] = [
         (first.positive_buckets.len(), |h| &h.positive_buckets),
         (first.negative_buckets.len(), |h| &h.negative_buckets),
@@ -75,11 +75,11 @@ fn put_integers(run: &[HistogramValue], out: &mut Vec<u8>) {
                 *rest = rest.wrapping_sub(*count);
             }
             column.clone_from(&counts);
-            plan::encode(&mut column, out);
+            plan::encode(&mut column, Effort::Quick, out);
         }
     }
-    plan::encode(&mut rest, out);
-    encode_values(&histograms.iter().map(|h| h.sum).collect::<Vec<_>>(), out);
+    plan::encode(&mut rest, Effort::Quick, out);
+    encode_values(&histograms.iter().map(|h| h.sum).collect::<Vec<_>>(), Effort::Quick, out);
 }
 
 fn put_floats(run: &[HistogramValue], out: &mut Vec<u8>) {
@@ -95,7 +95,7 @@ fn put_floats(run: &[HistogramValue], out: &mut Vec<u8>) {
     let mut put = |value: &dyn Fn(&FloatHistogram) -> f64| {
         column.clear();
         column.extend(histograms.iter().map(|histogram| value(histogram)));
-        encode_values(&column, out);
+        encode_values(&column, Effort::Quick, out);
     };
     put(&|h| h.zero_count);
     for bucket in 0..first.positive_buckets.len() {

@@ -13,7 +13,7 @@ use std::hint::black_box;
 use std::io::Read;
 use std::time::{Duration, Instant};
 
-use super::nm::{decode_values, encode_against, encode_values};
+use super::nm::{Effort, decode_values, encode_against, encode_values};
 use super::xor::{BitReader, BitWriter, ValueDecoder, ValueEncoder};
 use super::{decode_times, encode_times, histogram, histogram_columns};
 use crate::coding::Reader;
@@ -143,7 +143,7 @@ fn framed(targets: &[Target], len: usize) -> f64 {
         for frame in chunks.chunks(64) {
             let mut bytes = Vec::new();
             for chunk in frame {
-                encode_values(chunk, &mut bytes);
+                encode_values(chunk, Effort::Quick, &mut bytes);
                 samples += chunk.len();
             }
             total += bytes.len().min(zstd::bulk::compress(&bytes, 1).unwrap().len());
@@ -162,7 +162,7 @@ fn account(targets: &[Target], len: usize, families: usize) {
             let family = by_family.entry(identity.split('{').next().unwrap_or("")).or_default();
             for chunk in run.values.chunks(len) {
                 let mut bytes = Vec::new();
-                encode_values(chunk, &mut bytes);
+                encode_values(chunk, Effort::Quick, &mut bytes);
                 let mode = usize::from(bytes[0] & 7);
                 modes[mode].0 += bytes.len();
                 modes[mode].1 += chunk.len();
@@ -218,9 +218,9 @@ fn classic_buckets(targets: &[Target], len: usize) {
                 let base = base.filter(|base| base.3.len() == values.len());
                 for (at, chunk) in values.chunks(len).enumerate() {
                     let (mut a, mut b) = (Vec::new(), Vec::new());
-                    encode_values(chunk, &mut a);
+                    encode_values(chunk, Effort::Quick, &mut a);
                     let base = base.and_then(|base| base.3.chunks(len).nth(at));
-                    let done = base.is_some_and(|base| encode_against(base, chunk, &mut b));
+                    let done = base.is_some_and(|base| encode_against(base, chunk, Effort::Quick, &mut b));
                     alone += a.len();
                     with += if done { a.len().min(b.len()) } else { a.len() };
                     used += usize::from(done && b.len() < a.len());
@@ -296,9 +296,12 @@ fn recorded_scrapes() {
         let chunks: Vec<&[f64]> =
             targets.iter().flat_map(|target| &target.runs).flat_map(|run| run.values.chunks(len)).collect();
         print!("{len:4}");
-        compare("values", &chunks, encode_values, |bytes, count, out| {
-            decode_values(&mut Reader::new(bytes), count, out).unwrap();
-        });
+        for (name, effort) in [("values", Effort::Quick), ("small", Effort::Small)] {
+            let encode = |values: &[f64], out: &mut Vec<u8>| encode_values(values, effort, out);
+            compare(name, &chunks, encode, |bytes, count, out| {
+                decode_values(&mut Reader::new(bytes), count, out).unwrap();
+            });
+        }
         compare("xor", &chunks, xor_encode, xor_decode);
         print!("  in frames {:.4} B", framed(&targets, len));
         let (mut bytes, mut rows) = (Vec::new(), 0);

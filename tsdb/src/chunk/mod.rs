@@ -21,7 +21,7 @@ use crate::coding::{DecodeError, Reader, put_uvarint};
 use crate::columns::Columns;
 pub(crate) use histogram::HistogramValue;
 #[allow(unused_imports, reason = "the values of what is not a chunk")]
-pub(crate) use nm::{decode_values, encode_values};
+pub(crate) use nm::{Effort, decode_values, encode_values};
 use old::Codec;
 pub(crate) use times::{decode_times, encode_times};
 
@@ -111,10 +111,11 @@ pub(crate) fn encode_floats(
     presence: Option<&[bool]>,
     values: &[f64],
     starts: &[Timestamp],
+    effort: Effort,
     out: &mut Vec<u8>,
 ) {
     let parts = FloatParts::of(times, shared, presence, values, starts);
-    parts.put(KIND_FLOATS, out, |out| nm::encode_values(values, out));
+    parts.put(KIND_FLOATS, out, |out| nm::encode_values(values, effort, out));
 }
 
 /// Appends a chunk of floats like [`encode_floats`], or one of the whole numbers by which `values` differ from `base`, the
@@ -124,6 +125,7 @@ pub(crate) fn encode_floats(
 ///
 /// # Panics
 /// As [`encode_floats`].
+#[expect(clippy::too_many_arguments, reason = "a base beside what every chunk takes")]
 pub(crate) fn encode_floats_against(
     base: &[f64],
     times: &[Timestamp],
@@ -131,15 +133,16 @@ pub(crate) fn encode_floats_against(
     presence: Option<&[bool]>,
     values: &[f64],
     starts: &[Timestamp],
+    effort: Effort,
     out: &mut Vec<u8>,
 ) -> bool {
     let mut against = Vec::new();
-    if base.len() != values.len() || !nm::encode_against(base, values, &mut against) {
-        encode_floats(times, shared, presence, values, starts, out);
+    if base.len() != values.len() || !nm::encode_against(base, values, effort, &mut against) {
+        encode_floats(times, shared, presence, values, starts, effort, out);
         return false;
     }
     let mut alone = Vec::with_capacity(against.len());
-    nm::encode_values(values, &mut alone);
+    nm::encode_values(values, effort, &mut alone);
     let pays = against.len() < alone.len();
     let (kind, body) = if pays { (KIND_FLOATS_AGAINST, against) } else { (KIND_FLOATS, alone) };
     let parts = FloatParts::of(times, shared, presence, values, starts);
@@ -385,7 +388,7 @@ impl Chunk {
         let times: Vec<Timestamp> = samples.iter().map(|sample| sample.0).collect();
         let values: Vec<f64> = samples.iter().map(|sample| f64::from_bits(sample.1)).collect();
         let mut bytes = Vec::new();
-        encode_floats(&times, false, None, &values, &[], &mut bytes);
+        encode_floats(&times, false, None, &values, &[], Effort::Quick, &mut bytes);
         Some(Self { bytes: bytes.into(), min_t, max_t })
     }
 

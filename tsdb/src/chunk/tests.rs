@@ -143,7 +143,7 @@ fn check_histograms(times: &[Timestamp], values: &[HistogramValue], starts: &[Ti
 fn a_constant_takes_a_handful_of_bytes() {
     let times: Vec<Timestamp> = (0..120).map(|i| i * 1000).collect();
     let mut bytes = Vec::new();
-    encode_floats(&times, true, None, &[7.0; 120], &[], &mut bytes);
+    encode_floats(&times, true, None, &[7.0; 120], &[], Effort::Quick, &mut bytes);
     assert_eq!(bytes.len(), 4);
     assert_eq!(floats(&bytes, Some(&times)).len(), 120);
 }
@@ -153,7 +153,7 @@ fn truncated_and_foreign_bytes_are_errors() {
     let times: Vec<Timestamp> = (0..50).collect();
     let values: Vec<f64> = (0..50).map(|i| f64::from(i * i)).collect();
     let mut bytes = Vec::new();
-    encode_floats(&times, true, None, &values, &[], &mut bytes);
+    encode_floats(&times, true, None, &values, &[], Effort::Quick, &mut bytes);
     for len in 0..bytes.len() {
         assert!(read(&bytes[..len], Some(&times), None).is_err(), "{len}");
     }
@@ -179,8 +179,8 @@ fn buckets_are_smaller_against_the_one_before() {
     b[479] = f64::from_bits(STALE_NAN_BITS);
     let times: Vec<Timestamp> = (0..480).collect();
     let (mut alone, mut against) = (Vec::new(), Vec::new());
-    encode_floats(&times, true, None, &b, &[], &mut alone);
-    assert!(encode_floats_against(&a, &times, true, None, &b, &[], &mut against));
+    encode_floats(&times, true, None, &b, &[], Effort::Quick, &mut alone);
+    assert!(encode_floats_against(&a, &times, true, None, &b, &[], Effort::Quick, &mut against));
     assert!(against.len() * 10 < alone.len(), "{} of {}", against.len(), alone.len());
     assert!(info(&against).unwrap().against);
     assert_eq!(bits(&read(&against, Some(&times), Some(&a)).unwrap().values), bits(&b));
@@ -204,9 +204,12 @@ fn chains_of_buckets_are_read_and_bounded() {
         }
         if bucket == 0 {
             values.iter_mut().enumerate().for_each(|(row, value)| *value += (row * row * 7919 % 1000) as f64);
-            encode_floats(&times, true, None, &values, &[], &mut chunk);
+            encode_floats(&times, true, None, &values, &[], Effort::Quick, &mut chunk);
         } else {
-            assert!(encode_floats_against(&base, &times, true, None, &values, &[], &mut chunk), "{bucket}");
+            assert!(
+                encode_floats_against(&base, &times, true, None, &values, &[], Effort::Quick, &mut chunk),
+                "{bucket}"
+            );
         }
         frame.push(chunk);
         all.push(values.clone());
@@ -245,7 +248,15 @@ fn examples() -> Vec<Vec<u8>> {
     let mut float = |shared: bool, presence: Option<&[bool]>, values: &[f64], starts: &[Timestamp]| {
         let mut bytes = Vec::new();
         let own: Vec<Timestamp> = times.iter().copied().take(values.len()).collect();
-        encode_floats(if shared { &times } else { &own }, shared, presence, values, starts, &mut bytes);
+        encode_floats(
+            if shared { &times } else { &own },
+            shared,
+            presence,
+            values,
+            starts,
+            Effort::Quick,
+            &mut bytes,
+        );
         out.push(bytes);
     };
     float(true, None, &[0.25; 5], &[]);
@@ -257,7 +268,14 @@ fn examples() -> Vec<Vec<u8>> {
     let mut bytes = Vec::new();
     let base = [10.0, 20.0, 40.0, 70.0, f64::from_bits(STALE_NAN_BITS)];
     let values = [11.0, 22.0, 43.0, 73.0, f64::from_bits(STALE_NAN_BITS)];
-    assert!(encode_floats_against(&base, &times, true, None, &values, &[], &mut bytes));
+    assert!(encode_floats_against(&base, &times, true, None, &values, &[], Effort::Quick, &mut bytes));
+    out.push(bytes);
+    // Zero once, then 100, 30, 101, 30 in turn.
+    let turns: Vec<f64> =
+        (0..65).map(|row| [30.0, 100.0, 30.0, 101.0][row % 4] * f64::from(u8::from(row > 0))).collect();
+    let own: Vec<Timestamp> = (1..=65).map(|row| row * 1000).collect();
+    let mut bytes = Vec::new();
+    encode_floats(&own, false, None, &turns, &[], Effort::Small, &mut bytes);
     out.push(bytes);
     let growing = |count: u64| {
         let buckets = vec![count.cast_signed(), 1];
@@ -353,8 +371,8 @@ proptest! {
         let (column, presence) = if shared { (&times, Some(&present[..])) } else { (&own, None) };
         let mut bytes = Vec::new();
         let against = match &base {
-            Some(base) => encode_floats_against(base, column, shared, presence, &values, &starts, &mut bytes),
-            None => { encode_floats(column, shared, presence, &values, &starts, &mut bytes); false }
+            Some(base) => encode_floats_against(base, column, shared, presence, &values, &starts, Effort::Quick, &mut bytes),
+            None => { encode_floats(column, shared, presence, &values, &starts, Effort::Quick, &mut bytes); false }
         };
         prop_assert_eq!(info(&bytes), Ok(ChunkInfo { histogram: false, count: own.len(), against }));
         let mut out = Columns::default();
@@ -414,7 +432,7 @@ proptest! {
         let times: Vec<Timestamp> = (0..i64::from(rows)).collect();
         let base: Vec<f64> = (0..rows).map(f64::from).collect();
         let mut constant = Vec::new();
-        encode_floats(&times, true, None, &base, &[], &mut constant);
+        encode_floats(&times, true, None, &base, &[], Effort::Quick, &mut constant);
         let _ = info(&bytes);
         let mut out = Columns::default();
         if decode_against(&bytes, Some(&times), Some(&base), &mut out).is_err() {

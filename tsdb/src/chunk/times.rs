@@ -5,12 +5,12 @@
 
 use model::sample::Timestamp;
 
-use super::nm::{integers, plan};
+use super::nm::{Effort, integers, plan};
 use crate::coding::{DecodeError, Reader};
 
 /// Appends a column of times, whose number the reader must know. Nothing for an empty column.
 pub(crate) fn encode_times(times: &[Timestamp], out: &mut Vec<u8>) {
-    plan::encode(&mut times.to_vec(), out);
+    plan::encode(&mut times.to_vec(), Effort::Quick, out);
 }
 
 /// Appends `count` times that [`encode_times`] wrote; reads exactly those bytes and takes memory for `count` times at most.

@@ -189,11 +189,13 @@ fn columns(bytes: &[u8]) {
     let mut values = Vec::new();
     if chunk::decode_values(&mut Reader::new(bytes), rows, &mut values).is_ok() {
         assert_eq!(values.len(), rows);
-        let mut again = Vec::new();
-        chunk::encode_values(&values, &mut again);
-        let mut read = Vec::new();
-        chunk::decode_values(&mut Reader::new(&again), rows, &mut read).expect("what was written");
-        assert!(read.iter().map(|v| v.to_bits()).eq(values.iter().map(|v| v.to_bits())));
+        for effort in [chunk::Effort::Quick, chunk::Effort::Small] {
+            let mut again = Vec::new();
+            chunk::encode_values(&values, effort, &mut again);
+            let mut read = Vec::new();
+            chunk::decode_values(&mut Reader::new(&again), rows, &mut read).expect("what was written");
+            assert!(read.iter().map(|v| v.to_bits()).eq(values.iter().map(|v| v.to_bits())));
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use super::{options, unseal};
 use crate::Db;
 use crate::block::{BlockMeta, BlockOptions, BlockWriter, Made, Tombstones};
 use crate::chunk;
-use crate::chunk::HistogramValue;
+use crate::chunk::{Effort, HistogramValue};
 use crate::columns::Columns;
 use crate::frame::{Compression, encode_frame};
 use crate::fs::{FaultyFs, FileSystem};
@@ -29,6 +29,8 @@ fn values(kind: usize, rows: usize) -> Vec<f64> {
             2 => (row * 7919 % 1000) as f64 / 10.0,
             3 if row % 9 == 0 => stale_nan(),
             3 => 0.1 * row as f64,
+            // A counter of many small steps: classes.
+            6 => (row * 100 + row * row / 50 + row.wrapping_mul(7919) % 37) as f64,
             4 => f64::from_bits((row as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
             _ => [0.0, -0.0, f64::INFINITY, f64::NAN, f64::MAX, 5e-324][row % 6],
         })
@@ -176,11 +178,15 @@ pub(super) fn chunk() -> Vec<Vec<u8>> {
         let all = usize::from(rows);
         let presence: Vec<bool> = (0..all).map(|row| row % 3 != 1).collect();
         let present = presence.iter().filter(|present| **present).count();
-        for kind in 0..6 {
+        for kind in 0..7 {
             let mut add = |shared, presence: Option<&[bool]>, count, starts: &[Timestamp]| {
-                let mut out = vec![rows];
-                chunk::encode_floats(&times(all), shared, presence, &values(kind, count), starts, &mut out);
-                seeds.push(out);
+                let out = vec![rows];
+                let (times, values) = (times(all), values(kind, count));
+                for effort in [Effort::Quick, Effort::Small] {
+                    let mut out = out.clone();
+                    chunk::encode_floats(&times, shared, presence, &values, starts, effort, &mut out);
+                    seeds.push(out);
+                }
             };
             add(false, None, all, &[]);
             add(true, None, all, &vec![3; all]);
@@ -205,9 +211,12 @@ pub(super) fn columns() -> Vec<Vec<u8>> {
         let mut out = rows.to_le_bytes().to_vec();
         chunk::encode_times(&times(usize::from(rows)), &mut out);
         seeds.push(out);
-        for kind in 0..6 {
+        for kind in 0..7 {
             let mut out = rows.to_le_bytes().to_vec();
-            chunk::encode_values(&values(kind, usize::from(rows)), &mut out);
+            chunk::encode_values(&values(kind, usize::from(rows)), Effort::Quick, &mut out);
+            seeds.push(out);
+            let mut out = rows.to_le_bytes().to_vec();
+            chunk::encode_values(&values(kind, usize::from(rows)), Effort::Small, &mut out);
             seeds.push(out);
         }
     }

@@ -9,7 +9,7 @@ use model::sample::{TimeRange, Timestamp};
 use model::storage::{ABSENT_BITS, StorageError};
 
 use super::window::Rows;
-use crate::chunk::{decode_into, decode_times, encode_floats, encode_times};
+use crate::chunk::{Effort, decode_into, decode_times, encode_floats, encode_times};
 use crate::coding::{DecodeError, Reader};
 use crate::columns::Columns;
 use crate::frame::{Compression, FrameBuilder, chunk_of};
@@ -71,7 +71,15 @@ impl SealedWindow {
                 if !all {
                     present.extend(column.iter().map(|bits| *bits != ABSENT_BITS));
                 }
-                encode_floats(&times, true, (!all).then_some(&present), &values, &[], &mut bytes);
+                encode_floats(
+                    &times,
+                    true,
+                    (!all).then_some(&present),
+                    &values,
+                    &[],
+                    Effort::Quick,
+                    &mut bytes,
+                );
             }
             ends.push(u32::try_from(bytes.len()).expect("a window is sealed long before it has 4 GiB"));
         });

@@ -4,7 +4,7 @@
 
 use super::decimal::whole;
 use super::exceptions::{Exceptions, is_special};
-use super::{integers, plan};
+use super::{Effort, integers, plan};
 use crate::coding::{DecodeError, Reader};
 
 /// Whole numbers beyond this are not tried: up to here, integers and floats are the same numbers.
@@ -17,7 +17,7 @@ fn base_of(value: f64) -> i64 {
 }
 
 /// Appends `values` as differences to `base`; `false`, and nothing, if too many of them are no whole numbers.
-pub(crate) fn encode_against(base: &[f64], values: &[f64], out: &mut Vec<u8>) -> bool {
+pub(crate) fn encode_against(base: &[f64], values: &[f64], effort: Effort, out: &mut Vec<u8>) -> bool {
     let budget = values.len() / 16 + 2;
     let mut exceptions = Exceptions::default();
     let mut differences = Vec::with_capacity(values.len());
@@ -35,7 +35,7 @@ pub(crate) fn encode_against(base: &[f64], values: &[f64], out: &mut Vec<u8>) ->
         differences.push(last);
     }
     exceptions.put(out);
-    plan::encode(&mut differences, out);
+    plan::encode(&mut differences, effort, out);
     true
 }
 

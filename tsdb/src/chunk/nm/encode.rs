@@ -3,7 +3,7 @@
 
 use super::decimal::{self, decimal_of, with_residual};
 use super::exceptions::{Exceptions, is_known, is_special};
-use super::{EXCEPTIONS_FLAG, EXPONENT_MAX, EXPONENT_SHIFT, Mode, ordered, plan};
+use super::{EXCEPTIONS_FLAG, EXPONENT_MAX, EXPONENT_SHIFT, Effort, Mode, ordered, plan};
 use crate::coding::{put_varint, zigzag};
 
 /// Pairs of neighbours that the modes for full mantissas are compared by.
@@ -12,7 +12,7 @@ const PAIRS: usize = 8;
 const RESIDUAL_GAIN_MIN: u32 = 16;
 
 /// Appends a column of values, whose number the reader must know. Nothing for an empty column.
-pub(crate) fn encode_values(values: &[f64], out: &mut Vec<u8>) {
+pub(crate) fn encode_values(values: &[f64], effort: Effort, out: &mut Vec<u8>) {
     let Some(first) = values.first() else { return };
     if !is_known(first.to_bits()) && values.iter().all(|value| value.to_bits() == first.to_bits()) {
         return put_constant(*first, &Exceptions::default(), out);
@@ -20,7 +20,7 @@ pub(crate) fn encode_values(values: &[f64], out: &mut Vec<u8>) {
     let (specials, regular) = specials(values);
     // Adversaries and broken exporters: many runs of NaNs cost more than bits.
     if specials.runs() > values.len() / 4 + 2 {
-        return put_bits(values, &Exceptions::default(), out);
+        return put_bits(values, &Exceptions::default(), effort, out);
     }
     if let Some(only) = only_value(values, regular.unwrap_or(0.0)).filter(|_| !specials.is_empty()) {
         return put_constant(only, &specials, out);
@@ -29,12 +29,12 @@ pub(crate) fn encode_values(values: &[f64], out: &mut Vec<u8>) {
     let mut exceptions = Exceptions::default();
     if let Some(exponent) = decimal::of_column(values, &mut integers, &mut exceptions) {
         put_head(Mode::Decimal, exponent, &exceptions, out);
-        plan::encode(&mut integers, out);
+        plan::encode(&mut integers, effort, out);
         return;
     }
     match residual_exponent(values) {
-        Some(exponent) if put_residual(values, exponent, &mut integers, &specials, out) => {}
-        _ => put_bits(values, &specials, out),
+        Some(exponent) if put_residual(values, exponent, &mut integers, &specials, effort, out) => {}
+        _ => put_bits(values, &specials, effort, out),
     }
 }
 
@@ -79,7 +79,7 @@ fn put_constant(value: f64, exceptions: &Exceptions, out: &mut Vec<u8>) {
     }
 }
 
-fn put_bits(values: &[f64], exceptions: &Exceptions, out: &mut Vec<u8>) {
+fn put_bits(values: &[f64], exceptions: &Exceptions, effort: Effort, out: &mut Vec<u8>) {
     put_head(Mode::Bits, 0, exceptions, out);
     let mut last = values.iter().map(|v| v.to_bits()).find(|bits| !is_special(*bits)).unwrap_or(0);
     let skip = !exceptions.is_empty();
@@ -92,7 +92,7 @@ fn put_bits(values: &[f64], exceptions: &Exceptions, out: &mut Vec<u8>) {
             ordered(last.cast_signed())
         })
         .collect();
-    plan::encode(&mut integers, out);
+    plan::encode(&mut integers, effort, out);
 }
 
 fn put_residual(
@@ -100,6 +100,7 @@ fn put_residual(
     exponent: u32,
     integers: &mut Vec<i64>,
     exceptions: &Exceptions,
+    effort: Effort,
     out: &mut Vec<u8>,
 ) -> bool {
     let regular = |value: &&f64| !is_special(value.to_bits());
@@ -118,8 +119,8 @@ fn put_residual(
         residuals.push(last.1);
     }
     put_head(Mode::Residual, exponent, exceptions, out);
-    plan::encode(integers, out);
-    plan::encode(&mut residuals, out);
+    plan::encode(integers, effort, out);
+    plan::encode(&mut residuals, effort, out);
     true
 }
 

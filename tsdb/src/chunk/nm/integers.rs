@@ -6,6 +6,7 @@
 //! one block head for all. Arithmetic is modulo 2^64, so any `i64` survives. Layout: `docs/formats/chunk.md`.
 #![warn(clippy::indexing_slicing, clippy::cast_possible_truncation)]
 
+use super::coded::Coded;
 use super::pack::{BLOCK, unpack};
 use crate::coding::{DecodeError, Reader};
 
@@ -18,6 +19,8 @@ pub(super) enum Order {
     Delta = 1,
     /// Differences of differences; the first difference is in the head.
     DeltaOfDelta = 2,
+    /// Differences to the predecessor, less what the differences before let expect: see [`Trend`].
+    Trend = 3,
 }
 
 /// In the head: one block head serves all blocks.
@@ -26,6 +29,38 @@ pub(super) const UNIFORM_FLAG: u8 = 4;
 pub(super) const SCALED_FLAG: u8 = 8;
 /// In the head: the stream is nothing but zeros and left out.
 pub(super) const ZERO_FLAG: u8 = 16;
+
+/// In the head: the stream is not in blocks of whole bits, see [`super::coded`].
+pub(super) const CODED_FLAG: u8 = 32;
+
+/// The difference to expect: the mean of those before, of which the last ones count most, each an eighth less than the next.
+#[derive(Clone, Copy)]
+pub(super) struct Trend {
+    /// Eight times the mean.
+    eightfold: i64,
+}
+
+impl Trend {
+    pub(super) fn new(slope: i64) -> Self {
+        Self { eightfold: slope.wrapping_mul(8) }
+    }
+
+    /// The difference that lies `beside` the expected one.
+    #[inline]
+    pub(super) fn difference(&mut self, beside: i64) -> i64 {
+        let expected = self.eightfold >> 3;
+        self.eightfold = self.eightfold.wrapping_add(beside);
+        expected.wrapping_add(beside)
+    }
+
+    /// By how much `difference` lies beside the expected one.
+    #[inline]
+    pub(super) fn beside(&mut self, difference: i64) -> i64 {
+        let beside = difference.wrapping_sub(self.eightfold >> 3);
+        self.eightfold = self.eightfold.wrapping_add(beside);
+        beside
+    }
+}
 
 /// First code of each kind of block; the width is added to it.
 pub(super) const CODE_BASE: u8 = 65;
@@ -89,9 +124,9 @@ impl BlockHead {
 
 /// The high part of number `at` of the stream.
 #[derive(Clone, Copy)]
-struct Patch {
-    at: usize,
-    high: i64,
+pub(super) struct Patch {
+    pub(super) at: usize,
+    pub(super) high: i64,
 }
 
 /// Reads a column of `count` numbers that [`super::plan::encode`] wrote and hands it to `take` in pieces, in order.
@@ -112,9 +147,11 @@ pub(crate) fn decode(
         0 => Order::Plain,
         1 => Order::Delta,
         2 => Order::DeltaOfDelta,
-        _ => return Err(DecodeError::Unknown("order of integers")),
+        _ => Order::Trend,
     };
-    if head & !(3 | UNIFORM_FLAG | SCALED_FLAG | ZERO_FLAG) != 0 {
+    if head & !(3 | UNIFORM_FLAG | SCALED_FLAG | ZERO_FLAG | CODED_FLAG) != 0
+        || head & CODED_FLAG != 0 && head & (UNIFORM_FLAG | ZERO_FLAG) != 0
+    {
         return Err(DecodeError::Unknown("flag of integers"));
     }
     let scale = if head & SCALED_FLAG == 0 { 1 } else { reader.uvarint()?.cast_signed() };
@@ -128,16 +165,53 @@ pub(crate) fn decode(
         left = left.checked_sub(1).ok_or(DecodeError::Inconsistent("order of integers"))?;
         take(&[value]);
     }
-    let mut blocks = Blocks::new(reader, left, head)?;
+    if order == Order::Trend {
+        slope = reader.varint()?;
+    }
+    let mut sums = Sums { order, scale, value, slope, trend: Trend::new(slope) };
     let mut numbers = [0u64; BLOCK];
     let mut out = [0i64; BLOCK];
+    if head & CODED_FLAG != 0 {
+        let mut coded = Coded::read(reader, left)?;
+        while left > 0 {
+            let count = left.min(BLOCK);
+            let base = coded.next(count, &mut numbers)?;
+            sums.add(base, &mut numbers, &mut out);
+            take(out.get(..count).unwrap_or(&out));
+            left -= count;
+        }
+        return coded.finish(reader);
+    }
+    let mut blocks = Blocks::new(reader, left, head)?;
     while left > 0 {
         let count = left.min(BLOCK);
-        let base = blocks.next(reader, count, &mut numbers)?.wrapping_mul(scale);
-        if scale != 1 {
+        let base = blocks.next(reader, count, &mut numbers)?;
+        sums.add(base, &mut numbers, &mut out);
+        take(out.get(..count).unwrap_or(&out));
+        left -= count;
+    }
+    Ok(())
+}
+
+/// From the numbers of a stream to those of the column.
+struct Sums {
+    order: Order,
+    scale: i64,
+    value: i64,
+    slope: i64,
+    trend: Trend,
+}
+
+impl Sums {
+    #[inline(always)]
+    fn add(&mut self, base: i64, numbers: &mut [u64; BLOCK], out: &mut [i64; BLOCK]) {
+        let Self { order, scale, mut value, mut slope, mut trend } = *self;
+        let mut base = base;
+        if scale != 1 && order != Order::Trend {
+            base = base.wrapping_mul(scale);
             numbers.iter_mut().for_each(|number| *number = number.wrapping_mul(scale.cast_unsigned()));
         }
-        let pairs = out.iter_mut().zip(&numbers);
+        let pairs = out.iter_mut().zip(&*numbers);
         match order {
             Order::Plain => {
                 let base = base.wrapping_add(value);
@@ -152,11 +226,14 @@ pub(crate) fn decode(
                 value = value.wrapping_add(slope);
                 *out = value;
             }),
+            Order::Trend => pairs.for_each(|(out, number)| {
+                let difference = trend.difference(base.wrapping_add(number.cast_signed()));
+                value = value.wrapping_add(difference.wrapping_mul(scale));
+                *out = value;
+            }),
         }
-        take(out.get(..count).unwrap_or(&out));
-        left -= count;
+        (self.value, self.slope, self.trend) = (value, slope, trend);
     }
-    Ok(())
 }
 
 /// The stream of a column, block by block.
@@ -261,7 +338,7 @@ impl Blocks {
     }
 }
 
-const PATCH_PLACE: DecodeError = DecodeError::Inconsistent("place of a patch");
+pub(super) const PATCH_PLACE: DecodeError = DecodeError::Inconsistent("place of a patch");
 
 fn raise(out: &mut [u64; BLOCK], at: usize, high: i64, width: u32) -> Result<(), DecodeError> {
     let number = out.get_mut(at).ok_or(PATCH_PLACE)?;

@@ -3,9 +3,11 @@
 //! Measured values are mostly integers, or decimals of few digits, or sums of such; written as the integers they are, and
 //! these as small differences, they take a fraction of what the bits of their floats take. The rest is written as
 //! integers that keep the order of the floats. [`encode_values`] estimates and writes the cheapest, [`decode_values`] reads
-//! it in loops over blocks of 64. Layout: `docs/formats/chunk.md`.
+//! it in loops over blocks of 64; what is written once and read seldom can take some percent less, see [`Effort`]. Layout: `docs/formats/chunk.md`.
 
 mod against;
+mod coded;
+mod coded_plan;
 mod decimal;
 mod decode;
 mod encode;
@@ -19,6 +21,15 @@ mod tests;
 pub(crate) use against::{decode_against, encode_against};
 pub(crate) use decode::decode_values;
 pub(crate) use encode::encode_values;
+
+/// How much a writer does for fewer bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effort {
+    /// Whole bits: quick to write and to read. For what is read often, or written anew soon.
+    Quick,
+    /// Fractions of bits too, where they pay.
+    Small,
+}
 
 /// What the values of a column are, in the low three bits of its first byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

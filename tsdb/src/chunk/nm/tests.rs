@@ -8,8 +8,13 @@ use proptest::prelude::*;
 
 /// Encodes, decodes behind other values and before other bytes, and answers the bytes.
 fn round_trip(values: &[f64]) -> Vec<u8> {
+    round_trip_with(values, Effort::Small);
+    round_trip_with(values, Effort::Quick)
+}
+
+fn round_trip_with(values: &[f64], effort: Effort) -> Vec<u8> {
     let mut bytes = Vec::new();
-    encode_values(values, &mut bytes);
+    encode_values(values, effort, &mut bytes);
     let len = bytes.len();
     let mut followed = bytes.clone();
     followed.extend_from_slice(&[0x55; 9]);
@@ -96,9 +101,14 @@ proptest! {
 
     /// One byte of a good column changed.
     #[test]
-    fn damage_is_survived(values in column(), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+    fn damage_is_survived(
+        values in column(),
+        effort in prop_oneof![Just(Effort::Quick), Just(Effort::Small)],
+        at in any::<prop::sample::Index>(),
+        byte in any::<u8>(),
+    ) {
         let mut bytes = Vec::new();
-        encode_values(&values, &mut bytes);
+        encode_values(&values, effort, &mut bytes);
         if !bytes.is_empty() {
             let at = at.index(bytes.len());
             bytes[at] = byte;
