@@ -124,8 +124,10 @@ impl Nonsense {
     fn expr(&mut self, depth: u32) -> String {
         if depth == 0 {
             return match self.rng.random_range(0..4) {
-                0 => self.number(),
-                1 => self.pick(&["time()", "vector(1)", "vector(time())", "minute()", "\"text\""]).to_owned(),
+                0 if self.rng.random_bool(0.3) => self.number(),
+                0 => format!("vector({})", self.number()),
+                1 if self.rng.random_bool(0.3) => self.pick(&["time()", "\"text\"", "pi()"]).to_owned(),
+                1 => self.pick(&["vector(1)", "vector(time())", "minute()"]).to_owned(),
                 _ => format!("{}{}", self.selector(), self.modifiers()),
             };
         }
