@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use crate::annotations::Annotations;
 use crate::exemplar::Exemplar;
-use crate::histogram::FloatHistogram;
+use crate::histogram::{FloatHistogram, HistogramFault};
 use crate::labels::Labels;
 use crate::matcher::Matcher;
 use crate::metadata::Metadata;
@@ -91,8 +91,8 @@ pub enum AppendError {
     #[error("invalid labels")]
     InvalidLabels,
     /// A histogram that contradicts itself.
-    #[error("invalid histogram")]
-    InvalidHistogram,
+    #[error("{0}")]
+    InvalidHistogram(HistogramFault),
     /// An exemplar that is out of order, repeated, or too long.
     #[error("invalid exemplar")]
     InvalidExemplar,

@@ -99,7 +99,8 @@ fn histograms_of_both_kinds_come_back_as_floats_after_any_restart() {
     let mut appender = db.appender(AppendOptions::default());
     let broken = Histogram { count: 1, ..histogram(9) };
     let broken = AppendSample { t: 200_000, value: SampleValue::Histogram(broken.into()), start: None };
-    assert_eq!(appender.append(None, &series("h"), broken), Err(AppendError::InvalidHistogram));
+    let fault = model::histogram::HistogramFault::CountMismatch { found: 9, count: 1 };
+    assert_eq!(appender.append(None, &series("h"), broken), Err(AppendError::InvalidHistogram(fault)));
     let float = AppendSample::float(149_000, 1.0);
     assert_eq!(appender.append(None, &series("h"), float), Err(AppendError::Duplicate));
     appender.append(None, &series("h"), AppendSample::float(200_000, stale_nan())).unwrap();

@@ -8,12 +8,14 @@ mod bounds;
 mod buckets;
 mod reset;
 mod trim;
+mod validate;
 
 use std::sync::Arc;
 
 pub use arithmetic::{HistogramSum, IncompatibleSchemas, Reconciled};
 pub use buckets::{Bucket, GoFloat};
 pub use trim::Keep;
+pub use validate::{Count, HistogramFault, Side};
 
 use crate::sample::is_stale_nan;
 

@@ -147,9 +147,9 @@ fn a_series_whose_new_sample_is_no_good_ends() {
     let group = world.group("groups: [{name: g, rules: [{record: out, expr: in}]}]");
     world.script.give("in", 0, &[("job=a", 1.0)]);
     world.evaluate(&group, 0);
-    world.store.refuse(&labels("__name__=out,job=a"), AppendError::InvalidHistogram);
+    world.store.refuse(&labels("__name__=out,job=a"), AppendError::InvalidLabels);
     world.evaluate(&group, 15);
-    assert_eq!(health(&group, 0), (Health::Bad, Some("invalid histogram".to_owned())));
+    assert_eq!(health(&group, 0), (Health::Bad, Some("invalid labels".to_owned())));
     // The sample and the attempt to end the series.
     assert_eq!(world.metric("nilometer_rule_samples_refused_total"), 2.0);
 }
