@@ -451,7 +451,7 @@ impl Draft<'_> {
     fn row(&mut self, layout: &Arc<Layout>, t: Timestamp, from: Option<u32>, row: Arc<[u64]>) {
         let mut state = layout.state.lock();
         let first = self.planned.insert(layout.id);
-        if first && state.must_seal(t) {
+        if first && state.must_seal(t, self.head.changes_per_slot()) {
             self.head.seal(&mut state, self.watermark);
         }
         let defined = state.define(self.segment);

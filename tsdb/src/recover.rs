@@ -323,7 +323,7 @@ impl Target<'_> {
             return Ok(());
         }
         let values: Arc<[u64]> = Arc::from(&*slots);
-        if state.must_seal(row.t) {
+        if state.must_seal(row.t, self.head.changes_per_slot()) {
             self.head.seal(&mut state, at.watermark);
         }
         let plan = state.plan(&layout, row.t, Some(from), values, false);

@@ -21,9 +21,17 @@ use super::table::SeriesTable;
 use super::window::{RowPart, SlotSet};
 use crate::chunk::{CHUNK_SAMPLES_MAX, CHUNK_SPAN_MAX_MS};
 
-/// Changed values for each slot after which a window is closed: what a series may take in memory, 128 bytes, is half of it on
-/// average. Twice as many make head chunk files a sixth smaller, and a million series a third larger.
-const CHANGES_PER_SLOT_MAX: usize = 16;
+/// Bytes that changed values of all open windows may take together, before they are closed earlier than they would be: half
+/// of that on average. Long windows make few chunks, and a query reads those faster than many.
+const OPEN_BYTES: usize = 48 << 20;
+/// Bounds of changed values for each slot after which a window is closed: below the first, chunks cost more than they save.
+const CHANGES_PER_SLOT: std::ops::RangeInclusive<usize> = 16..=64;
+
+/// Changed values for each slot after which windows are closed, with so many series in the head.
+pub(crate) fn changes_per_slot(series: usize) -> usize {
+    let share = OPEN_BYTES / (series.max(1) * size_of::<u64>());
+    share.clamp(*CHANGES_PER_SLOT.start(), *CHANGES_PER_SLOT.end())
+}
 
 /// A layout.
 #[derive(Debug)]
@@ -189,8 +197,8 @@ impl LayoutState {
         defined
     }
 
-    /// Whether the window must be sealed before a row at `t`.
-    pub(crate) fn must_seal(&self, t: Timestamp) -> bool {
+    /// Whether the window must be sealed before a row at `t`; `changes_max` is for each slot.
+    pub(crate) fn must_seal(&self, t: Timestamp, changes_max: usize) -> bool {
         let state = self.history.inner.read();
         let rows = &state.rows;
         let Some((min_t, max_t)) = rows.range() else { return false };
@@ -203,7 +211,7 @@ impl LayoutState {
         }
         let part = if state.sealed.is_empty() { self.first_part } else { 16 };
         rows.turns() * 16 >= CHUNK_SAMPLES_MAX * part
-            || rows.changes() * 16 >= CHANGES_PER_SLOT_MAX * self.slots.len() * part && rows.turns() >= 8
+            || rows.changes() * 16 >= changes_max * self.slots.len() * part && rows.turns() >= 8
             || t.saturating_sub(min_t) >= CHUNK_SPAN_MAX_MS
     }
 

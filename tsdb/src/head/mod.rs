@@ -261,6 +261,12 @@ impl Head {
         layout
     }
 
+    /// Changed values for each slot after which windows are closed.
+    pub(crate) fn changes_per_slot(&self) -> usize {
+        // The gauge is a number that can be read without waiting for whoever adds series.
+        layout::changes_per_slot(usize::try_from(self.metrics.series.get()).unwrap_or(0))
+    }
+
     /// Seals a layout's rows. Under the commit lock.
     pub(crate) fn seal(&self, state: &mut LayoutState, watermark: u64) {
         let sealed = state.seal(watermark);
