@@ -84,16 +84,13 @@ fn write_exponent(out: &mut String, v: f64) {
 
 /// One step of a compensated sum (Neumaier's variant of Kahan summation, as PromQL sums): the new sum and the new
 /// compensation, which is added to the sum at the end.
+#[inline]
 pub fn kahan_add(value: f64, sum: f64, compensation: f64) -> (f64, f64) {
+    // Choices instead of branches: loops over columns of sums run on several at a time.
     let total = sum + value;
-    let compensation = if total.is_infinite() {
-        0.0
-    } else if sum.abs() >= value.abs() {
-        compensation + ((sum - total) + value)
-    } else {
-        compensation + ((value - total) + sum)
-    };
-    (total, compensation)
+    let (large, small) = if sum.abs() >= value.abs() { (sum, value) } else { (value, sum) };
+    let lost = (large - total) + small;
+    (total, if total.is_infinite() { 0.0 } else { compensation + lost })
 }
 
 /// Writes a timestamp as the API does: seconds with no decimals, or exactly three.

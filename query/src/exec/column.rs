@@ -126,6 +126,20 @@ impl Column {
         }
     }
 
+    /// Calls `f` for the floats of neighbouring steps, with the first of those, in order.
+    pub(crate) fn for_each_run(&self, mut f: impl FnMut(usize, &[f64])) {
+        for (word_index, &word) in self.present.iter().enumerate() {
+            let base = word_index * 64;
+            let mut rest = word;
+            while rest != 0 {
+                let from = rest.trailing_zeros();
+                let len = (rest >> from).trailing_ones();
+                f(base + from as usize, &self.values[base + from as usize..][..len as usize]);
+                rest = if from + len == 64 { 0 } else { rest & (u64::MAX << (from + len)) };
+            }
+        }
+    }
+
     /// Calls `f` for each cell in order of steps.
     pub(crate) fn for_each(&self, mut f: impl FnMut(usize, Cell<'_>)) {
         if self.histograms.is_empty() {
@@ -324,6 +338,19 @@ mod tests {
         assert_eq!(column.float_count(), 4);
         column.fill(1.0);
         assert_eq!(column.float_count(), 130);
+    }
+
+    #[test]
+    fn runs_are_what_is_there() {
+        let mut column = Column::default();
+        column.reset(200);
+        let there = (0..200).filter(|step| step % 7 != 3 && !(64..130).contains(step) || *step == 127);
+        there.clone().for_each(|step| column.set(step, step as f64));
+        let mut seen = Vec::new();
+        column.for_each_run(|from, run| {
+            seen.extend(run.iter().enumerate().map(|(offset, value)| (from + offset, *value)));
+        });
+        assert_eq!(seen, there.map(|step| (step, step as f64)).collect::<Vec<_>>());
     }
 
     #[test]

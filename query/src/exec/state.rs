@@ -9,10 +9,13 @@ use super::column::Column;
 use super::explain::Profile;
 use super::limits::{Limits, Progress};
 use super::notes::Notes;
+use super::range::{WindowKey, WindowTable};
 use super::steps::Steps;
 
 /// Steps between two looks at the clock within the loops of one series.
 pub(crate) const STEPS_PER_CHECK: usize = 256;
+/// Tables of windows that a thread keeps: as many range selectors of a query take turns without disturbing each other.
+const WINDOW_TABLES_MAX: usize = 4;
 
 /// Language features that change what queries mean. Prometheus' feature flags of the same names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -129,6 +132,7 @@ impl SampleCounter {
 pub(crate) struct Scratch {
     columns: Vec<Column>,
     samples: Vec<SeriesColumns>,
+    windows: Vec<WindowTable>,
     /// Bytes that the query's limits know of.
     counted: usize,
 }
@@ -141,7 +145,8 @@ impl Scratch {
             let starts = samples.float_starts.capacity() + samples.histogram_starts.capacity();
             8 * (times + starts + samples.float_values.capacity() + samples.histograms.capacity())
         });
-        self.columns.iter().map(Column::bytes).chain(samples).sum()
+        let windows = self.windows.iter().map(WindowTable::bytes);
+        self.columns.iter().map(Column::bytes).chain(samples).chain(windows).sum()
     }
 
     pub(crate) fn take_column(&mut self) -> Column {
@@ -150,6 +155,19 @@ impl Scratch {
 
     pub(crate) fn give_column(&mut self, column: Column) {
         self.columns.push(column);
+    }
+
+    /// A table that was last used for `key`, or any other.
+    pub(crate) fn take_windows(&mut self, key: WindowKey) -> WindowTable {
+        match self.windows.iter().position(|table| table.key == Some(key)) {
+            Some(index) => self.windows.remove(index),
+            None if self.windows.len() < WINDOW_TABLES_MAX => WindowTable::default(),
+            None => self.windows.remove(0),
+        }
+    }
+
+    pub(crate) fn give_windows(&mut self, table: WindowTable) {
+        self.windows.push(table);
     }
 
     pub(crate) fn take_samples(&mut self) -> SeriesColumns {

@@ -150,7 +150,8 @@ impl Accumulator {
         Self {
             op,
             counts: vec![0; steps],
-            values: column(!matches!(op, Count | Group | Quantile)),
+            // What leaves even a negative zero as it is when it is added to it.
+            values: vec![-0.0; if matches!(op, Count | Group | Quantile) { 0 } else { steps }],
             errors: column(matches!(op, Sum | Avg)),
             means: match op {
                 Avg => vec![f64::from_bits(NO_MEAN); steps],
@@ -170,13 +171,12 @@ impl Accumulator {
         }
         let Self { counts, values, errors, means, samples, .. } = self;
         match self.op {
-            AggregateOp::Sum => column.for_each_float(|step, value| {
-                if counts[step] == 0 {
-                    values[step] = value;
-                } else {
-                    (values[step], errors[step]) = kahan_add(value, values[step], errors[step]);
+            AggregateOp::Sum => column.for_each_run(|from, run| {
+                let sums = values[from..].iter_mut().zip(&mut errors[from..]).zip(&mut counts[from..]);
+                for (value, ((sum, error), count)) in run.iter().zip(sums) {
+                    (*sum, *error) = kahan_add(*value, *sum, *error);
+                    *count += 1;
                 }
-                counts[step] += 1;
             }),
             AggregateOp::Avg => column.for_each_float(|step, value| {
                 counts[step] += 1;
@@ -210,7 +210,9 @@ impl Accumulator {
                 samples[step].push(value);
                 held += 1;
             }),
-            _ => column.for_each_float(|step, _| counts[step] += 1),
+            _ => column.for_each_run(|from, run| {
+                counts[from..from + run.len()].iter_mut().for_each(|count| *count += 1);
+            }),
         }
         held
     }

@@ -11,6 +11,7 @@ mod over_time;
 mod rate;
 mod regression;
 mod sliding;
+mod windows;
 
 use std::cell::Cell;
 
@@ -20,6 +21,7 @@ use model::storage::SeriesColumns;
 pub(crate) use histogram::{Mean as HistogramMean, SumNotes};
 pub(crate) use order::quantile_order;
 pub(crate) use rate::{interpolate, is_start_reset};
+pub(crate) use windows::{WindowKey, WindowTable};
 
 use super::column::{Column, histogram_size};
 use super::error::QueryError;
@@ -119,16 +121,21 @@ impl Source for Evaluation<'_> {
         let size =
             samples.float_times.len() + samples.histograms.iter().map(|h| histogram_size(h)).sum::<usize>();
         self.state.limits.hold(size)?;
+        let key = WindowKey { steps: self.steps, time: self.time, window_ms: self.window_ms };
+        let mut table = scratch.take_windows(key);
+        let plain = self.extended.is_none() && samples.histograms.is_empty();
+        let fits = plain && table.fit(self.state, key, &samples.float_times)?;
         let series = Series {
             evaluation: self,
             samples: &samples,
             name: self.names.get(index).map_or("", String::as_str),
             noted: Cell::new(0),
         };
-        let outcome = series.evaluate(into);
+        let outcome = series.evaluate(into, fits.then_some(&mut table));
         self.state.limits.release(size);
         outcome?;
-        series.count_samples();
+        series.count_samples(fits.then_some(&table));
+        scratch.give_windows(table);
         if matches!(self.function, RangeFn::Rate | RangeFn::Increase) && into.float_count() > 0 {
             self.doubt_counter(index);
         }
@@ -255,12 +262,16 @@ impl Series<'_, '_> {
             && !self.evaluation.time.is_fixed()
     }
 
-    fn evaluate(&self, into: &mut Column) -> Result<(), QueryError> {
+    /// `table`: the windows, where they are known.
+    fn evaluate(&self, into: &mut Column, table: Option<&mut WindowTable>) -> Result<(), QueryError> {
         if let Some(modifier) = self.evaluation.extended {
             return super::extended::evaluate(self, modifier, into);
         }
         match self.evaluation.function {
-            RangeFn::Rate | RangeFn::Increase | RangeFn::Delta => self.rate(into),
+            RangeFn::Rate | RangeFn::Increase | RangeFn::Delta => match table {
+                Some(table) if self.samples.float_starts.is_empty() => self.rate_of_table(table, into),
+                _ => self.rate(into),
+            },
             RangeFn::Irate | RangeFn::Idelta => self.instant_rate(into),
             RangeFn::Avg | RangeFn::Sum => self.sum_or_avg(into),
             RangeFn::Stddev | RangeFn::Stdvar => self.variance(into),
@@ -323,8 +334,13 @@ impl Series<'_, '_> {
     }
 
     /// Adds up the samples that windows looked at.
-    fn count_samples(&self) {
+    fn count_samples(&self, table: Option<&WindowTable>) {
         let Evaluation { state, steps, time, window_ms, .. } = *self.evaluation;
+        if let Some(table) = table {
+            let of_step = |step| table.bounds.get(step).map_or(0, |(lo, hi)| u64::from(hi - lo));
+            state.samples.add(steps, table.samples, of_step);
+            return;
+        }
         let times = &self.samples.float_times;
         let mut prefix = Vec::new();
         if !self.samples.histograms.is_empty() {

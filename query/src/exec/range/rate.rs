@@ -8,7 +8,7 @@ use model::histogram::CounterResetHint;
 use model::{FloatHistogram, Timestamp};
 
 use super::histogram::{Growth, growth};
-use super::{Noted, Series, Window};
+use super::{Noted, Series, Window, WindowTable};
 use crate::exec::column::Column;
 use crate::exec::error::QueryError;
 use crate::exec::notes::HistogramOperation;
@@ -45,6 +45,7 @@ pub(crate) fn interpolate(
 }
 
 /// The resets of a series, and sums over them.
+#[derive(Default)]
 struct Resets {
     /// Indexes of samples that a reset precedes.
     at: Vec<usize>,
@@ -56,6 +57,25 @@ impl Resets {
     fn find(values: &[f64], mut is_reset: impl FnMut(usize) -> bool) -> Self {
         let at: Vec<usize> =
             (1..values.len()).filter(|&i| values[i] < values[i - 1] || is_reset(i)).collect();
+        Self::at(at, values)
+    }
+
+    /// Where values fall.
+    fn falls(values: &[f64]) -> Self {
+        /// Values looked at together, without a branch for each: counters hardly ever fall.
+        const RUN: usize = 32;
+        let mut at = Vec::new();
+        for from in (1..values.len()).step_by(RUN) {
+            let to = values.len().min(from + RUN);
+            let (before, after) = (&values[from - 1..to - 1], &values[from..to]);
+            if before.iter().zip(after).fold(false, |any, (before, after)| any | (after < before)) {
+                at.extend((from..to).filter(|&i| values[i] < values[i - 1]));
+            }
+        }
+        Self::at(at, values)
+    }
+
+    fn at(at: Vec<usize>, values: &[f64]) -> Self {
         let mut sums = Vec::new();
         if at.len() > RESETS_BY_ONE_MAX {
             let (mut sum, mut error) = (0.0, 0.0);
@@ -143,7 +163,7 @@ impl Series<'_, '_> {
                 has_starts && is_start_reset(starts[i - 1], times[i - 1], starts[i], times[i])
             })
         } else {
-            Resets { at: Vec::new(), sums: Vec::new() }
+            Resets::default()
         };
         let (mut first_reset, mut end_reset) = (0, 0);
         self.for_windows(|window| {
@@ -185,6 +205,49 @@ impl Series<'_, '_> {
             into.set(window.step, increase * factor);
             Ok(())
         })
+    }
+
+    /// [`Series::rate`] of floats without start timestamps whose windows are known.
+    pub(super) fn rate_of_table(&self, table: &mut WindowTable, into: &mut Column) -> Result<(), QueryError> {
+        let function = self.evaluation.function;
+        let counter = function != RangeFn::Delta;
+        let seconds = match function {
+            RangeFn::Rate => self.window_seconds(),
+            _ => 1.0,
+        };
+        let values = &self.samples.float_values;
+        let resets = if counter { Resets::falls(values) } else { Resets::default() };
+        let (mut first_reset, mut end_reset) = (0, 0);
+        for (step, ((lo, hi), span)) in table.spans().enumerate() {
+            self.evaluation.state.limits.check_at(step)?;
+            let (lo, hi) = (lo as usize, hi as usize);
+            if hi - lo < 2 {
+                continue;
+            }
+            let first = values[lo];
+            let mut increase = values[hi - 1] - first;
+            if !resets.at.is_empty() {
+                while resets.at.get(first_reset).is_some_and(|i| *i <= lo) {
+                    first_reset += 1;
+                }
+                end_reset = end_reset.max(first_reset);
+                while resets.at.get(end_reset).is_some_and(|i| *i < hi) {
+                    end_reset += 1;
+                }
+                increase = resets.correct(increase, first_reset..end_reset, values);
+            }
+            let mut to_start = span.to_start;
+            if counter && increase > 0.0 && first >= 0.0 {
+                // A product tells mostly that the counter was zero long before: a division costs as much as all the rest.
+                let (zero, start) = (span.sampled * first, to_start * increase);
+                if !(zero >= start && zero.is_finite()) {
+                    to_start = to_start.min(span.sampled * (first / increase));
+                }
+            }
+            let factor = (span.sampled + to_start + span.to_end) / (span.sampled * seconds);
+            into.set(step, increase * factor);
+        }
+        Ok(())
     }
 
     /// Says so when a sample claims to count from before the previous one, but not since the same start.
