@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use model::Timestamp;
 use model::storage::{Querier, SeriesColumns};
 
 use super::column::Column;
@@ -14,8 +15,9 @@ use super::steps::Steps;
 
 /// Steps between two looks at the clock within the loops of one series.
 pub(crate) const STEPS_PER_CHECK: usize = 256;
-/// Tables of windows that a thread keeps: as many range selectors of a query take turns without disturbing each other.
-const WINDOW_TABLES_MAX: usize = 4;
+/// Tables of windows that a thread keeps, and what one of them may take: for so many targets in turn.
+const WINDOW_TABLES_MAX: usize = 16;
+const WINDOW_TABLE_BYTES_MAX: usize = 1 << 20;
 
 /// Language features that change what queries mean. Prometheus' feature flags of the same names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -157,9 +159,10 @@ impl Scratch {
         self.columns.push(column);
     }
 
-    /// A table that was last used for `key`, or any other.
-    pub(crate) fn take_windows(&mut self, key: WindowKey) -> WindowTable {
-        match self.windows.iter().position(|table| table.key == Some(key)) {
+    /// The table of `key` and `times`, if it is here, or any other.
+    pub(crate) fn take_windows(&mut self, key: WindowKey, times: &[Timestamp]) -> WindowTable {
+        // Neighbours in order of labels often belong to several targets in turn.
+        match self.windows.iter().rposition(|table| table.may_be(key, times)) {
             Some(index) => self.windows.remove(index),
             None if self.windows.len() < WINDOW_TABLES_MAX => WindowTable::default(),
             None => self.windows.remove(0),
@@ -167,7 +170,9 @@ impl Scratch {
     }
 
     pub(crate) fn give_windows(&mut self, table: WindowTable) {
-        self.windows.push(table);
+        if table.bytes() <= WINDOW_TABLE_BYTES_MAX {
+            self.windows.push(table);
+        }
     }
 
     pub(crate) fn take_samples(&mut self) -> SeriesColumns {

@@ -122,7 +122,7 @@ impl Source for Evaluation<'_> {
             samples.float_times.len() + samples.histograms.iter().map(|h| histogram_size(h)).sum::<usize>();
         self.state.limits.hold(size)?;
         let key = WindowKey { steps: self.steps, time: self.time, window_ms: self.window_ms };
-        let mut table = scratch.take_windows(key);
+        let mut table = scratch.take_windows(key, &samples.float_times);
         let plain = self.extended.is_none() && samples.histograms.is_empty();
         let fits = plain && table.fit(self.state, key, &samples.float_times)?;
         let series = Series {

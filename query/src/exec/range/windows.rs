@@ -13,7 +13,7 @@ use crate::exec::steps::{Steps, TimeRef};
 
 /// Steps from which a table pays: fewer windows are found as they are needed.
 const STEPS_MIN: usize = 8;
-/// Samples up to which a table pays: it is kept for as long as the query runs, for each thread.
+/// Samples up to which there is a table.
 const SAMPLES_MAX: usize = 1 << 18;
 
 /// Which windows.
@@ -27,7 +27,7 @@ pub(crate) struct WindowKey {
 /// The windows of one column of times.
 #[derive(Debug, Default)]
 pub(crate) struct WindowTable {
-    pub(crate) key: Option<WindowKey>,
+    key: Option<WindowKey>,
     times: Vec<Timestamp>,
     /// By step: the samples of the window, from the first to before the second.
     pub(crate) bounds: Vec<(u32, u32)>,
@@ -49,6 +49,14 @@ pub(crate) struct Span {
 }
 
 impl WindowTable {
+    /// Whether this is likely the table of `times`.
+    pub(crate) fn may_be(&self, key: WindowKey, times: &[Timestamp]) -> bool {
+        self.key == Some(key)
+            && self.times.len() == times.len()
+            && self.times.first() == times.first()
+            && self.times.last() == times.last()
+    }
+
     /// Makes the table that of `times`; answers whether it is one: it does not pay for everybody.
     pub(crate) fn fit(
         &mut self,
