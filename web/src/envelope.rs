@@ -234,3 +234,23 @@ pub fn text_response(status: StatusCode, text: &str) -> Response<Body> {
     response.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ten_annotations_of_a_kind_are_told_the_others_counted() {
+        let texts: Vec<String> = (0..13).map(|i| format!("w{i}")).collect();
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let written = |count: usize, kind: &str| {
+            let mut out = String::new();
+            write_annotations(&mut out, "warnings", kind, &texts[..count]);
+            out
+        };
+        assert_eq!(written(0, "warning"), "");
+        let ten = r#","warnings":["w0","w1","w2","w3","w4","w5","w6","w7","w8","w9""#;
+        assert_eq!(written(10, "warning"), format!("{ten}]"));
+        assert_eq!(written(13, "warning"), format!(r#"{ten},"3 more warning annotations omitted"]"#));
+    }
+}
