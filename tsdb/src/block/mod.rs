@@ -88,7 +88,7 @@ impl BlockOptions {
             chunk_samples: if first { 480 } else { 1920 },
             chunk_histograms: 120,
             batch_series: 64,
-            bucket_chain: if first { 4 } else { 8 },
+            bucket_chain: if first { 4 } else { 5 },
             effort: if first { Effort::Quick } else { Effort::Small },
             compression: Compression::Zstd(if first { 1 } else { 3 }),
             file_bytes_max: 512 << 20,
