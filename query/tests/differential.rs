@@ -441,6 +441,27 @@ proptest! {
     }
 }
 
+/// Ends of windows that are as far as is still near: 1.1 gaps. Which of them are is a matter of the last bit, in seconds.
+#[test]
+fn ends_at_the_edge_of_extrapolation_agree() {
+    let labels = Labels::from_pairs([("__name__", "x_total"), ("job", "a")]);
+    for gap in (1..=60).map(|seconds| seconds * 1000) {
+        let reach = gap * 11 / 10;
+        for first in [1_000_000, 1_000_007] {
+            let samples: Vec<(i64, f64)> = (0..8).map(|i| (first + i * gap, 50.0 + i as f64)).collect();
+            let data: Data = [(labels.clone(), samples)].into_iter().collect();
+            // As far behind the last sample, then as far before the first.
+            let (after, before) = (first + 7 * gap + reach, first - reach + 5 * gap);
+            for (start, window) in [(after, 5 * gap), (before, 5 * gap)] {
+                for function in ["rate", "increase", "delta"] {
+                    let text = format!("{function}(x_total[{window}ms])");
+                    compare(&text, &data, start, 1, 10).unwrap();
+                }
+            }
+        }
+    }
+}
+
 /// The number of series at an instant; `None`: no answer.
 fn counted(text: &str, data: &Data, t: Timestamp) -> Option<usize> {
     let engine = Engine::new(EngineOptions { parse: ParseOptions::all(), ..EngineOptions::default() });

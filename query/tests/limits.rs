@@ -337,6 +337,38 @@ fn memory_is_bounded_everywhere() {
     small.range(&storage, &query, 0, 4_000_000, 1000, &QueryOptions::default()).unwrap();
 }
 
+/// A value of its own at each of millions of steps: a series each, refused when they outgrow the query, not when all are there.
+#[test]
+fn counted_values_are_bounded_while_they_are_found() {
+    let storage = storage(1, 1);
+    let text = "count_over_time(count_values(\"v\", vector(time()))[58d:1s])";
+    let engine = engine(EngineOptions { max_query_bytes: 256 << 20, ..EngineOptions::default() });
+    let query = engine.parse(text).unwrap();
+    let run = |t: i64, options: &QueryOptions| engine.instant(&storage, &query, t, options);
+    let began = tokio::time::Instant::now();
+    let error = run(50_000_000_000, &QueryOptions::default()).unwrap_err();
+    assert!(error.message.contains("256 MiB of memory"), "{error}");
+    // All five million of them take a gigabyte and more.
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    let timeout = Some(Duration::from_millis(200));
+    let began = tokio::time::Instant::now();
+    let options = QueryOptions { timeout, ..QueryOptions::default() };
+    let error = run(50_000_000_000, &options).unwrap_err();
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(matches!(error.kind, QueryErrorKind::Timeout | QueryErrorKind::Execution), "{error}");
+}
+
+/// Values that all differ make many series of one sample: an answer as sparse as the samples.
+#[test]
+fn sparse_counts_are_small() {
+    let storage = storage(1, 4000);
+    let engine = engine(EngineOptions { max_query_bytes: 16 << 20, ..EngineOptions::default() });
+    let query = engine.parse("count_values(\"v\", x)").unwrap();
+    let result = engine.range(&storage, &query, 0, 3_999_000, 1000, &QueryOptions::default()).unwrap();
+    let QueryValue::Matrix(series) = result.value else { panic!("a matrix") };
+    assert_eq!(series.len(), 4000);
+}
+
 #[test]
 fn series_are_bounded() {
     let engine = engine(EngineOptions { max_series: 10, ..EngineOptions::default() });

@@ -15,9 +15,8 @@ use super::steps::Steps;
 
 /// Steps between two looks at the clock within the loops of one series.
 pub(crate) const STEPS_PER_CHECK: usize = 256;
-/// Tables of windows that a thread keeps, and what one of them may take: for so many targets in turn.
+/// Tables of windows that a thread keeps: for so many targets in turn.
 const WINDOW_TABLES_MAX: usize = 16;
-const WINDOW_TABLE_BYTES_MAX: usize = 1 << 20;
 
 /// Language features that change what queries mean. Prometheus' feature flags of the same names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -170,7 +169,7 @@ impl Scratch {
     }
 
     pub(crate) fn give_windows(&mut self, table: WindowTable) {
-        if table.bytes() <= WINDOW_TABLE_BYTES_MAX {
+        if table.is_small() {
             self.windows.push(table);
         }
     }

@@ -1,6 +1,7 @@
 //! From the syntax tree to the plan.
 
 use model::labels::METRIC_NAME;
+use model::regex::RegexMatcher;
 use model::{Labels, LabelsBuilder, MatchOp, Matcher};
 
 use super::{
@@ -528,12 +529,9 @@ impl Builder<'_> {
     fn label_replace(&self, call: &Call, inner: &Context) -> Result<Planned, QueryError> {
         let (destination, replacement) = (text(arg(call, 1)?)?, text(arg(call, 2)?)?);
         let (source, pattern) = (text(arg(call, 3)?)?, text(arg(call, 4)?)?);
-        let regex = regex::RegexBuilder::new(&format!("^(?s:{pattern})$"))
-            .size_limit(10 << 20)
-            .build()
-            .map_err(|_| {
-                QueryError::execution(format!("invalid regular expression in label_replace(): {pattern}"))
-            })?;
+        let regex = RegexMatcher::new_wrapped(pattern).map_err(|_| {
+            QueryError::execution(format!("invalid regular expression in label_replace(): {pattern}"))
+        })?;
         let Planned { plan, invariant } = self.vector(arg(call, 0)?, inner)?;
         let plan = LabelReplacePlan {
             arg: plan,

@@ -14,6 +14,7 @@ pub(crate) use build::build;
 pub(crate) use extent::extent;
 pub(crate) use functions::{DateFn, MathFn, RangeFn};
 
+use model::regex::RegexMatcher;
 use model::{Labels, Matcher};
 
 use crate::ast::{AggregateOp, BinaryOp, ExtendedRange, Span, VectorMatching};
@@ -219,7 +220,7 @@ pub(crate) struct LabelReplacePlan {
     pub(crate) destination: String,
     pub(crate) replacement: String,
     pub(crate) source: String,
-    pub(crate) regex: regex::Regex,
+    pub(crate) regex: RegexMatcher,
 }
 
 /// Orders of instant query results.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use model::regex::RegexMatcher;
 use model::{Labels, MatchOp, Matcher};
 use query::ast::{Call, Expr, ExprKind, ValueType};
 use query::parse::value_type;
@@ -59,12 +60,10 @@ impl Reference<'_> {
             }
             "label_replace" => {
                 let [into, to, from, pattern] = [1, 2, 3, 4].map(|arg| text(&call.args[arg]));
-                let pattern = regex::Regex::new(&format!("^(?:{pattern})$")).expect("a regular expression");
-                let replaced = |labels: &Labels| {
-                    let Some(found) = pattern.captures(labels.value(from)) else { return labels.clone() };
-                    let mut value = String::new();
-                    found.expand(to, &mut value);
-                    labels.with(into, &value)
+                let pattern = RegexMatcher::new_wrapped(pattern).expect("a regular expression");
+                let replaced = |labels: &Labels| match pattern.replace(labels.value(from), to) {
+                    Some(value) => labels.with(into, &value),
+                    None => labels.clone(),
                 };
                 return unique(self.vector(&call.args[0], t)?.into_iter().map(|(l, v)| (replaced(&l), v)));
             }

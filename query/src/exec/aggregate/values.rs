@@ -1,16 +1,29 @@
 //! `count_values`: a series per value and group.
+//!
+//! How many there will be is only known once all samples were seen, and each may have one sample of many steps: counts stay
+//! sparse until they are read, and all that grows is counted before it does.
 
 use std::collections::HashMap;
 
-use model::LabelsBuilder;
 use model::float::format_fixed;
+use model::{Labels, LabelsBuilder};
 
 use crate::exec::column::{Cell, Column};
 use crate::exec::error::QueryError;
 use crate::exec::labels::{LabelMap, Pick};
-use crate::exec::state::State;
-use crate::exec::stream::{Head, Stream, Table};
+use crate::exec::state::{Scratch, State};
+use crate::exec::stream::{Head, Source, Stream};
 use crate::plan::AggregatePlan;
+
+/// Bytes of a series beside its labels and counts: its head, its place in the map of labels, and its map of counts.
+const SERIES_BYTES: usize = size_of::<Head>() + 2 * size_of::<(Labels, usize)>() + size_of::<Counts>();
+/// Bytes of a count in a map that is not full.
+const COUNT_BYTES: usize = 2 * size_of::<(usize, u32)>();
+/// Least room of a map that holds anything.
+const COUNTS_MIN: usize = 4;
+
+/// Counts by step.
+type Counts = HashMap<usize, u32>;
 
 pub(super) fn count_values<'q>(
     state: &'q State<'q>,
@@ -26,14 +39,14 @@ pub(super) fn count_values<'q>(
     let steps = inner.steps;
     let mut numbers = LabelMap::with_capacity(16);
     let mut heads: Vec<Head> = Vec::new();
-    let mut counts: Vec<HashMap<usize, u32>> = Vec::new();
+    let mut counted = Counted { state, steps: steps.count, counts: Vec::new(), held: 0, bytes: 0 };
     let mut builder = LabelsBuilder::new();
     inner.for_each(state, |index, column| {
         let base = &inner.heads[index].labels;
-        let mut failure = Ok(());
         // Mostly a series keeps its value: the label set is built anew only when it changes.
         let mut last: Option<(String, usize)> = None;
-        column.for_each(|step, cell| {
+        let mut count = |step: usize, cell: Cell<'_>| {
+            state.limits.check_at(step)?;
             let value = match cell {
                 Cell::Float(value) => format_fixed(value),
                 Cell::Histogram(histogram) => histogram.to_string(),
@@ -46,31 +59,81 @@ pub(super) fn count_values<'q>(
                     let labels = pick.of(&builder.build());
                     let (number, is_new) = numbers.insert(&labels, heads.len());
                     if is_new {
+                        counted.begin(&labels)?;
                         heads.push(Head::new(labels));
-                        counts.push(HashMap::new());
                     }
                     last = Some((value, number));
                     number
                 }
             };
-            let count = counts[number].entry(step).or_insert(0);
-            if *count == 0 && failure.is_ok() {
-                failure = state.limits.hold(1);
+            counted.add(number, step)
+        };
+        let mut outcome = Ok(());
+        column.for_each(|step, cell| {
+            if outcome.is_ok() {
+                outcome = count(step, cell);
             }
-            *count += 1;
         });
-        failure
+        outcome
     })?;
     drop(inner);
-    state.limits.release(counts.iter().map(HashMap::len).sum());
-    let mut table = Table::new(state, steps);
-    for (head, counts) in heads.into_iter().zip(counts) {
-        let mut column = Column::default();
-        column.reset(steps.count);
-        for (step, count) in counts {
-            column.set(step, f64::from(count));
-        }
-        table.push_series(head, column)?;
+    Ok(Stream::new(steps, heads, counted))
+}
+
+/// The counts of all series.
+struct Counted<'q> {
+    state: &'q State<'q>,
+    steps: usize,
+    counts: Vec<Counts>,
+    held: usize,
+    bytes: usize,
+}
+
+impl Counted<'_> {
+    fn hold_bytes(&mut self, bytes: usize) -> Result<(), QueryError> {
+        self.bytes += bytes;
+        self.state.limits.hold_bytes(bytes)
     }
-    Ok(table.into_stream())
+
+    /// One more series.
+    fn begin(&mut self, labels: &Labels) -> Result<(), QueryError> {
+        self.hold_bytes(SERIES_BYTES + labels.size_bytes())?;
+        self.counts.push(Counts::new());
+        Ok(())
+    }
+
+    /// One more of series `number` at `step`.
+    fn add(&mut self, number: usize, step: usize) -> Result<(), QueryError> {
+        if let Some(count) = self.counts[number].get_mut(&step) {
+            *count += 1;
+            return Ok(());
+        }
+        let counts = &self.counts[number];
+        if counts.len() == counts.capacity() {
+            // The map doubles.
+            let more = counts.capacity().max(COUNTS_MIN);
+            self.hold_bytes(more * COUNT_BYTES)?;
+        }
+        self.held += 1;
+        self.state.limits.hold(1)?;
+        self.counts[number].insert(step, 1);
+        Ok(())
+    }
+}
+
+impl Source for Counted<'_> {
+    fn read(&self, index: usize, into: &mut Column, _: &mut Scratch) -> Result<(), QueryError> {
+        into.reset(self.steps);
+        for (step, count) in &self.counts[index] {
+            into.set(*step, f64::from(*count));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.state.limits.release(self.held);
+        self.state.limits.release_bytes(self.bytes);
+    }
 }

@@ -13,8 +13,10 @@ use crate::exec::steps::{Steps, TimeRef};
 
 /// Steps from which a table pays: fewer windows are found as they are needed.
 const STEPS_MIN: usize = 8;
-/// Samples up to which there is a table.
-const SAMPLES_MAX: usize = 1 << 18;
+/// What one table may take: of more steps or samples there is none, since its threads would each have it.
+const TABLE_BYTES_MAX: usize = 1 << 20;
+/// Bytes for each step: bounds and span.
+const STEP_BYTES: usize = size_of::<(u32, u32)>() + size_of::<Span>();
 
 /// Which windows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +39,7 @@ pub(crate) struct WindowTable {
     spans: Vec<Span>,
 }
 
-/// What `rate` needs of the times of a window with two samples or more; milliseconds.
+/// What `rate` needs of the times of a window with two samples or more; seconds.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Span {
     /// From the first sample to the last.
@@ -64,16 +66,19 @@ impl WindowTable {
         key: WindowKey,
         times: &[Timestamp],
     ) -> Result<bool, QueryError> {
-        if key.steps.count < STEPS_MIN || times.len() > SAMPLES_MAX {
+        if !pays(key.steps.count, times.len()) {
             return Ok(false);
         }
         if self.key == Some(key) && self.times == times {
             return Ok(true);
         }
         self.key = None;
+        // Exactly what is needed: growth in leaps would pass the bound.
         self.times.clear();
+        self.times.reserve_exact(times.len());
         self.times.extend_from_slice(times);
         self.bounds.clear();
+        self.bounds.reserve_exact(key.steps.count);
         self.spans.clear();
         self.samples = 0;
         let (mut lo, mut hi) = (0, 0);
@@ -97,6 +102,7 @@ impl WindowTable {
             && self.spans.len() < self.bounds.len()
         {
             self.spans.clear();
+            self.spans.reserve_exact(self.bounds.len());
             for (step, &(lo, hi)) in self.bounds.iter().enumerate() {
                 let end = key.time.resolve(key.steps.at(step));
                 let window = &self.times[lo as usize..hi as usize];
@@ -111,6 +117,11 @@ impl WindowTable {
         self.bounds.iter().copied().zip(self.spans.iter().copied())
     }
 
+    /// Whether it is small enough to be kept.
+    pub(crate) fn is_small(&self) -> bool {
+        self.bytes() <= TABLE_BYTES_MAX
+    }
+
     /// Bytes of memory.
     pub(crate) fn bytes(&self) -> usize {
         size_of::<Timestamp>() * self.times.capacity()
@@ -119,13 +130,24 @@ impl WindowTable {
     }
 }
 
+/// Whether so many windows over so many samples get a table.
+fn pays(steps: usize, samples: usize) -> bool {
+    let bytes =
+        steps.saturating_mul(STEP_BYTES).saturating_add(samples.saturating_mul(size_of::<Timestamp>()));
+    steps >= STEPS_MIN && bytes <= TABLE_BYTES_MAX
+}
+
 /// Prometheus' extrapolation: to an end of the window that is nearer than 1.1 mean gaps, else by half a gap.
+///
+/// In seconds, as Prometheus counts: of gaps of 13 s, an end that is 14.3 s away is far, though 14300 < 13000 * 1.1.
 fn span(first: Timestamp, last: Timestamp, gaps: usize, start: Timestamp, end: Timestamp) -> Span {
-    let sampled = (last - first) as f64;
+    let seconds = |ms: i64| ms as f64 / 1000.0;
+    let sampled = seconds(last - first);
     let mean_gap = sampled / gaps as f64;
+    let threshold = mean_gap * 1.1;
     let reach = |distance: i64| {
-        let distance = distance as f64;
-        if distance >= mean_gap * 1.1 { mean_gap / 2.0 } else { distance }
+        let distance = seconds(distance);
+        if distance >= threshold { mean_gap / 2.0 } else { distance }
     };
     Span { sampled, to_start: reach(first - start), to_end: reach(end - last) }
 }
@@ -140,10 +162,20 @@ mod tests {
 
     #[test]
     fn spans_reach_to_near_ends_only() {
-        // Gaps of 10: ends nearer than 11 are reached, others by 5.
-        let near = span(10, 50, 4, 0, 60);
+        // Gaps of 10 s: ends nearer than 11 s are reached, others by 5 s.
+        let near = span(10_000, 50_000, 4, 0, 60_000);
         assert_eq!((near.sampled, near.to_start, near.to_end), (40.0, 10.0, 10.0));
-        let far = span(11, 51, 4, 0, 62);
+        let far = span(11_001, 51_001, 4, 0, 62_002);
         assert_eq!((far.to_start, far.to_end), (5.0, 5.0));
+        // What is near is decided in seconds: 14.3 >= 13.0 * 1.1, but 14300 < 13000 * 1.1.
+        let thirteen = span(14_300, 66_300, 4, 0, 80_600);
+        assert_eq!((thirteen.to_start, thirteen.to_end), (6.5, 6.5));
+    }
+
+    /// A table of millions of steps, or of samples, would be a multiple of what is counted for the query.
+    #[test]
+    fn there_are_no_large_tables() {
+        assert!(pays(11_000, 20_000) && pays(STEPS_MIN, 100_000));
+        assert!(!pays(STEPS_MIN - 1, 10) && !pays(40_000, 10) && !pays(10, 200_000) && !pays(usize::MAX, 10));
     }
 }
