@@ -146,9 +146,38 @@ impl Columns {
         }
     }
 
-    /// Keeps the samples that `keep` accepts by their times. A histogram whose predecessor goes loses its counter reset
-    /// hint, unless it becomes the first.
-    pub(crate) fn retain(&mut self, mut keep: impl FnMut(Timestamp) -> bool) {
+    /// Appends what another source has of the same series. Its first histogram loses its counter reset hint: what came before
+    /// it there need not be what comes before it here.
+    pub(crate) fn append_part(&mut self, other: &Self) {
+        let seam = self.seam();
+        self.append(other);
+        self.close_seam(seam);
+    }
+
+    /// Where another source's samples will begin, for [`Columns::close_seam`].
+    pub(crate) fn seam(&self) -> Option<usize> {
+        (!self.is_empty()).then_some(self.histogram_times.len())
+    }
+
+    /// As [`Columns::append_part`], when what was appended since [`Columns::seam`] is the other source's.
+    pub(crate) fn close_seam(&mut self, seam: Option<usize>) {
+        if let Some(first) = seam.and_then(|seam| self.histograms.get_mut(seam)) {
+            first.forget_hint();
+        }
+    }
+
+    /// Deletes all samples but those that `keep` accepts by their times. A histogram whose predecessor goes loses its counter
+    /// reset hint; also one that becomes the first, since other sources may have something before it.
+    pub(crate) fn retain(&mut self, keep: impl FnMut(Timestamp) -> bool) {
+        self.filter(keep, true);
+    }
+
+    /// Keeps the samples of a span of time, which `within` accepts: nothing is deleted, the others are only not asked for.
+    pub(crate) fn clip(&mut self, within: impl FnMut(Timestamp) -> bool) {
+        self.filter(within, false);
+    }
+
+    fn filter(&mut self, mut keep: impl FnMut(Timestamp) -> bool, deletes: bool) {
         fn kept<T: Clone>(column: &mut Vec<T>, marks: &[bool]) {
             let mut marks = marks.iter();
             column.retain(|_| marks.next().copied().unwrap_or(false));
@@ -161,9 +190,8 @@ impl Columns {
         }
         let marks: Vec<bool> = self.histogram_times.iter().map(|t| keep(*t)).collect();
         if marks.contains(&false) {
-            let first = marks.iter().position(|kept| *kept).unwrap_or(marks.len());
-            for place in first + 1..marks.len() {
-                if marks[place] && !marks[place - 1] {
+            for place in 1..marks.len() {
+                if deletes && marks[place] && !marks[place - 1] {
                     self.histograms[place].forget_hint();
                 }
             }
@@ -255,6 +283,37 @@ mod tests {
         apart.normalize();
         assert_eq!(apart.histogram_times.len(), 4);
         assert!(apart.histograms.iter().all(|h| hint(h) == CounterResetHint::NotCounterReset));
+    }
+
+    /// The hint of a histogram whose predecessor is deleted, or is another source's.
+    #[test]
+    fn hints_end_at_seams() {
+        use CounterResetHint::{Gauge, NotCounterReset, Unknown};
+        let part = |times: &[i64], hint| {
+            let mut part = Columns::default();
+            for t in times {
+                let histogram =
+                    model::histogram::Histogram { counter_reset_hint: hint, ..Default::default() };
+                part.push_histogram(*t, HistogramValue::Integer(Arc::new(histogram)), 0);
+            }
+            part
+        };
+        let hints = |columns: &Columns| -> Vec<CounterResetHint> {
+            columns.histograms.iter().map(|h| h.to_float().counter_reset_hint).collect()
+        };
+        let mut deleted = part(&[1, 2, 3, 4, 5, 6], NotCounterReset);
+        let mut clipped = deleted.clone();
+        deleted.retain(|t| t != 1 && t != 4);
+        assert_eq!(hints(&deleted), [Unknown, NotCounterReset, Unknown, NotCounterReset]);
+        clipped.clip(|t| (2..5).contains(&t));
+        assert_eq!(hints(&clipped), [NotCounterReset; 3]);
+        let mut joined = Columns::default();
+        for times in [[1, 2], [3, 4]] {
+            joined.append_part(&part(&times, NotCounterReset));
+        }
+        joined.append_part(&part(&[5], Gauge));
+        joined.normalize();
+        assert_eq!(hints(&joined), [NotCounterReset, NotCounterReset, Unknown, NotCounterReset, Gauge]);
     }
 
     proptest! {

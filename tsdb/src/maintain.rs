@@ -300,7 +300,7 @@ impl Db {
             }
         }
         self.metrics.series_removed.inc_by(gone.len() as u64);
-        self.metrics.series.set(catalogue.len().cast_signed());
+        head.count_series(&catalogue);
         drop(catalogue);
         if !gone.is_empty() {
             upkeep.unlinked.push((head.views.stamp(), gone));

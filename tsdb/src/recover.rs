@@ -98,7 +98,6 @@ pub(crate) fn recover(
     }
     close_layouts(head);
     let series = head.catalogue.read().len();
-    head.metrics.series.set(series.cast_signed());
     head.metrics.series_references.set(i64::from(head.catalogue.read().next_id()));
     head.metrics.exemplars_stored.set(head.exemplars.lock().len() as i64);
     progress.set(ReplayProgress { done: true, ..progress.get() });
@@ -265,6 +264,7 @@ impl Target<'_> {
             None => {
                 self.head.table.insert(id, Series::logged());
                 catalogue.insert(id, labels);
+                self.head.count_series(&catalogue);
             }
         }
         Ok(())

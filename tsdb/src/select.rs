@@ -278,11 +278,12 @@ impl Selection {
         SCRATCH.with_borrow_mut(|columns| {
             columns.clear();
             for part in parts {
-                let at = part.at as usize;
+                let (at, seam) = (part.at as usize, columns.seam());
                 match &self.sources[part.source as usize] {
                     Source::Block { block, series } => block.read(series[at], range, columns)?,
                     Source::Head(head) => head.read(at, range, columns)?,
                 }
+                columns.close_seam(seam);
             }
             columns.normalize();
             columns.hand_over(into);

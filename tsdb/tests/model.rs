@@ -76,6 +76,8 @@ enum Write {
     /// Series, time since the newest, value; by reference where one is known.
     Sample(usize, i64, u64, bool),
     Histogram(usize, i64, u8),
+    /// At a time at which the series was written before, whatever became of that: the same value again, or another one.
+    Again(usize, Index, Option<u64>),
     /// In layout 0 or 1.
     Row(usize, i64, Vec<Option<u64>>),
     /// The same, from a slot on.
@@ -101,6 +103,12 @@ fn write() -> impl Strategy<Value = Write> {
     prop_oneof![
         (0..FLOATS, step(), value(), any::<bool>()).prop_map(|(s, t, v, r)| Write::Sample(s, t, v, r)),
         (FLOATS..SERIES, step(), any::<u8>()).prop_map(|(s, t, v)| Write::Histogram(s, t, v)),
+        // Not of the last one: of two kinds at a time in a block and behind it, the float stays.
+        (0..SERIES - 1, any::<Index>(), prop::option::of(value())).prop_map(|(s, i, v)| Write::Again(
+            s,
+            i,
+            v.filter(|_| s < FLOATS)
+        )),
         (0usize..2, step(), values(FLOATS..=FLOATS)).prop_map(|(l, t, row)| Write::Row(l, t, row)),
         (0usize..2, step(), 0..FLOATS, values(1..=FLOATS))
             .prop_map(|(l, t, s, row)| Write::Part(l, t, s, row)),
@@ -204,6 +212,14 @@ fn histogram(number: u8) -> SampleValue {
         SampleValue::Histogram(Arc::new(integer))
     } else {
         SampleValue::FloatHistogram(Arc::new(integer.to_float()))
+    }
+}
+
+/// What the last series gets is sometimes a float.
+fn histogram_or_float(series: usize, number: u8) -> SampleValue {
+    match number {
+        0..=60 if series == SERIES - 1 => SampleValue::Float(f64::from(number)),
+        _ => histogram(number),
     }
 }
 
@@ -442,6 +458,8 @@ struct World {
     layouts: [Option<Layout>; 2],
     references: BTreeMap<usize, SeriesRef>,
     views: Vec<(Box<dyn Querier>, Plain)>,
+    /// What was given for each series so far, in rows or alone.
+    given: BTreeMap<usize, Vec<(Timestamp, SampleValue)>>,
     /// The disk failed since it was opened.
     has_failed: bool,
     compactions: i64,
@@ -478,6 +496,7 @@ impl World {
             layouts: [None, None],
             references: BTreeMap::new(),
             views: Vec::new(),
+            given: BTreeMap::new(),
             has_failed: false,
             compactions: 0,
             clock,
@@ -507,6 +526,7 @@ impl World {
         let base = newest.unwrap_or(0);
         let mut sure = true;
         for write in writes {
+            self.note(write, base);
             sure &= match write {
                 Write::Sample(s, step, bits, by_reference) => {
                     let value = SampleValue::Float(f64::from_bits(*bits));
@@ -521,17 +541,28 @@ impl World {
                     )
                 }
                 Write::Histogram(s, step, number) => {
-                    // The last one takes floats too.
-                    let value = match number {
-                        0..=60 if *s == SERIES - 1 => SampleValue::Float(f64::from(*number)),
-                        _ => histogram(*number),
-                    };
+                    let value = histogram_or_float(*s, *number);
                     Self::sample(
                         &mut *appender,
                         &mut self.references,
                         &mut plain,
                         newest,
                         (*s, base + step, value),
+                        None,
+                    )
+                }
+                Write::Again(s, index, other) => {
+                    let given = self.given.get(s).filter(|given| !given.is_empty());
+                    let Some((t, value)) = given.map(|given| given[index.index(given.len())].clone()) else {
+                        continue;
+                    };
+                    let value = other.map_or(value, |bits| SampleValue::Float(f64::from_bits(bits)));
+                    Self::sample(
+                        &mut *appender,
+                        &mut self.references,
+                        &mut plain,
+                        newest,
+                        (*s, t, value),
                         None,
                     )
                 }
@@ -561,6 +592,24 @@ impl World {
             let block = i64::try_from(self.options.block_duration_min.as_millis()).unwrap();
             let end = self.plain.newest.map(|newest| (newest.div_euclid(block) + 1) * block);
             self.plain.kept_from = end.map_or(Timestamp::MIN, |end| end - retention);
+        }
+    }
+
+    fn note(&mut self, write: &Write, base: Timestamp) {
+        let mut note = |s: usize, step: i64, value| {
+            self.given.entry(s).or_default().push((base + step, value));
+        };
+        let float = |bits: u64| SampleValue::Float(f64::from_bits(bits));
+        match write {
+            Write::Sample(s, step, bits, _) => note(*s, *step, float(*bits)),
+            Write::Histogram(s, step, number) => note(*s, *step, histogram_or_float(*s, *number)),
+            Write::Again(..) => {}
+            Write::Row(_, step, values) | Write::Part(_, step, _, values) => {
+                let first = if let Write::Part(_, _, first, _) = write { *first } else { 0 };
+                for (s, bits) in (first..FLOATS).zip(values) {
+                    bits.iter().for_each(|bits| note(s, *step, float(*bits)));
+                }
+            }
         }
     }
 

@@ -294,6 +294,7 @@ impl Loader<'_> {
         }
         self.head.table.insert(id, series);
         catalogue.insert(id, &labels);
+        self.head.count_series(&catalogue);
         Ok(())
     }
 

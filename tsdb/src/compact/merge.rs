@@ -69,7 +69,7 @@ pub(crate) fn merge<S: Source>(
             &mut only.columns
         } else {
             joined.clear();
-            at.iter().for_each(|cursor| joined.append(&cursor.columns));
+            at.iter().for_each(|cursor| joined.append_part(&cursor.columns));
             joined.normalize();
             &mut joined
         };

@@ -137,18 +137,19 @@ impl Shared {
         ids.sort_unstable();
         ids.dedup();
         let Some(has) = head.range() else { return Ok(()) };
-        let range = TimeRange::new(range.min.max(has.min), range.max.min(has.max));
-        if range.min > range.max {
-            return Ok(());
-        }
+        let range = TimeRange::new(range.min, range.max.min(has.max));
         // Commits wait, so that the newest sample of each series is the one that the log says.
         let wal = self.committer.wal.lock();
         let (mut entries, mut deleted) = (Vec::new(), Vec::new());
         for id in ids {
-            let newest =
-                head.table.with(id, |series| series.may_overlap(range).then(|| series.newest())).flatten();
-            let Some(newest) = newest.flatten() else { continue };
-            let range = TimeRange::new(range.min, range.max.min(newest));
+            let concerned = head.table.with(id, |series| {
+                (series.may_overlap(range) || series.remembers(range))
+                    .then(|| (series.in_order_newest(), series.newest()))
+            });
+            let Some((in_order_newest, Some(newest))) = concerned.flatten() else { continue };
+            // Spans of all time would be longer than what there is and say no more.
+            let min = range.min.max(in_order_newest.map_or(has.min, |newest| newest.min(has.min)));
+            let range = TimeRange::new(min, range.max.min(newest));
             if range.min <= range.max {
                 put_deleted(&mut entries, id, range);
                 deleted.push((id, range));

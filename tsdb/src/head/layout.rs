@@ -22,10 +22,11 @@ use super::window::{RowPart, SlotSet};
 use crate::chunk::{CHUNK_SAMPLES_MAX, CHUNK_SPAN_MAX_MS};
 
 /// Bytes that changed values of all open windows may take together, before they are closed earlier than they would be: half
-/// of that on average. Long windows make few chunks, and a query reads those faster than many.
+/// of that on average. Long windows make few chunks, and a query reads those faster than many. Above 393 216 series the lower
+/// bound of [`CHANGES_PER_SLOT`] wins, and they take up to 128 bytes each: 122 MiB with a million.
 const OPEN_BYTES: usize = 48 << 20;
 /// Bounds of changed values for each slot after which a window is closed: below the first, chunks cost more than they save.
-const CHANGES_PER_SLOT: std::ops::RangeInclusive<usize> = 16..=64;
+pub(super) const CHANGES_PER_SLOT: std::ops::RangeInclusive<usize> = 16..=64;
 
 /// Changed values for each slot after which windows are closed, with so many series in the head.
 pub(crate) fn changes_per_slot(series: usize) -> usize {

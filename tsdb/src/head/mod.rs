@@ -25,7 +25,7 @@ pub(crate) mod view;
 pub(crate) mod window;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
 use hashbrown::HashMap;
 use model::labels::Labels;
@@ -65,6 +65,8 @@ pub(crate) struct HeadOptions {
 #[derive(Debug)]
 pub(crate) struct Head {
     pub(crate) catalogue: RwLock<Catalogue>,
+    /// As many as the catalogue has, to be read without waiting for whoever adds series: see [`Head::count_series`].
+    series: AtomicUsize,
     pub(crate) table: SeriesTable,
     pub(crate) layouts: RwLock<HashMap<u64, Arc<Layout>>>,
     pub(crate) next_layout: AtomicU64,
@@ -106,6 +108,7 @@ impl Head {
     pub(crate) fn new(options: HeadOptions, metrics: Arc<Metrics>, files: HeadFiles) -> Self {
         Self {
             catalogue: RwLock::default(),
+            series: AtomicUsize::new(0),
             table: SeriesTable::default(),
             layouts: RwLock::default(),
             next_layout: AtomicU64::new(1),
@@ -220,7 +223,7 @@ impl Head {
         self.table.insert(id, Series::default());
         hold(id);
         self.metrics.series_created.inc();
-        self.metrics.series.set(catalogue.len().cast_signed());
+        self.count_series(&catalogue);
         self.metrics.series_references.set(i64::from(catalogue.next_id()));
         Ok((id, true))
     }
@@ -263,8 +266,14 @@ impl Head {
 
     /// Changed values for each slot after which windows are closed.
     pub(crate) fn changes_per_slot(&self) -> usize {
-        // The gauge is a number that can be read without waiting for whoever adds series.
-        layout::changes_per_slot(usize::try_from(self.metrics.series.get()).unwrap_or(0))
+        layout::changes_per_slot(self.series.load(Ordering::Relaxed))
+    }
+
+    /// Takes note of how many series there are; whoever adds or removes one says so, with the catalogue still locked.
+    pub(crate) fn count_series(&self, catalogue: &Catalogue) {
+        let series = catalogue.len();
+        self.series.store(usize::try_from(series).unwrap_or(usize::MAX), Ordering::Relaxed);
+        self.metrics.series.set(series.cast_signed());
     }
 
     /// Seals a layout's rows. Under the commit lock.
@@ -315,6 +324,37 @@ mod tests {
     use crate::fs::FaultyFs;
     use crate::{Db, DbOptions};
     use model::storage::{Append, AppendSample};
+
+    /// While a checkpoint is loaded and the log replayed, too: windows that are closed then depend on it.
+    #[test]
+    fn series_are_counted_from_the_first_on() {
+        let mut fs = FaultyFs::new();
+        let open = |fs: &FaultyFs| {
+            let options = DbOptions::new("/data", Arc::new(model::ManualClock::new(0)));
+            Db::open(options, &prometheus::Registry::new(), Arc::new(fs.clone())).unwrap()
+        };
+        let mut db = open(&fs);
+        let mut appender = db.appender(AppendOptions::default());
+        for i in 0..300 {
+            let labels = Labels::from_pairs([("__name__", format!("m{i}").as_str())]);
+            appender.append(None, &labels, AppendSample::float(1, 1.0)).unwrap();
+        }
+        appender.commit().unwrap();
+        for what in ["live", "from the log", "from a checkpoint"] {
+            let head = &db.shared.head;
+            assert_eq!(head.series.load(Ordering::Relaxed), 300, "{what}");
+            assert_eq!(db.metrics.series.get(), 300, "{what}");
+            if what == "from the log" {
+                db.checkpoint().unwrap();
+            }
+            fs = fs.after_kill();
+            db = open(&fs);
+        }
+        let head = &db.shared.head;
+        assert_eq!(head.changes_per_slot(), *layout::CHANGES_PER_SLOT.end());
+        head.series.store(1_000_000, Ordering::Relaxed);
+        assert_eq!(head.changes_per_slot(), *layout::CHANGES_PER_SLOT.start());
+    }
 
     /// A series that gets no reference leaves nothing behind, and those that there are go on.
     #[test]

@@ -212,7 +212,7 @@ fn read_chunks(
         } else {
             scratch.clear();
             forgive(chunk.read(&mut scratch), chunk.file(), lenient)?;
-            scratch.retain(&take);
+            scratch.clip(&take);
             into.append(&scratch);
         }
     }

@@ -299,6 +299,10 @@ impl Series {
             self.rare_mut().starts.note(t, start, in_order);
         }
         if !in_order {
+            if let Stored::Histogram(histogram) = &mut value {
+                // Another one may come before it at any time.
+                histogram.forget_hint();
+            }
             return Added { chunks: self.rare_mut().insert(t, value, at), in_order };
         }
         self.detach();
@@ -406,10 +410,20 @@ impl Series {
 
     /// Not earlier than any sample.
     pub(crate) fn newest(&self) -> Option<Timestamp> {
-        let row = self.history().and_then(|(history, slot)| history.latest(slot)).map(|row| row.0);
-        let mut newest = self.last_own_t().max(row);
+        let mut newest = self.in_order_newest();
         self.out_of_order_spans(|_, max| newest = newest.max(Some(max)));
         newest
+    }
+
+    /// The newest in-order sample, also one that is in a block only: it is remembered.
+    pub(crate) fn in_order_newest(&self) -> Option<Timestamp> {
+        let row = self.history().and_then(|(history, slot)| history.latest(slot)).map(|row| row.0);
+        self.last_own_t().max(row)
+    }
+
+    /// Whether the newest in-order sample lies in `range`, be it stored here or not.
+    pub(crate) fn remembers(&self, range: TimeRange) -> bool {
+        self.in_order_newest().is_some_and(|newest| range.contains(newest))
     }
 
     /// Whether some sample may lie in `range`.
@@ -420,8 +434,7 @@ impl Series {
         if late {
             return true;
         }
-        let row = self.history().and_then(|(history, slot)| history.latest(slot)).map(|row| row.0);
-        self.last_own_t().max(row).is_some_and(|last| last >= range.min) && self.in_order_min() <= range.max
+        self.in_order_newest().is_some_and(|last| last >= range.min) && self.in_order_min() <= range.max
     }
 
     /// Drops chunks that end before `floor`, and in-order ones that end before `in_order_floor`. Answers how many. Histories
@@ -436,7 +449,7 @@ impl Series {
             }
         }
         let Some(own) = &mut self.own else { return 0 };
-        let before = own.chunk_count();
+        let before = own.chunks.len();
         own.chunks.retain(|chunk| chunk.max_t >= in_order_floor);
         if own.open.len() > 0 && own.open.range().1 < in_order_floor {
             own.open = SampleEncoder::default();
@@ -451,10 +464,22 @@ impl Series {
                 own.past = None;
             }
         }
-        if let Some(rare) = &mut own.rare {
-            rare.trim(floor, in_order_floor);
+        let dropped = before - own.chunks.len();
+        let hidden_floor = self.hidden_floor(in_order_floor);
+        let Some(rare) = self.own.as_mut().and_then(|own| own.rare.as_mut()) else { return dropped };
+        let before = rare.out_of_order_chunks.len();
+        rare.trim(floor, in_order_floor, hidden_floor);
+        dropped + before - rare.out_of_order_chunks.len()
+    }
+
+    /// From where on deletions matter: chunks, windows and open ends that straddle the floor stay whole, and the newest sample is
+    /// remembered. What is deleted there would be found again by whoever writes it once more, and not by readers.
+    fn hidden_floor(&self, in_order_floor: Timestamp) -> Timestamp {
+        if self.rare().is_none_or(|rare| rare.deleted.is_empty()) {
+            return in_order_floor;
         }
-        before - own.chunk_count()
+        let newest = self.in_order_newest().unwrap_or(Timestamp::MAX);
+        in_order_floor.min(self.in_order_min()).min(newest)
     }
 
     /// Hides the in-order samples in `range` for ever, and drops the others there. In-order samples that come later are later than
@@ -487,11 +512,6 @@ impl Own {
         let (min_t, max_t) = self.open.range();
         let bytes = (self.open.len() > 0).then(|| ChunkBytes::Memory(self.open.chunk_bytes().into()));
         bytes.map(|bytes| OwnChunk { min_t, max_t, bytes })
-    }
-
-    /// Closed chunks, out-of-order ones included.
-    fn chunk_count(&self) -> usize {
-        self.chunks.len() + self.rare.as_ref().map_or(0, |rare| rare.out_of_order_chunks.len())
     }
 }
 

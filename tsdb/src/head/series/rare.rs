@@ -174,7 +174,8 @@ impl Rare {
         LateTimes::of(&columns.times, self.out_of_order_chunks.len())
     }
 
-    pub(super) fn trim(&mut self, floor: Timestamp, in_order_floor: Timestamp) {
+    /// `hidden_floor`: no in-order sample before it is left, hidden or not.
+    pub(super) fn trim(&mut self, floor: Timestamp, in_order_floor: Timestamp, hidden_floor: Timestamp) {
         self.out_of_order_chunks.retain(|late| late.chunk.max_t >= floor);
         self.out_of_order.retain(|sample| sample.t >= floor);
         self.histograms.retain(|sample| sample.0 >= in_order_floor);
@@ -182,6 +183,6 @@ impl Rare {
         let late = late.chain(self.out_of_order.first().map(|sample| sample.t)).min();
         let oldest = late.unwrap_or(Timestamp::MAX).min(in_order_floor);
         self.starts.trim(oldest);
-        self.deleted.retain(|range| range.max >= in_order_floor);
+        self.deleted.retain(|range| range.max >= hidden_floor);
     }
 }
