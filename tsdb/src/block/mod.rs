@@ -18,6 +18,7 @@ mod cut;
 mod directory;
 mod equal;
 mod files;
+mod findings;
 pub(crate) mod index;
 mod meta;
 mod reader;
@@ -39,6 +40,7 @@ pub(crate) use files::{
     HEAD_LEN as CHUNK_HEAD_LEN, check_head as check_chunk_head, name as chunk_file_name,
     number as chunk_file_number,
 };
+pub(crate) use findings::Findings;
 pub(crate) use meta::{BlockCompaction, BlockMeta, BlockParent, BlockStats, parse_id};
 pub(crate) use reader::Block;
 pub(crate) use scan::BlockScan;

@@ -1,7 +1,8 @@
 //! All series of a block in order of labels, for compaction.
 //!
-//! Each frame of samples is read and unpacked once; memory holds the frames of one batch and some columns of times, so it is
-//! bounded by the batch. Nothing goes through the cache: what queries use stays there.
+//! A frame of samples is read and unpacked once for a batch, as a rule. Memory holds frames that the batch uses, its own and
+//! those of batches before that it leads to, up to a bound by their bytes, and some columns of times. Nothing goes through the
+//! cache: what queries use stays there.
 #![warn(clippy::indexing_slicing, clippy::cast_possible_truncation)]
 
 use std::sync::Arc;
@@ -22,6 +23,8 @@ use crate::frame::chunk_of;
 
 /// Times of columns that are kept for the next series: 8 MiB.
 const COLUMN_TIMES_MAX: usize = 1 << 20;
+/// Bytes of unpacked frames that are kept within a batch, one more apart. A batch may lead to a frame elsewhere for each chunk.
+const FRAMES_BYTES_MAX: usize = 16 << 20;
 
 /// See the module. It sees the tombstones as of its beginning.
 #[derive(Debug)]
@@ -41,7 +44,7 @@ pub(super) struct Batch {
     at: Option<FrameRef>,
     directory: Arc<Vec<u8>>,
     first: u32,
-    frames: HashMap<FrameRef, Vec<u8>>,
+    frames: Frames,
     columns: HashMap<(FrameRef, usize), Vec<Timestamp>>,
     column_times: usize,
     /// Of the chunks read since it was emptied, where somebody wants to know.
@@ -160,7 +163,7 @@ impl Batch {
             Some(column) => {
                 let key = (column_frame(directory, column)?, column.place);
                 if !self.columns.contains_key(&key) {
-                    let times = chunk_of(frame_of(&mut self.frames, block, key.0)?, key.1)
+                    let times = chunk_of(self.frames.get(block, key.0)?, key.1)
                         .and_then(decode_column)
                         .map_err(|error| block.chunk_error(key.0, key.1, error))?;
                     if self.column_times + times.len() > COLUMN_TIMES_MAX {
@@ -173,7 +176,7 @@ impl Batch {
                 self.columns.get(&key).map(Vec::as_slice)
             }
         };
-        let plain = frame_of(&mut self.frames, block, frame.at)?;
+        let plain = self.frames.get(block, frame.at)?;
         let seen = &mut self.chunks;
         chunk_of(plain, entry.at.place)
             .and_then(|chunk| {
@@ -188,14 +191,77 @@ impl Batch {
     }
 }
 
-/// A frame of the batch, unpacked when it is needed first.
-fn frame_of<'a>(
-    frames: &'a mut HashMap<FrameRef, Vec<u8>>,
-    block: &Block,
-    at: FrameRef,
-) -> Result<&'a [u8], StorageError> {
-    match frames.entry(at) {
-        hashbrown::hash_map::Entry::Occupied(entry) => Ok(entry.into_mut()),
-        hashbrown::hash_map::Entry::Vacant(entry) => Ok(entry.insert(block.file(at)?.read(at)?)),
+/// Frames of the batch, unpacked when they are needed first.
+#[derive(Debug, Default)]
+struct Frames {
+    /// With the time of their last use.
+    kept: HashMap<FrameRef, (u64, Vec<u8>)>,
+    bytes: usize,
+    uses: u64,
+}
+
+impl Frames {
+    fn clear(&mut self) {
+        self.kept.clear();
+        self.bytes = 0;
+    }
+
+    fn get(&mut self, block: &Block, at: FrameRef) -> Result<&[u8], StorageError> {
+        self.get_or_load(at, FRAMES_BYTES_MAX, || block.file(at)?.read(at))
+    }
+
+    /// Of what takes more than `bytes_max`, what was not used for longest goes: a batch's own frames are used by all its series.
+    fn get_or_load(
+        &mut self,
+        at: FrameRef,
+        bytes_max: usize,
+        load: impl FnOnce() -> Result<Vec<u8>, StorageError>,
+    ) -> Result<&[u8], StorageError> {
+        self.uses += 1;
+        if !self.kept.contains_key(&at) {
+            let plain = load()?;
+            while self.bytes + plain.len() > bytes_max {
+                let oldest = self.kept.iter().min_by_key(|(_, (used, _))| *used).map(|(at, _)| *at);
+                let Some((_, gone)) = oldest.and_then(|oldest| self.kept.remove(&oldest)) else { break };
+                self.bytes -= gone.len();
+            }
+            self.bytes += plain.len();
+            self.kept.insert(at, (0, plain));
+        }
+        let (used, plain) = self.kept.get_mut(&at).expect("invariant: it is there or was just put in");
+        *used = self.uses;
+        Ok(plain)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_bounded_by_their_bytes() {
+        let at = |offset: u64| FrameRef { file: 1, offset, len: 1 };
+        let mut frames = Frames::default();
+        let mut loads = 0;
+        // The batch's own one is used again and again, the others once or twice.
+        for foreign in 1..100 {
+            for offset in [0, foreign, 0, foreign] {
+                let load = || {
+                    loads += 1;
+                    Ok(vec![u8::try_from(offset).unwrap(); 10])
+                };
+                let plain = frames.get_or_load(at(offset), 35, load).unwrap();
+                assert_eq!(plain, [u8::try_from(offset).unwrap(); 10]);
+                assert!(frames.bytes <= 35 && frames.bytes == frames.kept.len() * 10);
+            }
+        }
+        assert_eq!(loads, 100, "none is loaded twice while it is in use");
+        // One that is larger than all may be is there alone.
+        assert_eq!(frames.get_or_load(at(200), 35, || Ok(vec![1; 50])).unwrap().len(), 50);
+        assert_eq!((frames.kept.len(), frames.bytes), (1, 50));
+        let failed = frames.get_or_load(at(201), 35, || Err(StorageError::NotReady("test")));
+        assert!(failed.is_err() && frames.kept.len() == 1);
+        frames.clear();
+        assert_eq!((frames.kept.len(), frames.bytes), (0, 0));
     }
 }

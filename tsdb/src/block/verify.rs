@@ -13,45 +13,17 @@ use model::storage::StorageError;
 
 use super::directory::{Directory, FrameRef, Place};
 use super::files::{ChunkFile, HEAD_LEN};
+use super::findings::Findings;
 use super::reader::Block;
 use super::scan::Batch;
 use super::{BlockMeta, BlockStats, Damage, INDEX_FILE, META_FILE, TOMBSTONES_FILE, Tombstones};
 use crate::columns::Columns;
 use crate::frame::{FRAME_HEAD_LEN, frame_len};
 
-/// Damages that are named; more are counted only.
-const NAMED_MAX: usize = 10_000;
-
-/// What is found. Each place is named once.
-#[derive(Debug, Default)]
-struct Findings {
-    damage: Vec<Damage>,
-    seen: BTreeSet<(std::path::PathBuf, u64)>,
-    more: usize,
-}
-
-impl Findings {
-    fn add(&mut self, file: std::path::PathBuf, offset: u64, what: String) {
-        if self.damage.len() >= NAMED_MAX {
-            self.more += 1;
-        } else if self.seen.insert((file.clone(), offset)) {
-            self.damage.push(Damage { file, offset, what });
-        }
-    }
-
-    fn error(&mut self, error: StorageError) {
-        match error {
-            StorageError::Corrupted { file, offset, what } => self.add(file, offset, what),
-            StorageError::Io { what, path, source } => self.add(path, 0, format!("{what}: {source}")),
-            other => self.add(std::path::PathBuf::new(), 0, other.to_string()),
-        }
-    }
-}
-
 impl Block {
     /// See the module. Takes as long as reading and unpacking all of the block; keeps a few bytes for each frame.
     pub(crate) fn verify(&self) -> Vec<Damage> {
-        let mut findings = Findings::default();
+        let mut findings = Findings::new(self.dir());
         // They were sound when it was opened: the disk may have turned since.
         if let Err(error) = BlockMeta::read(&*self.fs_of(), self.dir()) {
             findings.error(error);
@@ -71,11 +43,7 @@ impl Block {
         of_index.into_iter().for_each(|damage| findings.add(damage.file, damage.offset, damage.what));
         let frames = self.verify_series(&mut findings);
         self.verify_files(&frames, &mut findings);
-        if findings.more > 0 {
-            let what = format!("{} more damages", findings.more);
-            findings.damage.push(Damage { file: self.dir().to_owned(), offset: 0, what });
-        }
-        findings.damage
+        findings.finish()
     }
 
     /// Decodes all series. Answers the frames that belong to the block.

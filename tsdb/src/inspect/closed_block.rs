@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use model::storage::StorageError;
@@ -11,36 +11,14 @@ use model::storage::StorageError;
 use super::{Damage, frames};
 use crate::block::index::IndexReader;
 use crate::block::{
-    BlockMeta, CHUNK_HEAD_LEN, CHUNKS_DIR, INDEX_FILE, Tombstones, check_chunk_head, chunk_file_number,
+    BlockMeta, CHUNK_HEAD_LEN, CHUNKS_DIR, Findings, INDEX_FILE, Tombstones, check_chunk_head,
+    chunk_file_number,
 };
 use crate::cache::BlockCache;
 use crate::fs::FileSystem;
 
 /// Bytes that are read at once of what has no structure any more.
 const READ_BYTES: usize = 1 << 20;
-
-/// What is wrong; each place is named once.
-#[derive(Debug, Default)]
-struct Findings {
-    damage: Vec<Damage>,
-    seen: BTreeSet<(PathBuf, u64)>,
-}
-
-impl Findings {
-    fn add(&mut self, file: &Path, offset: u64, what: String) {
-        if self.seen.insert((file.to_owned(), offset)) {
-            self.damage.push(Damage { file: file.to_owned(), offset, what });
-        }
-    }
-
-    fn error(&mut self, error: StorageError) {
-        match error {
-            StorageError::Corrupted { file, offset, what } => self.add(&file, offset, what),
-            StorageError::Io { what, path, source } => self.add(&path, 0, format!("{what}: {source}")),
-            other => self.add(Path::new(""), 0, other.to_string()),
-        }
-    }
-}
 
 /// Reads all files of the block in `dir`, of which `why` says why it cannot be opened.
 pub(super) fn verify(
@@ -49,7 +27,7 @@ pub(super) fn verify(
     cache: &Arc<BlockCache>,
     why: StorageError,
 ) -> Vec<Damage> {
-    let mut findings = Findings::default();
+    let mut findings = Findings::new(dir);
     findings.error(why);
     if let Err(error) = BlockMeta::read(fs, dir) {
         findings.error(error);
@@ -62,7 +40,7 @@ pub(super) fn verify(
         Ok(index) => {
             let mut of_index = Vec::new();
             index.verify(&mut of_index);
-            of_index.into_iter().for_each(|damage| findings.add(&damage.file, damage.offset, damage.what));
+            of_index.into_iter().for_each(|damage| findings.add(damage.file, damage.offset, damage.what));
         }
         Err(error) => {
             findings.error(error);
@@ -78,28 +56,28 @@ pub(super) fn verify(
                 chunk_file(fs, &chunks.join(crate::block::chunk_file_name(number)), number, &mut findings);
             }
         }
-        Err(error) => findings.add(&chunks, 0, format!("listing: {error}")),
+        Err(error) => findings.add(chunks, 0, format!("listing: {error}")),
     }
-    findings.damage
+    findings.finish().into_iter().map(Damage::from).collect()
 }
 
 fn chunk_file(fs: &dyn FileSystem, path: &Path, number: u32, findings: &mut Findings) {
     let file = match fs.open_at(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return findings.add(path, 0, "missing".to_owned());
+            return findings.add(path.to_owned(), 0, "missing".to_owned());
         }
-        Err(error) => return findings.add(path, 0, format!("opening: {error}")),
+        Err(error) => return findings.add(path.to_owned(), 0, format!("opening: {error}")),
     };
     match check_chunk_head(&*file, path, number) {
         Ok(Ok(())) => {}
-        Ok(Err(what)) => findings.add(path, 0, what),
+        Ok(Err(what)) => findings.add(path.to_owned(), 0, what),
         Err(error) => findings.error(error),
     }
     let walk = frames::walk(&*file, path, CHUNK_HEAD_LEN as u64);
-    walk.damage.into_iter().for_each(|(offset, what)| findings.add(path, offset, what));
+    walk.damage.into_iter().for_each(|(offset, what)| findings.add(path.to_owned(), offset, what));
     if let Some(offset) = walk.unfinished {
-        findings.add(path, offset, "ends within a frame".to_owned());
+        findings.add(path.to_owned(), offset, "ends within a frame".to_owned());
     }
 }
 
@@ -111,7 +89,7 @@ fn read_all(fs: &dyn FileSystem, path: &Path, findings: &mut Findings) {
     while at < file.len() {
         let len = usize::try_from(file.len() - at).unwrap_or(READ_BYTES).min(READ_BYTES);
         if let Err(error) = file.read_exact_at(buffer.get_mut(..len).unwrap_or_default(), at) {
-            findings.add(path, at, format!("cannot be read: {error}"));
+            findings.add(path.to_owned(), at, format!("cannot be read: {error}"));
         }
         at += len as u64;
     }
