@@ -1,23 +1,32 @@
 //! The file of the query log (`global.query_log_file`): a thread of its own writes it, so that no query waits for a disk.
 
 use std::fs::File;
-use std::io::{BufWriter, Write as _};
+use std::io::Write;
 use std::path::Path;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::JoinHandle;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use prometheus::IntCounter;
 use query::exec::QueryLog;
 
-/// Lines that may wait for the disk; further ones are lost, and counted.
+/// Lines that may wait for the disk, and their bytes; further ones are lost, and counted.
 const LINES_WAITING_MAX: usize = 4096;
+const BYTES_WAITING_MAX: usize = 8 << 20;
+/// Bytes that are written at once, if so many wait.
+const BATCH_BYTES: usize = 64 << 10;
+/// How long closing waits for what is to be written; a disk that hangs longer keeps the thread, not us.
+const CLOSE_WAIT: Duration = Duration::from_secs(5);
 
 /// An open query log. Dropped, it writes what waits and closes the file.
 #[derive(Debug)]
 pub(crate) struct QueryLogFile {
     /// `None` only while it is dropped.
     lines: Option<SyncSender<String>>,
-    writer: Option<JoinHandle<()>>,
+    waiting: Arc<AtomicUsize>,
+    /// Ends when the writer does. (Locked by nobody: a receiver alone could not be shared.)
+    writer: Mutex<Receiver<()>>,
 }
 
 impl QueryLogFile {
@@ -28,52 +37,107 @@ impl QueryLogFile {
     pub(crate) fn open(path: &Path, failures: IntCounter) -> std::io::Result<Self> {
         let file = File::options().create(true).append(true).open(path)?;
         let (sender, receiver) = sync_channel(LINES_WAITING_MAX);
-        let path = path.to_owned();
-        let writer = std::thread::Builder::new()
-            .name("query-log".to_owned())
-            .spawn(move || write_all(&path, BufWriter::new(file), &receiver, &failures))?;
-        Ok(Self { lines: Some(sender), writer: Some(writer) })
+        let (running, writer) = channel();
+        let waiting = Arc::<AtomicUsize>::default();
+        let (path, taken) = (path.to_owned(), Arc::clone(&waiting));
+        std::thread::Builder::new().name("query-log".to_owned()).spawn(move || {
+            // Dropped at the end, also after a panic.
+            let _running = running;
+            write_all(&path, file, &receiver, &taken, &failures);
+        })?;
+        Ok(Self { lines: Some(sender), waiting, writer: Mutex::new(writer) })
     }
 }
 
 impl QueryLog for QueryLogFile {
     fn write(&self, line: String) -> bool {
-        self.lines.as_ref().is_some_and(|lines| lines.try_send(line).is_ok())
+        let bytes = line.len();
+        let Some(lines) = &self.lines else { return false };
+        let room = |waiting: usize| waiting.checked_add(bytes).filter(|sum| *sum <= BYTES_WAITING_MAX);
+        if self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_err() {
+            return false;
+        }
+        let sent = lines.try_send(line).is_ok();
+        if !sent {
+            self.waiting.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        sent
     }
 }
 
 impl Drop for QueryLogFile {
     fn drop(&mut self) {
         drop(self.lines.take());
-        if let Some(writer) = self.writer.take() {
-            // A panic of the writer is in the log already.
-            let _ = writer.join();
+        let writer = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if writer.recv_timeout(CLOSE_WAIT) == Err(RecvTimeoutError::Timeout) {
+            tracing::warn!("the query log is left behind: its disk has not taken what waits for it");
         }
     }
 }
 
-/// Writes until nobody is left who could send; flushes whenever nothing waits.
-fn write_all(path: &Path, mut file: BufWriter<File>, lines: &Receiver<String>, failures: &IntCounter) {
+/// Writes until nobody is left who could send, line by line or as many at once as wait.
+fn write_all(
+    path: &Path,
+    file: impl Write,
+    lines: &Receiver<String>,
+    waiting: &AtomicUsize,
+    failures: &IntCounter,
+) {
+    let mut writer = LineWriter { file, torn: false };
+    let mut batch = Vec::new();
     let mut failing = false;
     while let Ok(line) = lines.recv() {
-        let mut next = Some(line);
+        batch.clear();
         let mut taken = 0;
-        let outcome = loop {
-            let Some(line) = next.take() else { break file.flush() };
-            taken += 1;
-            if let Err(error) = file.write_all(line.as_bytes()).and_then(|()| file.write_all(b"\n")) {
-                break Err(error);
-            }
-            next = lines.try_recv().ok();
-        };
+        let mut next = Some(line);
+        while let Some(line) = next {
+            taken += line.len();
+            batch.extend_from_slice(line.as_bytes());
+            batch.push(b'\n');
+            next = if batch.len() < BATCH_BYTES { lines.try_recv().ok() } else { None };
+        }
+        let outcome = writer.write(&batch);
+        waiting.fetch_sub(taken, Ordering::Relaxed);
         match outcome {
             Ok(()) => failing = false,
-            Err(error) => {
-                failures.inc_by(taken);
+            Err((lost, error)) => {
+                failures.inc_by(lost);
                 if !failing {
                     tracing::warn!(path = %path.display(), %error, "cannot write the query log");
                 }
                 failing = true;
+            }
+        }
+    }
+}
+
+/// Writes whole lines, and after an error begins on a line of its own.
+struct LineWriter<W> {
+    file: W,
+    /// Whether the file ends within a line.
+    torn: bool,
+}
+
+impl<W: Write> LineWriter<W> {
+    /// Writes `lines`, each with its end. On failure, says how many were lost.
+    fn write(&mut self, lines: &[u8]) -> Result<(), (u64, std::io::Error)> {
+        let ends = |bytes: &[u8]| bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
+        let mut rest = lines;
+        loop {
+            let next: &[u8] = if self.torn { b"\n" } else { rest };
+            if next.is_empty() {
+                return Ok(());
+            }
+            match self.file.write(next) {
+                Ok(0) => return Err((ends(rest), std::io::ErrorKind::WriteZero.into())),
+                Ok(_) if self.torn => self.torn = false,
+                Ok(written) => rest = &rest[written..],
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    let written = &lines[..lines.len() - rest.len()];
+                    self.torn |= written.last().is_some_and(|last| *last != b'\n');
+                    return Err((ends(rest), error));
+                }
             }
         }
     }
@@ -109,5 +173,53 @@ mod tests {
         assert!(log.write("a".to_owned()));
         drop(log);
         assert_eq!(failures.get(), 1);
+    }
+
+    /// A disk that takes some bytes, then none, then all.
+    struct Moody {
+        room: usize,
+        taken: Vec<u8>,
+    }
+
+    impl Write for Moody {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            let count = bytes.len().min(self.room).min(7);
+            if count == 0 {
+                return Err(std::io::ErrorKind::StorageFull.into());
+            }
+            self.room -= count;
+            self.taken.extend_from_slice(&bytes[..count]);
+            Ok(count)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn torn_lines_end_and_are_counted() {
+        let mut writer = LineWriter { file: Moody { room: 10, taken: Vec::new() }, torn: false };
+        // The first is whole, the second torn, the third not begun.
+        assert_eq!(writer.write(b"first\nsecond\nthird\n").unwrap_err().0, 2);
+        assert_eq!(writer.write(b"fourth\n").unwrap_err().0, 1);
+        writer.file.room = 100;
+        writer.write(b"fifth\n").unwrap();
+        assert_eq!(String::from_utf8(writer.file.taken).unwrap(), "first\nseco\nfifth\n");
+    }
+
+    /// Nobody reads the pipe: its writer hangs, and holds no more than it may.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_waits_is_bounded_in_bytes() {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let path =
+            std::path::PathBuf::from(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&writer)));
+        let log = QueryLogFile::open(&path, IntCounter::new("f", "f").unwrap()).unwrap();
+        let line = "x".repeat(1 << 20);
+        let taken = (0..64).filter(|_| log.write(line.clone())).count();
+        assert!((7..=8).contains(&taken), "{taken}");
+        // Broken, the pipe refuses what waits.
+        drop((reader, writer));
     }
 }

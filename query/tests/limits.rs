@@ -332,9 +332,38 @@ fn memory_is_bounded_everywhere() {
         assert!(error.message.contains("1 MiB of memory"), "{text}: {error}");
     }
     // Folding into few groups needs little, however much is folded.
-    let small = engine(EngineOptions { memory: MemoryBudget::new(1 << 20), ..EngineOptions::default() });
+    // What threads read ahead counts as well: 65 columns here, of 16 MB in all.
+    let small = engine(EngineOptions { memory: MemoryBudget::new(4 << 20), ..EngineOptions::default() });
     let query = small.parse("sum(x)").unwrap();
-    small.range(&storage, &query, 0, 4_000_000, 1000, &QueryOptions::default()).unwrap();
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(4).build().unwrap();
+    let run = || small.range(&storage, &query, 0, 4_000_000, 1000, &QueryOptions::default()).unwrap();
+    let stats = pool.install(run).stats;
+    assert!(stats.peak_memory_bytes > 2 << 20, "{stats:?}");
+}
+
+/// A column of millions of steps is refused before it is there, and what is only found out at the end counts as well.
+#[test]
+fn columns_of_subqueries_are_counted() {
+    let storage = storage(1, 1000);
+    for (text, bytes_max) in [
+        ("sum_over_time(x[58d:1s])", 16 << 20),
+        ("max_over_time(x[58d:1s])", 100 << 20),
+        ("rate(x[58d:1s])", 16 << 20),
+        ("x[58d:1s]", 16 << 20),
+        ("sum_over_time((x * 2)[58d:1s])", 16 << 20),
+    ] {
+        let options = EngineOptions { max_query_bytes: bytes_max, ..EngineOptions::default() };
+        let engine = engine(options);
+        let query = engine.parse(text).unwrap();
+        let outcome = engine.instant(&storage, &query, 1_000_000, &QueryOptions::default());
+        if bytes_max > 64 << 20 {
+            // A column of 40 MB, and what it is folded into.
+            assert!(outcome.unwrap().stats.peak_memory_bytes > 40_000_000, "{text}");
+        } else {
+            let error = outcome.unwrap_err();
+            assert!(error.message.contains("16 MiB of memory"), "{text}: {error}");
+        }
+    }
 }
 
 /// A value of its own at each of millions of steps: a series each, refused when they outgrow the query, not when all are there.
@@ -367,6 +396,75 @@ fn sparse_counts_are_small() {
     let result = engine.range(&storage, &query, 0, 3_999_000, 1000, &QueryOptions::default()).unwrap();
     let QueryValue::Matrix(series) = result.value else { panic!("a matrix") };
     assert_eq!(series.len(), 4000);
+}
+
+/// Collects lines; closing it waits until it may.
+#[derive(Debug)]
+struct SlowLog {
+    lines: Arc<std::sync::Mutex<Vec<String>>>,
+    may_close: std::sync::mpsc::Receiver<()>,
+}
+
+// The receiver is only used in `drop`.
+#[derive(Debug)]
+struct Shared(std::sync::Mutex<SlowLog>);
+
+impl query::exec::QueryLog for Shared {
+    fn write(&self, line: String) -> bool {
+        self.0.lock().unwrap().lines.lock().unwrap().push(line);
+        true
+    }
+}
+
+impl Drop for SlowLog {
+    fn drop(&mut self) {
+        let _ = self.may_close.recv();
+    }
+}
+
+#[test]
+fn queries_that_never_end_are_told_and_a_log_that_hangs_holds_nobody_up() {
+    let engine = Arc::new(engine(EngineOptions::default()));
+    let lines = Arc::<std::sync::Mutex<Vec<String>>>::default();
+    let (close, may_close) = std::sync::mpsc::channel();
+    let log = SlowLog { lines: Arc::clone(&lines), may_close };
+    engine.set_query_log(Some(Arc::new(Shared(std::sync::Mutex::new(log)))));
+    // The client leaves the queue.
+    let origin = query::exec::QueryOrigin::Internal;
+    drop(engine.enter("up", When::At(0), origin.clone(), None));
+    let told = lines.lock().unwrap().pop().unwrap();
+    assert!(
+        told.contains("\"query\":\"up\"") && told.contains("query was canceled in query queue"),
+        "{told}"
+    );
+    // What ends, well or not, is told once.
+    let query = engine.parse("x[5m]").unwrap();
+    let run = |start, end, step| {
+        let when = When::Over { start, end, step };
+        let ticket = Some(engine.enter(query.text(), when, origin.clone(), None));
+        engine.run(&storage(1, 1), &query, when, &QueryOptions { ticket, ..QueryOptions::default() })
+    };
+    assert_eq!(run(0, 1, 1).unwrap_err().kind, QueryErrorKind::BadData);
+    let told = std::mem::take(&mut *lines.lock().unwrap());
+    assert!(told.len() == 1 && told[0].contains("invalid expression type"), "{told:?}");
+    let swapping = std::thread::spawn({
+        let engine = Arc::clone(&engine);
+        move || engine.set_query_log(None)
+    });
+    let (done, finished) = std::sync::mpsc::channel();
+    let others = std::thread::spawn({
+        let engine = Arc::clone(&engine);
+        move || {
+            std::thread::sleep(Duration::from_millis(20));
+            drop(engine.enter("up", When::At(0), query::exec::QueryOrigin::Internal, None));
+            done.send(()).unwrap();
+        }
+    });
+    let in_time = finished.recv_timeout(Duration::from_secs(5));
+    close.send(()).unwrap();
+    swapping.join().unwrap();
+    others.join().unwrap();
+    in_time.unwrap();
 }
 
 #[test]

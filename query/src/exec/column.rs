@@ -234,8 +234,22 @@ impl Column {
 
     /// Bytes of memory, those of histograms included.
     pub(crate) fn bytes(&self) -> usize {
-        let histograms: usize = self.histograms.iter().map(|(_, h)| 16 * histogram_size(h) + 16).sum();
-        8 * (self.values.capacity() + self.present.capacity()) + histograms
+        self.float_bytes() + self.histogram_bytes()
+    }
+
+    /// Bytes of memory without histograms.
+    pub(crate) fn float_bytes(&self) -> usize {
+        8 * (self.values.capacity() + self.present.capacity())
+    }
+
+    /// Bytes of histograms.
+    pub(crate) fn histogram_bytes(&self) -> usize {
+        self.histograms.iter().map(|(_, h)| 16 * histogram_size(h) + 16).sum()
+    }
+
+    /// Bytes that a column of so many steps takes before it has histograms.
+    pub(crate) fn bytes_of(steps: usize) -> usize {
+        steps.saturating_add(steps.div_ceil(64)).saturating_mul(8)
     }
 
     /// Samples held, a histogram counting as its size.

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use model::storage::Queryable;
-use model::{TimeRange, Timestamp};
+use model::{Clock, TimeRange, Timestamp};
 use parking_lot::RwLock;
 use prometheus::IntCounter;
 use tokio::time::Instant;
@@ -18,7 +18,7 @@ use super::metrics::Metrics;
 use super::options::{EngineOptions, ParsedQuery, QueryOptions, When};
 use super::output;
 use super::query_log::{self, QueryLog};
-use super::register::{Entry, QueryOrigin, QueryRegister, QueryTicket};
+use super::register::{Entry, LostQueries, QueryOrigin, QueryRegister, QueryTicket};
 use super::state::{SampleCounter, State};
 use super::value::{QueryResult, QueryStats, QueryValue};
 use crate::ast::ValueType;
@@ -36,8 +36,15 @@ const DEEP_STACK_BYTES: usize = 64 << 20;
 #[derive(Debug)]
 pub struct Engine {
     options: EngineOptions,
-    metrics: Metrics,
     register: Arc<QueryRegister>,
+    reports: Arc<Reports>,
+}
+
+/// Where the ends of queries are told.
+#[derive(Debug)]
+struct Reports {
+    clock: Option<Arc<dyn Clock>>,
+    metrics: Metrics,
     query_log: RwLock<Option<Arc<dyn QueryLog>>>,
 }
 
@@ -69,7 +76,8 @@ impl Engine {
         let metrics = Metrics::new(options.registry.as_ref(), options.concurrency, &options.memory);
         let register =
             QueryRegister::new(options.clock.clone(), options.slow_threshold, metrics.of_register());
-        Self { register: Arc::new(register), options, metrics, query_log: RwLock::default() }
+        let reports = Reports { clock: options.clock.clone(), metrics, query_log: RwLock::default() };
+        Self { register: Arc::new(register), options, reports: Arc::new(reports) }
     }
 
     /// The options it was made with.
@@ -89,13 +97,15 @@ impl Engine {
 
     /// Where a line for each query goes from now on; `None`: nowhere.
     pub fn set_query_log(&self, log: Option<Arc<dyn QueryLog>>) {
-        self.metrics.log_enabled.set(i64::from(log.is_some()));
-        *self.query_log.write() = log;
+        self.reports.metrics.log_enabled.set(i64::from(log.is_some()));
+        let old = std::mem::replace(&mut *self.reports.query_log.write(), log);
+        // Closing a log may wait for a disk: not while queries that end wait for the lock.
+        drop(old);
     }
 
     /// Counts lines of the query log that are lost: for those who write them.
     pub fn query_log_failures(&self) -> IntCounter {
-        self.metrics.log_failures.clone()
+        self.reports.metrics.log_failures.clone()
     }
 
     /// Parses a text.
@@ -118,12 +128,14 @@ impl Engine {
     ) -> Arc<QueryTicket> {
         let longest = self.options.timeout;
         let timeout = timeout.map_or(longest, |timeout| timeout.min(longest));
-        Arc::new(self.register.enter(Entry { text, origin, times: when.times(), timeout }))
+        let mut ticket = self.register.enter(Entry { text, origin, times: when.times(), timeout });
+        ticket.tell(Arc::clone(&self.reports) as Arc<dyn LostQueries>);
+        Arc::new(ticket)
     }
 
     /// A query ends without having been evaluated: it is counted and logged as failed.
     pub fn gave_up(&self, query: &ParsedQuery, ticket: &QueryTicket, error: &QueryError) {
-        self.ended(query, ticket, &QueryStats { queued: ticket.age(), ..QueryStats::default() }, Some(error));
+        self.reports.lost(&query.text, ticket, error);
     }
 
     /// Evaluates at one time.
@@ -249,14 +261,15 @@ impl Engine {
         options: &QueryOptions,
         analyze: bool,
     ) -> Result<(Outcome, QueryStats), QueryError> {
-        check_when(query, when)?;
         let ticket = match &options.ticket {
             Some(ticket) => Arc::clone(ticket),
             None => self.enter(&query.text, when, QueryOrigin::Internal, options.timeout),
         };
         let stats = QueryStats { queued: ticket.start(), ..QueryStats::default() };
         let mut run = Run { query, when, options, ticket: &ticket, analyze, stats };
-        let outcome = if query.depth <= DEPTH_ON_CALLERS_STACK {
+        let outcome = if let Err(error) = check_when(query, when) {
+            Err(error)
+        } else if query.depth <= DEPTH_ON_CALLERS_STACK {
             self.evaluate(storage, &mut run, rayon::current_num_threads())
         } else {
             // Alone, without helpers: their stacks are small, too.
@@ -269,32 +282,8 @@ impl Engine {
         run.stats.peak_memory_bytes = progress.bytes_peak();
         run.stats.series = progress.series.load(Ordering::Relaxed);
         let stats = run.stats;
-        self.ended(query, &ticket, &stats, outcome.as_ref().err());
+        self.reports.ended(&query.text, &ticket, &stats, outcome.as_ref().err());
         Ok((outcome?, stats))
-    }
-
-    /// Counts, remembers and logs a query.
-    fn ended(
-        &self,
-        query: &ParsedQuery,
-        ticket: &QueryTicket,
-        stats: &QueryStats,
-        error: Option<&QueryError>,
-    ) {
-        self.metrics.observe(stats, error);
-        ticket.finish(stats, error);
-        let Some(log) = self.query_log.read().clone() else { return };
-        let line = query_log::line(&query_log::Ended {
-            now: self.options.clock.as_ref().map_or(0, |clock| clock.now_ms()),
-            text: &query.text,
-            times: ticket.times(),
-            origin: ticket.origin(),
-            stats,
-            error,
-        });
-        if !log.write(line) {
-            self.metrics.log_failures.inc();
-        }
     }
 
     fn evaluate(
@@ -334,6 +323,8 @@ impl Engine {
         run.stats.inner_eval = prepared.elapsed();
         run.stats.samples_per_step = state.samples.steps();
         let (mut value, bytes) = evaluated?;
+        // What was only noted on the way, after the last look.
+        state.limits.check()?;
         let sorting = Instant::now();
         if let QueryValue::Matrix(series) = &mut value {
             series.sort_by(|a, b| a.labels.cmp(&b.labels));
@@ -348,6 +339,32 @@ impl Engine {
             extent,
             steps: steps.count,
         })
+    }
+}
+
+impl Reports {
+    /// Counts, remembers and logs a query.
+    fn ended(&self, text: &str, ticket: &QueryTicket, stats: &QueryStats, error: Option<&QueryError>) {
+        self.metrics.observe(stats, error);
+        ticket.finish(stats, error);
+        let Some(log) = self.query_log.read().clone() else { return };
+        let line = query_log::line(&query_log::Ended {
+            now: self.clock.as_ref().map_or(0, |clock| clock.now_ms()),
+            text,
+            times: ticket.times(),
+            origin: ticket.origin(),
+            stats,
+            error,
+        });
+        if !log.write(line) {
+            self.metrics.log_failures.inc();
+        }
+    }
+}
+
+impl LostQueries for Reports {
+    fn lost(&self, text: &str, ticket: &QueryTicket, error: &QueryError) {
+        self.ended(text, ticket, &QueryStats { queued: ticket.age(), ..QueryStats::default() }, Some(error));
     }
 }
 

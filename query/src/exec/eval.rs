@@ -282,7 +282,7 @@ fn subquery<'q>(
     state.limits.admit(inner_steps.count)?;
     let mut inner = vector(state, &subquery.inner, inner_steps)?;
     let heads = std::mem::take(&mut inner.heads);
-    Ok(RangeStream { heads, source: Box::new(Resampled { inner }) })
+    Ok(RangeStream { heads, source: Box::new(Resampled { state, inner }) })
 }
 
 /// A stream whose columns are changed one by one.
@@ -350,17 +350,18 @@ fn invariant<'q>(state: &'q State<'q>, plan: &'q VectorPlan, steps: Steps) -> Re
     }
     let mut inner = vector(state, plan, steps.first_only())?;
     let heads = std::mem::take(&mut inner.heads);
-    Ok(Stream::new(steps, heads, Repeated { inner, count: steps.count }))
+    Ok(Stream::new(steps, heads, Repeated { state, inner, count: steps.count }))
 }
 
 struct Repeated<'q> {
+    state: &'q State<'q>,
     inner: Stream<'q>,
     count: usize,
 }
 
 impl Source for Repeated<'_> {
     fn read(&self, index: usize, into: &mut Column, scratch: &mut Scratch) -> Result<(), QueryError> {
-        let mut once = scratch.take_column();
+        let mut once = scratch.take_column(&self.state.limits, 1)?;
         self.inner.source.read(index, &mut once, scratch)?;
         into.reset(self.count);
         match once.cell(0) {
@@ -381,8 +382,11 @@ fn one_series<'q>(
     steps: Steps,
     values: &ScalarColumn,
 ) -> Result<Stream<'q>, QueryError> {
+    // The table counts the column itself, once it is there.
+    state.limits.hold_bytes(Column::bytes_of(steps.count))?;
     let mut column = Column::default();
     column.reset(steps.count);
+    state.limits.release_bytes(Column::bytes_of(steps.count));
     match values {
         ScalarColumn::Constant(value) => column.fill(*value),
         ScalarColumn::Each(values) => column.copy_floats(values),

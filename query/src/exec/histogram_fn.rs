@@ -195,7 +195,7 @@ impl Source for Histograms<'_> {
         let member = &self.members[number];
         let steps = self.inner.steps;
         into.reset(steps.count);
-        let mut native = scratch.take_column();
+        let mut native = scratch.take_column(&self.state.limits, steps.count)?;
         native.reset(steps.count);
         if let Some(series) = member.native {
             self.inner.source.read(series, &mut native, scratch)?;
@@ -207,7 +207,7 @@ impl Source for Histograms<'_> {
         }
         let mut columns = Vec::with_capacity(member.buckets.len());
         for (_, series) in &member.buckets {
-            let mut column = scratch.take_column();
+            let mut column = scratch.take_column(&self.state.limits, steps.count)?;
             self.inner.source.read(*series, &mut column, scratch)?;
             if !column.histograms().is_empty() {
                 return Err(QueryError::execution(

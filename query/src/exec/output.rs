@@ -127,10 +127,12 @@ fn range_value<'q>(held: &mut Held<'q>, plan: &'q RangePlan, steps: Steps) -> Re
     let counts = matches!(plan, RangePlan::Selector(_));
     let mut series = Vec::new();
     state.with_scratch(|scratch| -> Result<(), QueryError> {
-        let mut samples = SeriesColumns::default();
+        let mut samples = scratch.take_samples();
         for (index, head) in stream.heads.iter().enumerate() {
             state.limits.check()?;
             stream.source.read(index, &mut samples, scratch)?;
+            let decoded: usize = samples.histograms.iter().map(|h| 16 * histogram_size(h)).sum();
+            state.limits.hold_bytes(decoded)?;
             let labels = if head.drop_name {
                 super::labels::without_metadata(&head.labels)
             } else {
@@ -149,7 +151,10 @@ fn range_value<'q>(held: &mut Held<'q>, plan: &'q RangePlan, steps: Steps) -> Re
                 }
                 series.push(one);
             }
+            state.limits.release_bytes(decoded);
+            scratch.settle(&state.limits);
         }
+        scratch.give_samples(samples);
         Ok(())
     })?;
     Ok(QueryValue::Matrix(series))

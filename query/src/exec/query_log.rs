@@ -16,6 +16,8 @@ use crate::parse::QueryTimes;
 
 /// Most bytes of a query's text in a line.
 const TEXT_BYTES_MAX: usize = 64 << 10;
+/// Most bytes of an error's text, which may show a pattern of any length.
+const ERROR_BYTES_MAX: usize = 4 << 10;
 
 /// Takes the lines of the query log.
 pub trait QueryLog: Send + Sync + fmt::Debug {
@@ -57,6 +59,7 @@ fn timestamp(t: Timestamp) -> Value {
 }
 
 /// A query that has ended.
+#[derive(Clone, Copy)]
 pub(crate) struct Ended<'a> {
     pub(crate) now: Timestamp,
     pub(crate) text: &'a str,
@@ -83,7 +86,7 @@ pub(crate) fn line(ended: &Ended<'_>) -> String {
         }),
     );
     if let Some(error) = ended.error {
-        put("error", error.message.as_str().into());
+        put("error", cut(&error.message, ERROR_BYTES_MAX).into());
     }
     put("stats", stats_json(ended.stats, true));
     match ended.origin {
@@ -152,6 +155,8 @@ mod tests {
             "httpRequest": {"clientIP": "127.0.0.1", "method": "GET", "path": "/api/v1/query"}
         });
         assert_eq!(parsed, expected);
+        let long = QueryError::execution("e".repeat(10 << 20));
+        assert!(line(&Ended { error: Some(&long), ..ended }).len() < 2 * ERROR_BYTES_MAX);
         let rule = RuleOrigin { file: "r.yml".to_owned(), group: "g".to_owned(), rule: "a".to_owned() };
         let ended = Ended { error: None, origin: &QueryOrigin::Rule(rule), ..ended };
         let parsed: Value = serde_json::from_str(&line(&ended)).unwrap();

@@ -25,7 +25,7 @@ use crate::parse::QueryTimes;
 
 /// Slow queries that are remembered.
 const SLOW_MAX: usize = 100;
-/// Most bytes of a query's text that are kept.
+/// Most bytes of a query's text, or of an error's, that are kept.
 const TEXT_BYTES_MAX: usize = 4 << 10;
 
 /// Who asks.
@@ -205,6 +205,8 @@ struct Entered {
     /// Wakes whoever waits for a place.
     stopped: CancellationToken,
     progress: Arc<Progress>,
+    /// Whether its end was told.
+    ended: AtomicBool,
 }
 
 impl QueryRegister {
@@ -240,10 +242,11 @@ impl QueryRegister {
             stop: Arc::default(),
             stopped: CancellationToken::new(),
             progress: Arc::default(),
+            ended: AtomicBool::new(false),
         });
         self.running.lock().insert(id, Arc::clone(&entered));
         self.queries.inc();
-        QueryTicket { id, register: Arc::clone(self), entered }
+        QueryTicket { id, register: Arc::clone(self), entered, lost: None }
     }
 
     /// Queries that run or wait, the oldest first.
@@ -321,6 +324,13 @@ pub struct QueryTicket {
     id: u64,
     register: Arc<QueryRegister>,
     entered: Arc<Entered>,
+    /// Is told when the ticket goes without the query having ended.
+    lost: Option<Arc<dyn LostQueries>>,
+}
+
+/// Hears of queries that never came to an end: their clients left the queue, or their jobs panicked.
+pub(crate) trait LostQueries: Send + Sync {
+    fn lost(&self, text: &str, ticket: &QueryTicket, error: &QueryError);
 }
 
 impl fmt::Debug for QueryTicket {
@@ -350,6 +360,11 @@ impl QueryTicket {
         self.entered.since.elapsed()
     }
 
+    /// Tells `lost` when the query goes without an end.
+    pub(crate) fn tell(&mut self, lost: Arc<dyn LostQueries>) {
+        self.lost = Some(lost);
+    }
+
     /// Who asks.
     pub(crate) fn origin(&self) -> &QueryOrigin {
         &self.entered.origin
@@ -375,6 +390,7 @@ impl QueryTicket {
 
     /// The query is done: remembered when it was slow.
     pub(crate) fn finish(&self, stats: &QueryStats, error: Option<&QueryError>) {
+        self.entered.ended.store(true, Ordering::Relaxed);
         let elapsed = self.entered.since.elapsed();
         if elapsed < self.register.slow_threshold {
             return;
@@ -392,13 +408,22 @@ impl QueryTicket {
             samples: progress.samples.load(Ordering::Relaxed),
             peak_samples: progress.samples_peak(),
             peak_memory_bytes: progress.bytes_peak(),
-            error: error.map(|error| (error.kind, error.message.clone())),
+            error: error.map(|error| (error.kind, cut(&error.message, TEXT_BYTES_MAX))),
         });
     }
 }
 
 impl Drop for QueryTicket {
     fn drop(&mut self) {
+        if let Some(lost) = self.lost.take()
+            && !self.entered.ended.load(Ordering::Relaxed)
+        {
+            let error = match self.entered.started.get() {
+                None => QueryError::new(QueryErrorKind::Canceled, "query was canceled in query queue"),
+                Some(_) => QueryError::new(QueryErrorKind::Internal, "the query's job did not finish"),
+            };
+            lost.lost(&self.entered.text, self, &error);
+        }
         self.register.running.lock().remove(&self.id);
         self.register.queries.dec();
     }
@@ -461,8 +486,12 @@ mod tests {
             let ticket = register.enter(entry(&text));
             ticket.finish(&QueryStats::default(), Some(&QueryError::timeout()));
         }
+        let ticket = register.enter(entry("q104"));
+        ticket.finish(&QueryStats::default(), Some(&QueryError::execution("e".repeat(1 << 20))));
         let slow = register.slow();
-        assert_eq!(slow.len(), SLOW_MAX);
+        assert!(slow[0].error.as_ref().is_some_and(|(_, text)| text.len() < 2 * TEXT_BYTES_MAX));
+        let slow = &slow[1..];
+        assert_eq!(slow.len(), SLOW_MAX - 1);
         assert_eq!(&*slow[0].text, format!("q{}", SLOW_MAX + 4));
         assert_eq!(slow[0].error.as_ref().map(|(kind, _)| *kind), Some(QueryErrorKind::Timeout));
     }

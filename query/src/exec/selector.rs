@@ -315,15 +315,21 @@ impl RangeSource for Stored<'_> {
 
 /// The series of an inner stream as samples: subqueries.
 pub(crate) struct Resampled<'q> {
+    pub(crate) state: &'q State<'q>,
     pub(crate) inner: Stream<'q>,
 }
 
 impl RangeSource for Resampled<'_> {
     fn read(&self, index: usize, into: &mut SeriesColumns, scratch: &mut Scratch) -> Result<(), QueryError> {
-        let mut column = scratch.take_column();
+        let (steps, limits) = (self.inner.steps, &self.state.limits);
+        let mut column = scratch.take_column(limits, steps.count)?;
         self.inner.source.read(index, &mut column, scratch)?;
         into.clear();
-        let steps = self.inner.steps;
+        let floats = column.float_count();
+        let more = floats.saturating_sub(into.float_times.capacity().min(into.float_values.capacity()));
+        scratch.grow(limits, more * (size_of::<Timestamp>() + size_of::<f64>()))?;
+        into.float_times.reserve_exact(floats);
+        into.float_values.reserve_exact(floats);
         column.for_each_float(|step, value| {
             into.float_times.push(steps.at(step));
             into.float_values.push(value);

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use model::Timestamp;
 use model::storage::{Querier, SeriesColumns};
 
-use super::column::Column;
+use super::column::{Column, histogram_size};
+use super::error::QueryError;
 use super::explain::Profile;
 use super::limits::{Limits, Progress};
 use super::notes::Notes;
@@ -72,11 +73,7 @@ impl<'q> State<'q> {
         let taken = self.scratch.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut scratch = taken.unwrap_or_default();
         let out = f(&mut scratch);
-        let bytes = scratch.bytes();
-        if bytes > scratch.counted {
-            self.limits.note_bytes(bytes - scratch.counted);
-            scratch.counted = bytes;
-        }
+        scratch.settle(&self.limits);
         self.scratch.lock().unwrap_or_else(PoisonError::into_inner).push(scratch);
         out
     }
@@ -144,14 +141,37 @@ impl Scratch {
         let samples = self.samples.iter().map(|samples| {
             let times = samples.float_times.capacity() + samples.histogram_times.capacity();
             let starts = samples.float_starts.capacity() + samples.histogram_starts.capacity();
+            let histograms: usize = samples.histograms.iter().map(|h| 16 * histogram_size(h)).sum();
             8 * (times + starts + samples.float_values.capacity() + samples.histograms.capacity())
+                + histograms
         });
         let windows = self.windows.iter().map(WindowTable::bytes);
         self.columns.iter().map(Column::bytes).chain(samples).chain(windows).sum()
     }
 
-    pub(crate) fn take_column(&mut self) -> Column {
-        self.columns.pop().unwrap_or_default()
+    /// Counts what has grown. What is too much is told by the next look at `limits`.
+    pub(crate) fn settle(&mut self, limits: &Limits) {
+        let bytes = self.bytes();
+        if bytes > self.counted {
+            limits.note_bytes(bytes - self.counted);
+            self.counted = bytes;
+        }
+    }
+
+    /// Counts bytes of what is taken from here before they are allocated.
+    pub(crate) fn grow(&mut self, limits: &Limits, bytes: usize) -> Result<(), QueryError> {
+        self.counted += bytes;
+        limits.hold_bytes(bytes)
+    }
+
+    /// A column that may be given so many steps: counted before it grows, since one of a subquery may have millions.
+    pub(crate) fn take_column(&mut self, limits: &Limits, steps: usize) -> Result<Column, QueryError> {
+        let column = self.columns.pop().unwrap_or_default();
+        let more = Column::bytes_of(steps).saturating_sub(column.float_bytes());
+        if more > 0 {
+            self.grow(limits, more)?;
+        }
+        Ok(column)
     }
 
     pub(crate) fn give_column(&mut self, column: Column) {

@@ -1,5 +1,7 @@
 //! Streams of series: labels first, then one column per series, on demand and in any order, from any thread.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use model::Labels;
 use model::labels::METRIC_NAME;
 use rayon::prelude::*;
@@ -14,6 +16,10 @@ use super::steps::Steps;
 const PARALLEL_CELLS_MIN: usize = 1 << 14;
 /// Cells read ahead by one round of parallel reading: bounds the memory of the round.
 const ROUND_CELLS: usize = 1 << 18;
+/// Series of the first round; later ones grow while there are few histograms.
+const ROUND_FIRST: usize = 64;
+/// Bytes of histograms in a round from which on the next is shorter.
+const ROUND_HISTOGRAM_BYTES: usize = 16 << 20;
 
 /// A series of a stream, before any of its samples.
 #[derive(Clone, Debug)]
@@ -65,31 +71,65 @@ impl<'q> Stream<'q> {
         let cells = self.len().saturating_mul(self.steps.count.max(16));
         if self.len() < 2 || state.threads < 2 || cells < PARALLEL_CELLS_MIN {
             return state.with_scratch(|scratch| {
-                let mut column = scratch.take_column();
+                let mut column = scratch.take_column(&state.limits, self.steps.count)?;
                 for index in 0..self.len() {
                     state.limits.check()?;
                     self.source.read(index, &mut column, scratch)?;
+                    // Histograms weigh for as long as the column has them; all else stays with the scratch.
+                    let histograms = column.histogram_bytes();
+                    state.limits.hold_bytes(histograms)?;
+                    scratch.settle(&state.limits);
                     fold(index, &mut column)?;
+                    state.limits.release_bytes(histograms);
                 }
                 scratch.give_column(column);
                 Ok(())
             });
         }
-        let round = (ROUND_CELLS / self.steps.count.max(1)).clamp(2 * state.threads, 1024).min(self.len());
-        let mut columns: Vec<Column> = std::iter::repeat_with(Column::default).take(round).collect();
-        for first in (0..self.len()).step_by(round) {
+        self.for_each_in_rounds(state, fold)
+    }
+
+    /// [`Stream::for_each`] with threads: columns are read in rounds, by all of them, and folded by one.
+    fn for_each_in_rounds(
+        &self,
+        state: &State<'_>,
+        mut fold: impl FnMut(usize, &mut Column) -> Result<(), QueryError>,
+    ) -> Result<(), QueryError> {
+        let round_max =
+            (ROUND_CELLS / self.steps.count.max(1)).clamp(2 * state.threads, 1024).min(self.len());
+        let mut columns: Vec<Column> = std::iter::repeat_with(Column::default).take(round_max).collect();
+        let bytes = round_max.saturating_mul(Column::bytes_of(self.steps.count));
+        state.limits.hold_bytes(bytes)?;
+        let (mut first, mut round) = (0, round_max.min(ROUND_FIRST.max(2 * state.threads)));
+        while first < self.len() {
             state.limits.check()?;
             let part = &mut columns[..round.min(self.len() - first)];
+            let histograms = AtomicUsize::new(0);
             part.par_iter_mut().enumerate().with_min_len((round / (4 * state.threads)).max(1)).try_for_each(
                 |(offset, column)| {
                     state.limits.check()?;
-                    state.with_scratch(|scratch| self.source.read(first + offset, column, scratch))
+                    state.with_scratch(|scratch| self.source.read(first + offset, column, scratch))?;
+                    let more = column.histogram_bytes();
+                    if more > 0 {
+                        histograms.fetch_add(more, Ordering::Relaxed);
+                        state.limits.hold_bytes(more)?;
+                    }
+                    Ok::<(), QueryError>(())
                 },
             )?;
             for (offset, column) in part.iter_mut().enumerate() {
                 fold(first + offset, column)?;
             }
+            first += part.len();
+            let histograms = histograms.into_inner();
+            state.limits.release_bytes(histograms);
+            // How much histograms take is only known once they were read.
+            round = match histograms {
+                0..ROUND_HISTOGRAM_BYTES => round.saturating_mul(4).min(round_max),
+                _ => (round / 4).max(2 * state.threads).min(round_max),
+            };
         }
+        state.limits.release_bytes(bytes);
         Ok(())
     }
 
@@ -141,9 +181,11 @@ impl<'q> Stream<'q> {
 
     fn merged(&self, state: &State<'_>, group: &[usize], whole: bool) -> Result<Column, QueryError> {
         state.with_scratch(|scratch| {
+            // What is merged stays: it is counted for good.
+            state.limits.hold_bytes(Column::bytes_of(self.steps.count))?;
             let mut merged = Column::default();
             merged.reset(self.steps.count);
-            let mut column = scratch.take_column();
+            let mut column = scratch.take_column(&state.limits, self.steps.count)?;
             for &index in group {
                 state.limits.check()?;
                 self.source.read(index, &mut column, scratch)?;
@@ -155,7 +197,7 @@ impl<'q> Stream<'q> {
             }
             scratch.give_column(column);
             state.limits.hold(merged.sample_size())?;
-            state.limits.hold_bytes(merged.bytes())?;
+            state.limits.hold_bytes(merged.histogram_bytes())?;
             Ok(merged)
         })
     }

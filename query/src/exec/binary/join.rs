@@ -294,7 +294,7 @@ impl<'q> Joiner<'q> {
         manys.iter().for_each(|column| column.mark_presence(&mut many_present));
         let meets = |bits: &Bits| clashes.iter().find(|(step, ..)| fills || bits.get(*step)).copied();
         let mut clash = meets(&many_present);
-        let mut column = scratch.take_column();
+        let mut column = scratch.take_column(&self.state.limits, self.steps.count)?;
         for index in 0..self.many.len() {
             if clash.is_some() {
                 break;
@@ -427,9 +427,10 @@ impl Source for Joined<'_> {
             Item::Pair { many, one } => (*many, *one),
         };
         let joiner = &self.joiner;
-        let mut many_column = scratch.take_column();
+        let (limits, steps) = (&joiner.state.limits, joiner.steps.count);
+        let mut many_column = scratch.take_column(limits, steps)?;
         joiner.many.source.read(many, &mut many_column, scratch)?;
-        let mut one_column = scratch.take_column();
+        let mut one_column = scratch.take_column(limits, steps)?;
         let one_ref = match &self.shared[one] {
             Some(shared) => shared,
             None => {
