@@ -26,11 +26,16 @@ impl Findings {
     }
 
     pub(crate) fn add(&mut self, file: PathBuf, offset: u64, what: String) {
+        let place = (file, offset);
+        if self.seen.contains(&place) {
+            return;
+        }
         if self.damage.len() >= NAMED_MAX {
             self.more += 1;
-        } else if self.seen.insert((file.clone(), offset)) {
-            self.damage.push(Damage { file, offset, what });
+            return;
         }
+        self.damage.push(Damage { file: place.0.clone(), offset, what });
+        self.seen.insert(place);
     }
 
     pub(crate) fn error(&mut self, error: StorageError) {
