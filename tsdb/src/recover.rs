@@ -244,7 +244,7 @@ impl Target<'_> {
             Entry::Bounds(bounds) => self.head.set_bounds(bounds),
             Entry::Deleted { series, range } => {
                 let dropped = self.head.table.with_mut(self.alias(series), |series| series.delete(range));
-                self.head.add_chunks(0, dropped.unwrap_or_default());
+                self.head.add_chunks(0, dropped.unwrap_or_default().chunks);
             }
         }
         Ok(())

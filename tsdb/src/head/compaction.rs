@@ -125,7 +125,8 @@ impl Shared {
     /// What comes later is not hidden, wherever it lies.
     ///
     /// # Errors
-    /// When the log cannot be written: nothing is deleted then.
+    /// When the log cannot be written: nothing is deleted then. When out-of-order samples cannot be decoded: they stay, all else is
+    /// deleted.
     pub(crate) fn delete(&self, range: TimeRange, selectors: &[Vec<Matcher>]) -> Result<(), StorageError> {
         let head = &self.head;
         // What the head does not have any more a restart must not bring back from the log, without the deletion.
@@ -158,11 +159,21 @@ impl Shared {
         if deleted.is_empty() {
             return Ok(());
         }
+        let mut unreadable = 0;
         Committer::log_under(wal, head, &entries, || {
             for (id, range) in deleted {
-                let dropped = head.table.with_mut(id, |series| series.delete(range));
-                head.add_chunks(0, dropped.unwrap_or_default());
+                let dropped = head.table.with_mut(id, |series| series.delete(range)).unwrap_or_default();
+                head.add_chunks(0, dropped.chunks);
+                unreadable += dropped.unreadable;
             }
+        })?;
+        if unreadable == 0 {
+            return Ok(());
+        }
+        Err(StorageError::Corrupted {
+            file: "(head in memory)".into(),
+            offset: 0,
+            what: format!("deleted, but not from {unreadable} out-of-order chunks that cannot be decoded"),
         })
     }
 }
@@ -341,6 +352,11 @@ pub(crate) struct HeadScan<'a> {
 }
 
 impl HeadScan<'_> {
+    /// How many series it has not looked at yet.
+    pub(crate) fn left(&self) -> u64 {
+        self.ids.len() as u64
+    }
+
     /// The next series that has samples, normalized; false at the end.
     ///
     /// # Errors
@@ -524,6 +540,33 @@ mod tests {
             fs = fs.after_kill();
             db = reopen(&fs);
         }
+    }
+
+    /// Samples that cannot be decoded cannot be deleted, and nobody is told that they were.
+    #[test]
+    fn a_deletion_names_chunks_that_it_does_not_reach() {
+        let db = open();
+        append(&db, "a", HOUR, 1.0).unwrap();
+        for t in 0..200 {
+            append(&db, "a", t, 1.0).unwrap();
+        }
+        let id = db.shared.head.catalogue.read().find(&labels("a")).unwrap();
+        let damage = |bytes: &[u8]| {
+            let change = |series: &mut Series| {
+                let chunk = &mut series.rare_mut().out_of_order_chunks[0].chunk;
+                std::mem::replace(&mut chunk.bytes, bytes.into())
+            };
+            db.shared.head.table.with_mut(id, change).unwrap()
+        };
+        let sound = damage(&[0xff; 9]);
+        let a = [vec![model::Matcher::equal("__name__", "a")]];
+        let error = db.shared.delete(TimeRange::new(100, 2 * HOUR), &a).unwrap_err().to_string();
+        assert!(error.contains("1 out-of-order chunk"), "{error}");
+        damage(&sound);
+        let rest = times(&db, "a");
+        assert!(!rest.contains(&HOUR) && !rest.contains(&199), "what can be read is deleted: {rest:?}");
+        db.shared.delete(TimeRange::new(100, 2 * HOUR), &a).unwrap();
+        assert_eq!(times(&db, "a"), (0..100).collect::<Vec<_>>());
     }
 
     /// A late sample that is committed behind the walk of a trim stays within the range of the head.

@@ -38,6 +38,15 @@ pub(crate) struct OutOfOrderChunk {
     pub(crate) chunk: Chunk,
 }
 
+/// What a deletion came to in out-of-order chunks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Dropped {
+    /// Those that are gone.
+    pub(crate) chunks: usize,
+    /// Those that cannot be decoded, and stay as they are.
+    pub(crate) unreadable: usize,
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct OutOfOrderSample {
     pub(crate) t: Timestamp,
@@ -94,9 +103,10 @@ impl Rare {
         before - self.out_of_order_chunks.len()
     }
 
-    /// Drops out-of-order samples in `range`. Answers how many chunks.
-    pub(super) fn drop_within(&mut self, range: TimeRange) -> usize {
+    /// Drops out-of-order samples in `range`.
+    pub(super) fn drop_within(&mut self, range: TimeRange) -> Dropped {
         let before = self.out_of_order_chunks.len();
+        let mut unreadable = 0;
         self.out_of_order.retain(|sample| !range.contains(sample.t));
         self.out_of_order_chunks.retain_mut(|late| {
             if !late.chunk.range().overlaps(&range) {
@@ -104,7 +114,8 @@ impl Rare {
             }
             let mut columns = Columns::default();
             if decode_into(&late.chunk.bytes, None, &mut columns).is_err() {
-                // Whoever reads it is told.
+                // Whoever reads it is told, and so is whoever deletes.
+                unreadable += 1;
                 return true;
             }
             columns.retain(|t| !range.contains(t));
@@ -115,7 +126,7 @@ impl Rare {
             let rest = Chunk::of_samples(&floats).or_else(|| Chunk::of_histograms(&histograms));
             rest.map(|rest| late.chunk = rest).is_some()
         });
-        before - self.out_of_order_chunks.len()
+        Dropped { chunks: before - self.out_of_order_chunks.len(), unreadable }
     }
 
     pub(super) fn insert(&mut self, t: Timestamp, value: Stored, at: CommitMark) -> usize {
