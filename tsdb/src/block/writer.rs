@@ -18,7 +18,7 @@ use ulid::Ulid;
 use super::buckets::Families;
 use super::cut::{Piece, cut};
 use super::directory::{ChunkEntry, DirectoryBuilder, InFrame, Place, SampleFrame};
-use super::equal::{EqualChunks, Stored};
+use super::equal::{EqualChunks, Stored, may_be_repeated};
 use super::files::ChunkFiles;
 use super::index::IndexWriter;
 use super::time_columns::{ColumnKey, Placed, TimeColumns};
@@ -222,6 +222,7 @@ impl BlockWriter {
             columns: &self.columns,
             families: &families,
             equal: &mut self.equal,
+            repeated: self.labels.iter().map(may_be_repeated).collect(),
             hashes: Vec::new(),
             elsewhere: Vec::new(),
             last: None,
@@ -394,6 +395,8 @@ struct Sink<'a> {
     columns: &'a TimeColumns,
     families: &'a Families,
     equal: &'a mut EqualChunks,
+    /// By series: whether another may be equal.
+    repeated: Vec<bool>,
     /// Of the chunks in the frame, with their places.
     hashes: Vec<(u128, usize, TimeRange)>,
     /// Chunks of this span of time that are in frames of others: series, where, column.
@@ -419,8 +422,9 @@ impl Sink<'_> {
         // A base has a sample at just the same times: it has the same column, and both have all of it.
         let whole = placed.filter(|placed| placed.rows.is_none() && !piece.histogram);
         let starts = columns.starts.get(span.clone()).unwrap_or_default();
+        let hashed = whole.filter(|_| self.repeated[piece.series]);
         let hash =
-            whole.and_then(|placed| self.equal.hash(placed.column, &columns.values[span.clone()], starts));
+            hashed.and_then(|placed| self.equal.hash(placed.column, &columns.values[span.clone()], starts));
         if let Some(stored) = hash.filter(|_| movable).and_then(|hash| self.equal.get(hash)) {
             let column = placed.map(|placed| self.column(placed.column));
             self.elsewhere.push((piece.series, stored, column));
