@@ -58,6 +58,8 @@ pub(crate) struct Metrics {
     pub(crate) compactions_triggered: IntCounter,
     pub(crate) compactions_failed: IntCounter,
     pub(crate) vertical_compactions: IntCounter,
+    /// See [`crate::compact`].
+    pub(crate) compaction_progress: Gauge,
     pub(crate) compaction_duration: Histogram,
     pub(crate) compaction_chunk_samples: Histogram,
     pub(crate) compaction_chunk_bytes: Histogram,
@@ -175,6 +177,14 @@ impl Metrics {
             let opts = HistogramOpts::new(format!("prometheus_tsdb_{name}"), help).buckets(buckets.to_vec());
             registered(registry, Histogram::with_opts(opts))
         };
+        let compaction_progress = registered(
+            registry,
+            Gauge::new(
+                "nilometer_tsdb_compaction_progress_ratio",
+                "Share of the series of the running compaction that are done; 1 when none runs.",
+            ),
+        )?;
+        compaction_progress.set(1.0);
         Ok(Self {
             series: gauge("head_series", "Total number of series in the head.")?,
             series_references: registered(
@@ -327,6 +337,7 @@ impl Metrics {
                 "vertical_compactions_total",
                 "Total number of compactions of blocks that overlap.",
             )?,
+            compaction_progress,
             compaction_duration: histogram(
                 "compaction_duration_seconds",
                 "Duration of compactions.",

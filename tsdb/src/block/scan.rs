@@ -84,6 +84,11 @@ impl<'a> BlockScan<'a> {
         self.batch.chunks.as_deref().unwrap_or_default()
     }
 
+    /// How many series it has not read yet.
+    pub(crate) fn left(&self) -> u64 {
+        u64::from(self.block.index().series().saturating_sub(self.next))
+    }
+
     /// The next series: replaces `labels` and `columns`, which may be empty when all samples are deleted. Whether there was
     /// one.
     ///

@@ -288,7 +288,6 @@ pub(crate) fn decode_against(
 }
 
 /// Chunks that reading one of a frame may need besides it: what bounds the work that a chain of bases makes.
-#[allow(dead_code, reason = "until the reader of blocks asks for it")]
 pub(crate) const CHAIN_MAX: usize = 16;
 
 /// Appends the samples of chunk `place` of a frame; `chunk` gives the frame's chunks by place. A chunk
@@ -296,7 +295,6 @@ pub(crate) const CHAIN_MAX: usize = 16;
 ///
 /// # Errors
 /// Whatever is wrong with the bytes, or a chain of more than [`CHAIN_MAX`] bases; `out` is as before then.
-#[allow(dead_code, reason = "until the reader of blocks asks for it")]
 pub(crate) fn decode_in_frame<'a>(
     chunk: impl Fn(usize) -> Result<&'a [u8], DecodeError>,
     place: usize,

@@ -27,6 +27,10 @@ fn value() -> impl Strategy<Value = u64> {
     ]
 }
 
+fn effort() -> impl Strategy<Value = Effort> {
+    prop_oneof![Just(Effort::Quick), Just(Effort::Small)]
+}
+
 fn hint(code: u8) -> CounterResetHint {
     match code {
         0 => CounterResetHint::Unknown,
@@ -361,6 +365,8 @@ proptest! {
         shared in any::<bool>(),
         with_starts in any::<bool>(),
         base in prop_oneof![Just(None), any::<u64>().prop_map(Some)],
+        effort in effort(),
+        (damaged, byte) in (any::<prop::sample::Index>(), any::<u8>()),
     ) {
         let present: Vec<bool> = runs.iter().flat_map(|(present, len)| std::iter::repeat_n(*present, *len)).collect();
         let times: Vec<Timestamp> = (0..).map(|i| 1000 + i * 15).take(present.len()).collect();
@@ -371,8 +377,8 @@ proptest! {
         let (column, presence) = if shared { (&times, Some(&present[..])) } else { (&own, None) };
         let mut bytes = Vec::new();
         let against = match &base {
-            Some(base) => encode_floats_against(base, column, shared, presence, &values, &starts, Effort::Quick, &mut bytes),
-            None => { encode_floats(column, shared, presence, &values, &starts, Effort::Quick, &mut bytes); false }
+            Some(base) => encode_floats_against(base, column, shared, presence, &values, &starts, effort, &mut bytes),
+            None => { encode_floats(column, shared, presence, &values, &starts, effort, &mut bytes); false }
         };
         prop_assert_eq!(info(&bytes), Ok(ChunkInfo { histogram: false, count: own.len(), against }));
         let mut out = Columns::default();
@@ -391,6 +397,47 @@ proptest! {
             prop_assert!(decode_against(&bytes[..len], column, base.as_deref(), &mut out).is_err());
             prop_assert_eq!((out.times.len(), out.values.len()), (1 + own.len(), 1 + own.len()));
         }
+        // One byte of it changed.
+        let damaged = damaged.index(bytes.len());
+        bytes[damaged] = byte;
+        let mut out = Columns::default();
+        if decode_against(&bytes, column, base.as_deref(), &mut out).is_err() {
+            prop_assert!(out.is_empty() && out.values.is_empty());
+        }
+        prop_assert!(out.times.len() == out.values.len() && out.histogram_times.len() == out.histograms.len());
+    }
+
+    /// Whole numbers with a trend, as of counters: what compacted blocks have in classes.
+    #[test]
+    fn counters_survive_with_effort(
+        steps in prop::collection::vec(0u32..2000, 70..600),
+        offsets in prop::collection::vec(0u32..30, 600),
+        with_base in any::<bool>(),
+        (damaged, byte) in (any::<prop::sample::Index>(), any::<u8>()),
+    ) {
+        let sum = |n: &mut u64, step: &u32| { *n += u64::from(*step); Some(*n as f64) };
+        let base: Vec<f64> = steps.iter().scan(1 << 30, sum).collect();
+        let values: Vec<f64> = base.iter().zip(offsets.iter().scan(0, sum)).map(|(b, more)| b + more).collect();
+        let times: Vec<Timestamp> = (0..).map(|i| 1000 + i * 15).take(values.len()).collect();
+        let base = base.as_slice();
+        let base = Some(base).filter(|_| with_base);
+        let mut bytes = Vec::new();
+        match base {
+            Some(base) => _ = encode_floats_against(base, &times, true, None, &values, &[], Effort::Small, &mut bytes),
+            None => encode_floats(&times, true, None, &values, &[], Effort::Small, &mut bytes),
+        }
+        let mut out = Columns::default();
+        decode_against(&bytes, Some(&times), base, &mut out).unwrap();
+        prop_assert_eq!(bits(&out.values), bits(&values));
+        for len in 0..bytes.len() {
+            out.clear();
+            prop_assert!(decode_against(&bytes[..len], Some(&times), base, &mut out).is_err());
+            prop_assert!(out.is_empty());
+        }
+        let damaged = damaged.index(bytes.len());
+        bytes[damaged] = byte;
+        let _ = decode_against(&bytes, Some(&times), base, &mut out);
+        prop_assert_eq!(out.times.len(), out.values.len());
     }
 
     #[test]

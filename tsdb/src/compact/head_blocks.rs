@@ -24,6 +24,10 @@ impl Source for HeadScan<'_> {
     fn next(&mut self, labels: &mut Labels, columns: &mut Columns) -> Result<bool, StorageError> {
         HeadScan::next(self, labels, columns)
     }
+
+    fn left(&self) -> u64 {
+        HeadScan::left(self)
+    }
 }
 
 /// A span of the head as a block.

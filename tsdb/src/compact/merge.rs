@@ -10,7 +10,7 @@ use super::Cancel;
 use super::rules::Floors;
 use crate::columns::Columns;
 
-/// How many series are taken between two looks at whether to go on.
+/// How many series are taken between two looks at whether to go on, and two words about progress.
 const CANCEL_EVERY: u32 = 64;
 
 /// Series in order of labels, each with its samples in order of time.
@@ -20,6 +20,9 @@ pub(crate) trait Source {
     /// # Errors
     /// When it cannot be read.
     fn next(&mut self, labels: &mut Labels, columns: &mut Columns) -> Result<bool, StorageError>;
+
+    /// How many series it has not looked at yet; some of them may have no samples.
+    fn left(&self) -> u64;
 }
 
 /// A source and the series it is at.
@@ -37,7 +40,8 @@ impl<S: Source> Cursor<S> {
     }
 }
 
-/// Gives the merged series to `sink`, in order of labels, without samples below their floor and never without any.
+/// Gives the merged series to `sink`, in order of labels, without samples below their floor and never without any. `left` is
+/// told now and then how many series the sources still have.
 ///
 /// # Errors
 /// Those of sources and sink; [`StorageError::Cancelled`].
@@ -45,6 +49,7 @@ pub(crate) fn merge<S: Source>(
     sources: Vec<S>,
     floors: &Floors,
     cancel: &Cancel<'_>,
+    mut left: impl FnMut(u64),
     mut sink: impl FnMut(&Labels, &Columns) -> Result<(), StorageError>,
 ) -> Result<(), StorageError> {
     let mut cursors = Vec::with_capacity(sources.len());
@@ -61,6 +66,7 @@ pub(crate) fn merge<S: Source>(
     {
         if taken.is_multiple_of(CANCEL_EVERY) {
             cancel.check()?;
+            left(cursors.iter().map(|cursor| cursor.source.left()).sum());
         }
         taken = taken.wrapping_add(1);
         let mut at: Vec<&mut Cursor<S>> =
@@ -103,6 +109,10 @@ mod tests {
             let Some((next_labels, next_columns)) = self.0.next() else { return Ok(false) };
             (*labels, *columns) = (next_labels, next_columns);
             Ok(true)
+        }
+
+        fn left(&self) -> u64 {
+            self.0.len() as u64
         }
     }
 
@@ -150,7 +160,7 @@ mod tests {
             let listed: Vec<_> = sources.iter().map(listed).collect();
             let mut got = Samples::new();
             let mut last = None;
-            merge(listed, &Floors::all(floor), &Cancel::never(), |labels, columns| {
+            merge(listed, &Floors::all(floor), &Cancel::never(), |_| {}, |labels, columns| {
                 assert!(last.replace(labels.clone()).is_none_or(|last| last < *labels));
                 assert!(!columns.is_empty() && columns.times.is_sorted());
                 let name = labels.get("n").unwrap().parse().unwrap();
@@ -166,19 +176,33 @@ mod tests {
     }
 
     #[test]
+    fn what_is_left_becomes_less() {
+        let one = |n: u8| (n, BTreeMap::from([(1, (1, 0))]));
+        let (many, few): (Samples, Samples) = ((0..200).map(one).collect(), (0..50).map(one).collect());
+        let mut told = Vec::new();
+        let sources = vec![listed(&many), listed(&few)];
+        merge(sources, &Floors::none(), &Cancel::never(), |left| told.push(left), |_, _| Ok(())).unwrap();
+        assert_eq!(told, [248, 135, 71, 7]);
+    }
+
+    #[test]
     fn errors_and_cancellation_come_through() {
         struct Failing;
         impl Source for Failing {
             fn next(&mut self, _: &mut Labels, _: &mut Columns) -> Result<bool, StorageError> {
                 Err(StorageError::NotReady("test"))
             }
+
+            fn left(&self) -> u64 {
+                1
+            }
         }
-        let failed = merge(vec![Failing], &Floors::none(), &Cancel::never(), |_, _| Ok(()));
+        let failed = merge(vec![Failing], &Floors::none(), &Cancel::never(), |_| {}, |_, _| Ok(()));
         assert!(matches!(failed, Err(StorageError::NotReady(_))));
         let one = Samples::from([(1, BTreeMap::from([(1, (1, 0))]))]);
         let stop = std::sync::atomic::AtomicBool::new(true);
         let cancelled =
-            merge(vec![listed(&one)], &Floors::none(), &Cancel::on(&stop), |_, _| panic!("given"));
+            merge(vec![listed(&one)], &Floors::none(), &Cancel::on(&stop), |_| {}, |_, _| panic!("given"));
         assert!(matches!(cancelled, Err(StorageError::Cancelled)));
     }
 }

@@ -26,6 +26,7 @@ pub(crate) mod admin;
 mod head_blocks;
 pub(crate) mod merge;
 pub(crate) mod plan;
+mod progress;
 mod retention;
 pub(crate) mod rules;
 pub(crate) mod set;
@@ -51,6 +52,7 @@ use crate::db::{Db, millis};
 use crate::maintain::is_due;
 use merge::{Source, merge};
 use plan::{PlanBlock, Reason, level_ranges, plan};
+use progress::Progress;
 use rules::Floors;
 use set::in_order_of_age_where_they_overlap;
 
@@ -223,6 +225,10 @@ impl Backoff {
 impl Source for BlockScan<'_> {
     fn next(&mut self, labels: &mut Labels, columns: &mut Columns) -> Result<bool, StorageError> {
         Self::next(self, labels, columns)
+    }
+
+    fn left(&self) -> u64 {
+        Self::left(self)
     }
 }
 
@@ -438,7 +444,10 @@ impl Db {
         let floors = self.floors.load_full();
         let none = Floors::none();
         let mut writer = BlockWriter::create(&self.fs, dir, id, BlockOptions::for_level(level))?;
-        merge(sources, floors.as_deref().unwrap_or(&none), cancel, |labels, columns| {
+        let series = sources.iter().map(Source::left).sum();
+        let mut progress = Progress::begin(&*self.clock, &self.metrics.compaction_progress, reason, series);
+        let left = |left| _ = progress.left(left);
+        merge(sources, floors.as_deref().unwrap_or(&none), cancel, left, |labels, columns| {
             writer.add(labels, columns)
         })?;
         cancel.check()?;
