@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ impl QueryLogFile {
     pub(crate) fn open(path: &Path, failures: IntCounter) -> std::io::Result<Self> {
         let file = File::options().create(true).append(true).open(path)?;
         let (sender, receiver) = sync_channel(LINES_WAITING_MAX);
-        let (running, writer) = channel();
+        let (running, writer) = sync_channel(1);
         let waiting = Arc::<AtomicUsize>::default();
         let (path, taken) = (path.to_owned(), Arc::clone(&waiting));
         std::thread::Builder::new().name("query-log".to_owned()).spawn(move || {

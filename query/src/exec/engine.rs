@@ -300,7 +300,10 @@ impl Engine {
             samples_max: self.options.max_samples,
             series_max: self.options.max_series,
             bytes_max: self.options.max_query_bytes,
-            budget: self.options.memory.clone(),
+            budget: match ticket.origin() {
+                QueryOrigin::Api(_) | QueryOrigin::Ui(_) => self.options.memory.without_reserve(),
+                QueryOrigin::Rule(_) | QueryOrigin::Internal => self.options.memory.clone(),
+            },
         };
         let stops = Stops { caller: options.cancel.clone(), operator: Some(ticket.stop_flag()) };
         let progress = ticket.progress();

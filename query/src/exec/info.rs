@@ -40,14 +40,16 @@ pub(crate) fn info<'q>(
             positive && name_matchers.iter().all(|matcher| matcher.matches(head.labels.metric_name()))
         })
         .collect();
-    let infos = info_series(state, plan, &base, &is_info, &name_matchers, &data_matchers, steps)?;
+    let table = info_series(state, plan, &base, &is_info, &name_matchers, &data_matchers, steps)?;
+    let series = table.heads.iter().zip(&table.columns);
+    let infos: Vec<_> = series.map(|(head, times)| InfoSeries { labels: &head.labels, times }).collect();
     enrich(state, base, &is_info, &infos, &data_matchers)
 }
 
 /// An info series with the times of its samples, in seconds, per step.
-struct InfoSeries {
-    labels: Labels,
-    times: Column,
+struct InfoSeries<'a> {
+    labels: &'a Labels,
+    times: &'a Column,
 }
 
 fn info_series<'q>(
@@ -58,7 +60,7 @@ fn info_series<'q>(
     name_matchers: &[Matcher],
     data_matchers: &[Matcher],
     steps: Steps,
-) -> Result<Vec<InfoSeries>, QueryError> {
+) -> Result<Table<'q>, QueryError> {
     let mut matchers = Vec::new();
     for label in IDENTIFYING {
         let mut values: Vec<&str> = base
@@ -78,7 +80,7 @@ fn info_series<'q>(
         matchers.push(matcher.map_err(|error| QueryError::execution(error.to_string()))?);
     }
     if matchers.is_empty() {
-        return Ok(Vec::new());
+        return Ok(Table::new(state, steps));
     }
     if name_matchers.is_empty() {
         matchers.push(Matcher::equal(METRIC_NAME, "target_info"));
@@ -101,39 +103,35 @@ fn info_series<'q>(
         span: Span::default(),
     };
     let samples = collect(state, &select(InstantValue::Sample), steps)?;
-    if let Some((labels, _)) = samples.iter().find(|(_, column)| !column.histograms().is_empty()) {
+    if let Some(index) = samples.columns.iter().position(|column| !column.histograms().is_empty()) {
         return Err(QueryError::execution(format!(
-            "this should be an info metric, with float samples: {labels}"
+            "this should be an info metric, with float samples: {}",
+            samples.heads[index].labels
         )));
     }
-    let times = collect(state, &select(InstantValue::Time), steps)?;
-    Ok(times.into_iter().map(|(labels, times)| InfoSeries { labels, times }).collect())
+    drop(samples);
+    collect(state, &select(InstantValue::Time), steps)
 }
 
-fn collect(
-    state: &State<'_>,
-    selector: &Selector,
-    steps: Steps,
-) -> Result<Vec<(Labels, Column)>, QueryError> {
+fn collect<'q>(state: &'q State<'q>, selector: &Selector, steps: Steps) -> Result<Table<'q>, QueryError> {
     let stream = selector::instant(state, selector, steps)?;
-    let mut columns = Vec::with_capacity(stream.len());
+    let mut table = Table::new(state, steps);
     stream.for_each(state, |index, column| {
-        columns.push((stream.heads[index].labels.clone(), std::mem::take(column)));
-        Ok(())
+        table.push_series(stream.heads[index].clone(), std::mem::take(column))
     })?;
-    Ok(columns)
+    Ok(table)
 }
 
 fn enrich<'q>(
     state: &'q State<'q>,
     base: Stream<'q>,
     is_info: &[bool],
-    infos: &[InfoSeries],
+    infos: &[InfoSeries<'_>],
     data_matchers: &[Matcher],
 ) -> Result<Stream<'q>, QueryError> {
     let steps = base.steps;
     // Info series by what identifies them, then by metric name.
-    let mut by_identity: BTreeMap<Labels, BTreeMap<&str, Vec<&InfoSeries>>> = BTreeMap::new();
+    let mut by_identity: BTreeMap<Labels, BTreeMap<&str, Vec<&InfoSeries<'_>>>> = BTreeMap::new();
     for info in infos {
         let identity = info.labels.only(&IDENTIFYING);
         by_identity.entry(identity).or_default().entry(info.labels.metric_name()).or_default().push(info);
@@ -160,13 +158,13 @@ fn enrich<'q>(
                 Some((labels, number)) if *labels == current => *number,
                 _ => {
                     let number = if is_info[index] {
-                        Some(slot(&mut numbers, &mut out, head.clone(), steps))
+                        Some(slot(state, &mut numbers, &mut out, head.clone(), steps)?)
                     } else if current.is_empty() && needs_match {
                         None
                     } else {
                         let labels = enriched(&head.labels, &current, data_matchers, &mut builder)?;
                         let head = Head { labels, drop_name: head.drop_name };
-                        Some(slot(&mut numbers, &mut out, head, steps))
+                        Some(slot(state, &mut numbers, &mut out, head, steps)?)
                     };
                     last = Some((current, number));
                     number
@@ -190,29 +188,39 @@ fn enrich<'q>(
     drop(base);
     let mut table = Table::new(state, steps);
     for (head, column) in out {
+        // Counted anew, by the table.
+        state.limits.release_bytes(Column::bytes_of(steps.count));
         table.push_series(head, column)?;
     }
     Ok(table.into_stream())
 }
 
-fn slot(numbers: &mut LabelMap, out: &mut Vec<(Head, Column)>, head: Head, steps: Steps) -> usize {
+/// The result series with these labels; a new one's column is counted before it is made.
+fn slot(
+    state: &State<'_>,
+    numbers: &mut LabelMap,
+    out: &mut Vec<(Head, Column)>,
+    head: Head,
+    steps: Steps,
+) -> Result<usize, QueryError> {
     let (number, is_new) = numbers.insert(&head.labels, out.len());
     if is_new {
+        state.limits.hold_bytes(Column::bytes_of(steps.count))?;
         let mut column = Column::default();
         column.reset(steps.count);
         out.push((head, column));
     }
-    number
+    Ok(number)
 }
 
 /// The newest info series of each metric at a step.
 fn current<'a>(
-    metrics: &BTreeMap<&str, Vec<&'a InfoSeries>>,
+    metrics: &BTreeMap<&str, Vec<&'a InfoSeries<'_>>>,
     step: usize,
 ) -> Result<Vec<&'a Labels>, QueryError> {
     let mut found = Vec::new();
     for series in metrics.values() {
-        let mut newest: Option<(f64, &InfoSeries)> = None;
+        let mut newest: Option<(f64, &'a InfoSeries<'_>)> = None;
         for info in series {
             let Some(t) = info.times.float(step) else { continue };
             match newest {
@@ -227,7 +235,7 @@ fn current<'a>(
                 _ => newest = Some((t, info)),
             }
         }
-        found.extend(newest.map(|(_, info)| &info.labels));
+        found.extend(newest.map(|(_, info)| info.labels));
     }
     Ok(found)
 }

@@ -10,7 +10,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Clone, Debug)]
 pub struct MemoryBudget {
     shared: Arc<Shared>,
+    /// How far this clone may fill it.
+    reach: u64,
 }
+
+/// The part of the budget that only rules may take: dashboards that fill the rest do not stop alerting.
+const RESERVE_DIVISOR: u64 = 8;
 
 #[derive(Debug)]
 struct Shared {
@@ -21,12 +26,18 @@ struct Shared {
 impl MemoryBudget {
     /// A budget of so many bytes.
     pub fn new(max_bytes: u64) -> Self {
-        Self { shared: Arc::new(Shared { max: max_bytes, used: AtomicU64::new(0) }) }
+        Self { shared: Arc::new(Shared { max: max_bytes, used: AtomicU64::new(0) }), reach: max_bytes }
     }
 
     /// Without a bound.
     pub fn unlimited() -> Self {
         Self::new(u64::MAX)
+    }
+
+    /// The same budget for those who leave an eighth of it to rules.
+    pub fn without_reserve(&self) -> Self {
+        let max = self.shared.max;
+        Self { shared: Arc::clone(&self.shared), reach: max - max / RESERVE_DIVISOR }
     }
 
     /// The bound in bytes.
@@ -47,7 +58,8 @@ impl MemoryBudget {
 
     fn take(&self, bytes: u64) -> bool {
         let taken = self.shared.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-            used.checked_add(bytes).filter(|sum| *sum <= self.shared.max)
+            // Nothing is always there.
+            used.checked_add(bytes).filter(|sum| *sum <= self.reach || bytes == 0)
         });
         taken.is_ok()
     }
@@ -109,6 +121,14 @@ mod tests {
         assert_eq!((hold.bytes(), budget.used_bytes()), (10, 10));
         drop(hold);
         assert_eq!(budget.used_bytes(), 0);
+        // The last eighth is for rules.
+        let others = budget.without_reserve();
+        let most = others.hold(88).unwrap();
+        assert!(others.hold(1).is_none() && others.max_bytes() == 100);
+        let rules = budget.hold(12).unwrap();
+        assert!(budget.hold(1).is_none());
+        drop((most, rules));
+        assert_eq!(others.used_bytes(), 0);
         // Sums that overflow are more than there is.
         let all = MemoryBudget::unlimited();
         let _some = all.hold(10).unwrap();

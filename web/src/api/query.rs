@@ -61,6 +61,8 @@ pub(super) struct Common {
     pub(super) lookback_ms: Option<i64>,
     stats: bool,
     per_step: bool,
+    /// What is wrong with the parameters, though not so wrong that they are refused.
+    warning: Option<String>,
 }
 
 impl Common {
@@ -74,13 +76,26 @@ impl Common {
                 ))
             })?;
         let stats = params.get("stats");
+        let warning = stats.and_then(stats_warning);
         Ok(Self {
             timeout,
             lookback_ms: lookback_ms.filter(|ms| *ms > 0),
             stats: stats.is_some(),
             per_step: app.options.per_step_stats && stats == Some("all"),
+            warning,
         })
     }
+}
+
+/// Prometheus' warning at values of `stats` that it will refuse.
+fn stats_warning(stats: &str) -> Option<String> {
+    let known = matches!(stats, "true" | "all");
+    (!known).then(|| {
+        format!(
+            "value {} for parameter \"stats\" is deprecated and will be rejected in the next major release, use \"true\" or \"all\"",
+            json::string(stats)
+        )
+    })
 }
 
 async fn answered(
@@ -93,11 +108,14 @@ async fn answered(
 ) -> ApiResult {
     let common = Common::new(&app, &params)?;
     let query = parsed(&app, &parts, &params).await?;
-    let per_step = common.per_step;
+    let (per_step, warning) = (common.per_step, common.warning.clone());
     let stats = common.stats.then_some(per_step);
     evaluated(&app, &parts, origin, query, when, &common, move |parts, query, options| {
         let options = QueryOptions { per_step_stats: per_step, ..options.clone() };
-        let result = parts.engine.run(&*parts.storage, query, when, &options)?;
+        let mut result = parts.engine.run(&*parts.storage, query, when, &options)?;
+        if let Some(warning) = warning {
+            result.annotations.warn(warning);
+        }
         answer(parts.engine.memory(), result, limit, stats)
     })
     .await
@@ -171,18 +189,32 @@ async fn place(pool: &net::CpuPool, ticket: &QueryTicket) -> Result<net::pool::P
 }
 
 /// Texts longer than this are parsed on the pool: a megabyte takes longer than the reactor may be held up.
-const PARSE_INLINE_BYTES_MAX: usize = 64 << 10;
+const PARSE_INLINE_BYTES_MAX: usize = 16 << 10;
+
+/// Whether a text may be parsed on the reactor. Regular expressions are compiled along, and a short one may take long.
+fn is_parsed_at_once(text: &str) -> bool {
+    text.len() <= PARSE_INLINE_BYTES_MAX && !text.contains("=~") && !text.contains("!~")
+}
 
 /// The parameter `query`, parsed.
 pub(super) async fn parsed(app: &App, parts: &Parts, params: &Params) -> Result<ParsedQuery, ApiError> {
     let text = params.get("query").unwrap_or_default();
-    let query = if text.len() <= PARSE_INLINE_BYTES_MAX {
-        parts.engine.parse(text)
-    } else {
-        let (engine, text) = (Arc::clone(&parts.engine), text.to_owned());
-        app.pool.run(move || engine.parse(&text)).await?
-    };
-    query.map_err(|error| ApiError::parameter("query", error))
+    if is_parsed_at_once(text) {
+        return parts.engine.parse(text).map_err(|error| ApiError::parameter("query", error));
+    }
+    parsed_on_pool(app, parts, params, |query| query).await
+}
+
+/// What `f` makes of the parameter `query`, parsed; both on the pool.
+async fn parsed_on_pool<T: Send + 'static>(
+    app: &App,
+    parts: &Parts,
+    params: &Params,
+    f: impl FnOnce(ParsedQuery) -> T + Send + 'static,
+) -> Result<T, ApiError> {
+    let (engine, text) = (Arc::clone(&parts.engine), params.get("query").unwrap_or_default().to_owned());
+    let made = app.pool.run(move || engine.parse(&text).map(f)).await?;
+    made.map_err(|error| ApiError::parameter("query", error))
 }
 
 /// Tells an evaluation that nobody waits for it any more.
@@ -220,6 +252,8 @@ fn answer(
     if limit > 0 && truncate(&mut result.value, limit) {
         result.annotations.warn(TRUNCATED);
     }
+    // Rules' part is not for answers.
+    let budget = &budget.without_reserve();
     let exhausted = || QueryError::memory_exhausted(budget.max_bytes());
     // Large results only; as text they are about twice as long as in memory.
     let mut memory = match &result.memory {
@@ -340,12 +374,33 @@ pub(crate) async fn exemplars(app: Arc<App>, parts: Parts, params: Params) -> Ap
 
 /// `/format_query`
 pub(crate) async fn format(app: Arc<App>, parts: Parts, params: Params) -> ApiResult {
-    let expr = parsed(&app, &parts, &params).await?;
-    Ok(Success::new(json::string(&query::parse::pretty(expr.expr()))))
+    let data =
+        parsed_on_pool(&app, &parts, &params, |it| json::string(&query::parse::pretty(it.expr()))).await?;
+    Ok(Success::new(data))
 }
 
 /// `/parse_query`
 pub(crate) async fn parse(app: Arc<App>, parts: Parts, params: Params) -> ApiResult {
-    let expr = parsed(&app, &parts, &params).await?;
-    Ok(Success::new(query::parse::to_json(expr.expr()).to_string()))
+    let data =
+        parsed_on_pool(&app, &parts, &params, |it| query::parse::to_json(it.expr()).to_string()).await?;
+    Ok(Success::new(data))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stats_of_other_values_are_warned_of() {
+        assert_eq!([stats_warning("true"), stats_warning("all")], [None, None]);
+        let text = r#"value "foo" for parameter "stats" is deprecated and will be rejected in the next major release, use "true" or "all""#;
+        assert_eq!(stats_warning("foo").as_deref(), Some(text));
+    }
+
+    #[test]
+    fn patterns_are_not_compiled_on_the_reactor() {
+        assert!(is_parsed_at_once("sum by (job) (rate(x{a=\"b\"}[5m]))"));
+        assert!(!is_parsed_at_once("x{a=~\".{500}\"}") && !is_parsed_at_once("x{a!~\"b\"}"));
+        assert!(!is_parsed_at_once(&" ".repeat(PARSE_INLINE_BYTES_MAX + 1)));
+    }
 }

@@ -41,10 +41,11 @@ pub(super) fn fold<'q>(
     let mut held = 0;
     let context = Context { state, plan };
     let outcome = inner.for_each(state, |index, column| {
+        let has_histograms = !column.histograms().is_empty();
         let added = accumulators[groups.of_series[index]].add(&context, column, &heads[index].labels);
         held += added;
-        if plan.op == AggregateOp::Quantile {
-            // Growing vectors of floats hold up to twice what is in them.
+        if plan.op == AggregateOp::Quantile || has_histograms {
+            // Growing vectors of floats hold up to twice what is in them; histograms weigh as many floats.
             bytes += 16 * added;
             state.limits.hold_bytes(16 * added)?;
         }
