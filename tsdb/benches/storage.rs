@@ -257,6 +257,29 @@ fn select_one_in_block(bencher: Bencher<'_, '_>) {
     });
 }
 
+/// Planning and postings alone: nothing is read, no labels are made.
+#[divan::bench(args = ["equal", "two equal", "prefix", "set", "not equal", "absent label"])]
+fn postings(bencher: Bencher<'_, '_>, what: &str) {
+    let store = Store::new(series_count());
+    store.rows(1);
+    let querier = store.db.querier(TimeRange::ALL).expect("open");
+    let matcher = |op, name, value| Matcher::new(op, name, value).expect("compiles");
+    let job = Matcher::equal("job", "bench");
+    let matchers = match what {
+        "equal" => vec![Matcher::equal("__name__", "metric_7_total")],
+        "two equal" => vec![Matcher::equal("__name__", "metric_7_total"), Matcher::equal("mode", "idle")],
+        "prefix" => vec![job, matcher(MatchOp::Regex, "__name__", "metric_1.*")],
+        "set" => vec![job, matcher(MatchOp::Regex, "mode", "idle|user")],
+        "not equal" => vec![job, matcher(MatchOp::NotEqual, "mode", "idle")],
+        _ => vec![job, Matcher::equal("zone", "")],
+    };
+    bencher.bench_local(|| {
+        let found = querier.select(&matchers, &SelectHints::default()).expect("selects").len();
+        assert!(found > 0);
+        found
+    });
+}
+
 #[divan::bench]
 fn select_by_regex(bencher: Bencher<'_, '_>) {
     let store = Store::new(series_count());

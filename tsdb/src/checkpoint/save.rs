@@ -150,7 +150,8 @@ pub(super) struct Output {
 impl Output {
     pub(super) fn record(&mut self, kind: u8, payload: &[u8]) -> Result<(), StorageError> {
         if payload.len() > PAYLOAD_MAX {
-            // Only one series or row can be as large as that: all else comes in parts.
+            // Only what does not come in parts can be as large as that: one series, one row, one chunk, the newest samples of a
+            // layout's slots, the head of a window.
             let what = "bytes of one record of a checkpoint";
             return Err(StorageError::Limit { what, limit: PAYLOAD_MAX as u64 });
         }
