@@ -29,8 +29,15 @@ pub fn write_fixed(out: &mut String, v: f64) {
     } else if v.is_infinite() {
         out.push_str(if v > 0.0 { "+Inf" } else { "-Inf" });
     } else {
-        // Rust's `Display` of floats is the shortest round-trip form in fixed notation, `-0` included.
-        write!(out, "{v}").expect("writing to a string cannot fail");
+        // Answers are mostly numbers: this writes them three times as fast as the standard library, up to its exponents.
+        let mut buffer = zmij::Buffer::new();
+        let text = buffer.format_finite(v);
+        if text.contains('e') {
+            // Rust's `Display` of floats is the shortest round-trip form in fixed notation, `-0` included.
+            write!(out, "{v}").expect("writing to a string cannot fail");
+        } else {
+            out.push_str(text.strip_suffix(".0").unwrap_or(text));
+        }
     }
 }
 
@@ -109,6 +116,32 @@ pub fn write_timestamp(out: &mut String, t: i64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4096))]
+
+        /// As short as the standard library's, and the same number; where two are equally near (and Rust takes the upper) the
+        /// even digit, as Go does.
+        #[test]
+        fn fixed_form_is_shortest(bits: u64, whole in -1_000_000_000i64..1_000_000_000, decimals in 0i32..8) {
+            for v in [f64::from_bits(bits), whole as f64, whole as f64 / 10f64.powi(decimals)] {
+                if v.is_finite() {
+                    let (ours, std) = (format_fixed(v), format!("{v}"));
+                    prop_assert_eq!(ours.len(), std.len());
+                    prop_assert_eq!(ours.parse::<f64>(), Ok(v));
+                    prop_assert!(!ours.contains('e'));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn ties_go_to_the_even_digit() {
+        assert_eq!(format_fixed(6_736_299_637_341_441.0 / 4.0), "1684074909335360.2");
+        assert_eq!(format_fixed(6_736_299_637_341_443.0 / 4.0), "1684074909335360.8");
+        assert_eq!(format_fixed(-0.0), "-0");
+    }
 
     #[test]
     fn api_form_matches_prometheus() {
