@@ -126,6 +126,8 @@ pub struct Success {
     pub data: String,
     /// Doubts about it.
     pub annotations: Annotations,
+    /// Whether `data` begins with [`Success::HEAD`] already: large answers are not copied.
+    pub has_head: bool,
     /// Nothing to say at all: 204, without a body.
     pub is_empty: bool,
     /// Counts the answer's memory until it has been sent.
@@ -145,6 +147,9 @@ impl AsRef<[u8]> for Counted {
 }
 
 impl Success {
+    /// What stands before the data.
+    pub const HEAD: &'static str = "{\"status\":\"success\",\"data\":";
+
     /// An answer without doubts.
     pub fn new(data: impl Into<String>) -> Self {
         Self { data: data.into(), ..Self::default() }
@@ -156,24 +161,25 @@ impl Success {
     }
 
     /// The whole answer.
-    pub fn response(&self) -> Response<Body> {
+    pub fn response(mut self) -> Response<Body> {
         if self.is_empty {
             let mut response = Response::new(Body::empty());
             *response.status_mut() = StatusCode::NO_CONTENT;
             return response;
         }
-        let mut out = String::with_capacity(self.data.len() + 64);
-        out.push_str("{\"status\":\"success\",\"data\":");
-        out.push_str(&self.data);
+        let mut out = std::mem::take(&mut self.data);
+        if !self.has_head {
+            out.insert_str(0, Self::HEAD);
+        }
         let warnings: Vec<&str> = self.annotations.warnings().collect();
         let infos: Vec<&str> = self.annotations.infos().collect();
         write_annotations(&mut out, "warnings", "warning", &warnings);
         write_annotations(&mut out, "infos", "info", &infos);
         out.push('}');
-        match &self.memory {
+        match self.memory {
             None => json_response(StatusCode::OK, out),
             Some(memory) => {
-                let body = Counted { body: out, _memory: Arc::clone(memory) };
+                let body = Counted { body: out, _memory: memory };
                 json_response(StatusCode::OK, bytes::Bytes::from_owner(body))
             }
         }
@@ -238,6 +244,16 @@ pub fn text_response(status: StatusCode, text: &str) -> Response<Body> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn data_may_begin_with_its_envelope() {
+        for (data, has_head) in [("[1]".to_owned(), false), (format!("{}[1]", Success::HEAD), true)] {
+            let mut success = Success { data, has_head, ..Success::default() };
+            success.annotations.warn("w");
+            let body = axum::body::to_bytes(success.response().into_body(), 1 << 10).await.unwrap();
+            assert_eq!(&*body, br#"{"status":"success","data":[1],"warnings":["w"]}"#);
+        }
+    }
 
     #[test]
     fn ten_annotations_of_a_kind_are_told_the_others_counted() {

@@ -215,6 +215,11 @@ impl Limits {
         Err(QueryError::memory_exhausted(budget.max_bytes()))
     }
 
+    /// Most bytes the query may hold, as far as it depends on limits alone.
+    pub(crate) fn bytes_max(&self) -> u64 {
+        self.bounds.bytes_max.min(self.bounds.budget.max_bytes())
+    }
+
     /// Bytes held now.
     pub(crate) fn bytes(&self) -> u64 {
         self.progress.bytes()

@@ -45,6 +45,11 @@ impl MemoryBudget {
         self.shared.max
     }
 
+    /// Whether so many bytes were there if nobody else had any.
+    pub fn could_hold(&self, bytes: u64) -> bool {
+        bytes <= self.reach
+    }
+
     /// Bytes held now.
     pub fn used_bytes(&self) -> u64 {
         self.shared.used.load(Ordering::Relaxed)
@@ -125,6 +130,7 @@ mod tests {
         let others = budget.without_reserve();
         let most = others.hold(88).unwrap();
         assert!(others.hold(1).is_none() && others.max_bytes() == 100);
+        assert!(others.could_hold(88) && !others.could_hold(89) && budget.could_hold(100));
         let rules = budget.hold(12).unwrap();
         assert!(budget.hold(1).is_none());
         drop((most, rules));

@@ -16,6 +16,8 @@ use super::steps::Steps;
 const PARALLEL_CELLS_MIN: usize = 1 << 14;
 /// Cells read ahead by one round of parallel reading: bounds the memory of the round.
 const ROUND_CELLS: usize = 1 << 18;
+/// What a round may take of the memory of a query: one part in so many.
+const ROUND_SHARE: u64 = 4;
 /// Series of the first round; later ones grow while there are few histograms.
 const ROUND_FIRST: usize = 64;
 /// Bytes of histograms in a round from which on the next is shorter.
@@ -95,10 +97,13 @@ impl<'q> Stream<'q> {
         state: &State<'_>,
         mut fold: impl FnMut(usize, &mut Column) -> Result<(), QueryError>,
     ) -> Result<(), QueryError> {
-        let round_max =
-            (ROUND_CELLS / self.steps.count.max(1)).clamp(2 * state.threads, 1024).min(self.len());
+        let each = Column::bytes_of(self.steps.count).max(1);
+        // A small part of what the query may hold: small limits are not for reading ahead.
+        let affordable = usize::try_from(state.limits.bytes_max() / ROUND_SHARE).unwrap_or(usize::MAX) / each;
+        let round_max = (ROUND_CELLS / self.steps.count.max(1)).min(affordable);
+        let round_max = round_max.clamp(2 * state.threads, 1024).min(self.len());
         let mut columns: Vec<Column> = std::iter::repeat_with(Column::default).take(round_max).collect();
-        let bytes = round_max.saturating_mul(Column::bytes_of(self.steps.count));
+        let bytes = round_max.saturating_mul(each);
         state.limits.hold_bytes(bytes)?;
         let (mut first, mut round) = (0, round_max.min(ROUND_FIRST.max(2 * state.threads)));
         while first < self.len() {

@@ -17,6 +17,8 @@ use crate::params::Params;
 
 /// Most points per series of a range query (Prometheus' bound).
 const POINTS_MAX: i64 = 11_000;
+/// Room for what follows the data of a large answer: its end, and mostly its warnings.
+const ENVELOPE_END_BYTES: usize = 4 << 10;
 /// Warning when `limit` cut the answer.
 const TRUNCATED: &str = "results truncated due to limit";
 
@@ -258,9 +260,18 @@ fn answer(
     // Large results only; as text they are about twice as long as in memory.
     let mut memory = match &result.memory {
         None => None,
-        Some(held) => Some(budget.hold(held.bytes().saturating_mul(2)).ok_or_else(exhausted)?),
+        Some(held) => {
+            let wanted = held.bytes().saturating_mul(2);
+            if !budget.could_hold(held.bytes().saturating_add(wanted)) {
+                // Nor would it alone: to try again is no use.
+                let text = "the answer does not fit into the memory of all queries (--query.max-memory)";
+                return Err(QueryError::new(QueryErrorKind::Execution, text));
+            }
+            Some(budget.hold(wanted).ok_or_else(exhausted)?)
+        }
     };
     let mut data = String::with_capacity(256);
+    data.push_str(Success::HEAD);
     let mut object = Object::begin(&mut data);
     object.text("resultType", result.value.value_type().as_str());
     write_value(object.key("result"), &result.value);
@@ -269,14 +280,21 @@ fn answer(
     }
     object.end();
     if let Some(memory) = &mut memory {
-        // What is left once the answer has its envelope: its buffer is exact.
-        let bytes = data.len() as u64;
+        // What is left: the text, with room for the end of its envelope.
+        data.shrink_to(data.len() + ENVELOPE_END_BYTES);
+        let bytes = data.capacity() as u64;
         memory.shrink_to(bytes);
         if !memory.grow_to(bytes) {
             return Err(exhausted());
         }
     }
-    Ok(Success { data, annotations: result.annotations, memory: memory.map(Arc::new), ..Success::default() })
+    Ok(Success {
+        data,
+        has_head: true,
+        annotations: result.annotations,
+        memory: memory.map(Arc::new),
+        ..Success::default()
+    })
 }
 
 /// Cuts a vector or matrix to `limit` series; says whether something was cut.
