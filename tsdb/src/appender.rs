@@ -8,8 +8,8 @@ use model::labels::{Labels, METRIC_NAME};
 use model::metadata::Metadata;
 use model::sample::{STALE_NAN_BITS, SampleValue, stale_nan};
 use model::storage::{
-    ABSENT_BITS, AppendError, AppendOptions, AppendSample, Appender, CommitSummary, LayoutRef, LayoutSlot,
-    Row, RowOutcome, SeriesRef, SeriesSample, StorageError,
+    AppendError, AppendOptions, AppendSample, Appender, CommitSummary, LayoutRef, LayoutSlot, Row,
+    RowOutcome, SeriesRef, SeriesSample, StorageError,
 };
 
 use crate::check::Checker;
@@ -234,19 +234,7 @@ impl Transaction {
         for (_, why) in &check.refused {
             head.metrics.refused(*why, SampleKind::Float);
         }
-        // Samples to be stored on their own stay in the row: the commit finds them again. The refused do not.
-        let values = if check.refused.is_empty() {
-            values
-        } else {
-            let mut reduced = values.to_vec();
-            for (slot, _) in &check.refused {
-                let index = slot.0.checked_sub(from.unwrap_or(0));
-                if let Some(value) = index.and_then(|index| reduced.get_mut(index as usize)) {
-                    *value = ABSENT_BITS;
-                }
-            }
-            reduced.into()
-        };
+        let values = check.wanted(&values);
         self.batch.ops.push(Op::Row { layout, t: row.t, from, row: values });
         RowOutcome { appended: check.taken, refused: check.refused, error: None }
     }

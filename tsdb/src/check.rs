@@ -55,6 +55,8 @@ pub(crate) struct RowCheck {
     pub(crate) refused: Vec<(LayoutSlot, AppendError)>,
     /// Slots that must be absent from the row: refused, known, or among `loose`.
     pub(crate) absent: Vec<usize>,
+    /// Slots whose samples are stored already.
+    known: Vec<usize>,
     /// Samples that are to be stored on their own.
     pub(crate) loose: Vec<FloatSample>,
 }
@@ -67,11 +69,23 @@ impl RowCheck {
 
     /// The row without what must be absent.
     pub(crate) fn reduce(&self, row: &Arc<[u64]>) -> Arc<[u64]> {
-        if self.absent.is_empty() {
+        self.without(row, self.absent.iter().copied())
+    }
+
+    /// The row without what was refused or is stored already, which the commit does not look for once more: in files it would not
+    /// find it. What is to be stored on its own stays.
+    pub(crate) fn wanted(&self, row: &Arc<[u64]>) -> Arc<[u64]> {
+        let refused = self.refused.iter().map(|(slot, _)| slot.0 as usize);
+        self.without(row, refused.chain(self.known.iter().copied()))
+    }
+
+    fn without(&self, row: &Arc<[u64]>, slots: impl Iterator<Item = usize>) -> Arc<[u64]> {
+        let mut slots = slots.peekable();
+        if slots.peek().is_none() {
             return Arc::clone(row);
         }
         let mut reduced = row.to_vec();
-        for slot in &self.absent {
+        for slot in slots {
             if let Some(value) = slot.checked_sub(self.first).and_then(|index| reduced.get_mut(index)) {
                 *value = ABSENT_BITS;
             }
@@ -251,8 +265,9 @@ impl Checker {
             word.is_some_and(|word| word >> (slot % 64) & 1 == 1)
         };
         let values = || (first as usize..).zip(&**row).filter(|(_, bits)| **bits != ABSENT_BITS);
+        // Samples of a row that does not go on are pending one by one, and rows behind it must look at them.
         if !self.mixed
-            && (!goes_on && !self.rows.is_empty()
+            && (!goes_on
                 || owned_elsewhere(
                     head,
                     &state,
@@ -290,6 +305,7 @@ impl Checker {
                 Ok(Verdict::Known) => {
                     check.taken += 1;
                     check.absent.push(slot);
+                    check.known.push(slot);
                 }
                 Err(why) => check.refuse(slot, why),
             }

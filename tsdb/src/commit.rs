@@ -572,7 +572,7 @@ impl<'a> Applied<'a> {
         let at = self.at;
         let may_know = self.may_know;
         let added = self.head.table.with_mut(series, |series: &mut Series| {
-            (!may_know || !knows(series, t)).then(|| series.add(t, value, start, at))
+            (!may_know || !knows(series, t, at)).then(|| series.add(t, value, start, at))
         });
         let Some(Added { chunks, in_order }) = added.flatten() else { return added.is_some() };
         if chunks > 0 {
@@ -604,7 +604,7 @@ impl<'a> Applied<'a> {
                 lost += 1;
                 return;
             };
-            if may_know && knows(series, t) {
+            if may_know && knows(series, t, at) {
                 return;
             }
             let added = series.add(t, Stored::Float(bits), start, at);
@@ -673,8 +673,9 @@ impl<'a> Applied<'a> {
 }
 
 /// Whether a series has a sample at `t`. Damage shows when it is read.
-fn knows(series: &Series, t: Timestamp) -> bool {
-    series.value_at(t).unwrap_or_default().is_some()
+fn knows(series: &Series, t: Timestamp, at: CommitMark) -> bool {
+    let found = series.value_behind(FilePosition::START, at.in_order_from, t);
+    found.unwrap_or_default().is_some()
 }
 
 /// Retires slots and closes layouts. Under the commit lock.

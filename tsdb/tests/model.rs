@@ -699,7 +699,12 @@ impl World {
         let now = self.now().saturating_add(ahead_ms) + self.compactions * 3_600_000;
         let done = self.db.compact(now);
         let end = match done {
-            Ok(()) => self.db.blocks().iter().map(|block| block.max_time).max(),
+            // Behind the last block the head may have had nothing for some blocks' time, which is over as well.
+            Ok(()) => {
+                let block = i64::try_from(self.options.block_duration_min.as_millis()).unwrap();
+                let over = self.plain.newest.map(|newest| newest - block / 2);
+                self.db.blocks().iter().map(|block| block.max_time).max().max(over)
+            }
             // It may have been about to make a block of anything.
             Err(_) => self.plain.newest,
         };

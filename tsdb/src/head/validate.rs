@@ -160,7 +160,7 @@ impl Pending {
         // Older than the newest: perhaps a repetition. Damage in memory would show when the series is read.
         let known = match self.value_at(id, t) {
             Some(known) => Some(known.clone()),
-            None => series.value_behind(limits.files_from, t).unwrap_or_default(),
+            None => series.value_behind(limits.files_from, limits.in_order_from, t).unwrap_or_default(),
         };
         match known {
             Some(known) if known.same_bits(value) => Ok(Verdict::Known),

@@ -96,17 +96,20 @@ impl Series {
     ///
     /// # Errors
     /// When a chunk cannot be read.
+    #[cfg(test)]
     pub(crate) fn value_at(&self, t: Timestamp) -> Result<Option<Stored>, StorageError> {
-        self.value_behind(FilePosition::START, t)
+        self.value_behind(FilePosition::START, Timestamp::MIN, t)
     }
 
-    /// As [`Series::value_at`], but for chunks that are in files before `from`, which are not looked at.
+    /// As [`Series::value_at`], but for chunks that are in files before `from`, which are not looked at, and in-order samples
+    /// before `in_order_from`: what windows that reach behind it still have there is in blocks by now, and may be deleted.
     ///
     /// # Errors
     /// When a chunk cannot be read.
     pub(crate) fn value_behind(
         &self,
         from: FilePosition,
+        in_order_from: Timestamp,
         t: Timestamp,
     ) -> Result<Option<Stored>, StorageError> {
         let at = TimeRange::new(t, t);
@@ -124,9 +127,14 @@ impl Series {
             if found.is_some() || hides(&rare.deleted, t) {
                 return Ok(found);
             }
-            if let Ok(index) = rare.histograms.binary_search_by_key(&t, |sample| sample.0) {
-                return Ok(Some(Stored::Histogram(rare.histograms[index].1.clone())));
-            }
+        }
+        if t < in_order_from {
+            return Ok(None);
+        }
+        if let Some(rare) = self.rare()
+            && let Ok(index) = rare.histograms.binary_search_by_key(&t, |sample| sample.0)
+        {
+            return Ok(Some(Stored::Histogram(rare.histograms[index].1.clone())));
         }
         for (history, slot) in self.histories() {
             if let Some(bits) = history.value_behind(from, slot, t)? {
