@@ -8,6 +8,7 @@ use model::histogram::CounterResetHint;
 use model::{FloatHistogram, Timestamp};
 
 use super::histogram::{Growth, growth};
+use super::windows::reach;
 use super::{Noted, Series, Window, WindowTable};
 use crate::exec::column::Column;
 use crate::exec::error::QueryError;
@@ -123,19 +124,12 @@ impl Extrapolation {
         let seconds = |from: Timestamp, to: Timestamp| (to - from) as f64 / 1000.0;
         let sampled = seconds(self.first, self.last);
         let mean_gap = if self.gaps == 0 { 0.0 } else { sampled / self.gaps as f64 };
-        let threshold = mean_gap * 1.1;
-        let mut to_end = seconds(self.last, window.end);
-        if to_end >= threshold {
-            to_end = mean_gap / 2.0;
-        }
+        let to_end = reach(seconds(self.last, window.end), mean_gap);
         if let Some(begin) = self.begin {
             let covered = seconds(begin, self.last);
             return (covered + to_end) / covered;
         }
-        let mut to_start = seconds(window.start, self.first);
-        if to_start >= threshold {
-            to_start = mean_gap / 2.0;
-        }
+        let mut to_start = reach(seconds(window.start, self.first), mean_gap);
         if let Some((first_value, increase)) = counter
             && increase > 0.0
             && first_value >= 0.0

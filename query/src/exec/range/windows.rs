@@ -137,19 +137,22 @@ fn pays(steps: usize, samples: usize) -> bool {
     steps >= STEPS_MIN && bytes <= TABLE_BYTES_MAX
 }
 
-/// Prometheus' extrapolation: to an end of the window that is nearer than 1.1 mean gaps, else by half a gap.
-///
-/// In seconds, as Prometheus counts: of gaps of 13 s, an end that is 14.3 s away is far, though 14300 < 13000 * 1.1.
+/// How far an increase reaches towards an end of the window, in seconds, as Prometheus has it: to an end that is nearer than
+/// 1.1 mean gaps, else by half a gap. (Seconds matter: of gaps of 13 s, an end that is 14.3 s away is far, though
+/// 14300 < 13000 * 1.1.)
+pub(super) fn reach(distance: f64, mean_gap: f64) -> f64 {
+    if distance >= mean_gap * 1.1 { mean_gap / 2.0 } else { distance }
+}
+
 fn span(first: Timestamp, last: Timestamp, gaps: usize, start: Timestamp, end: Timestamp) -> Span {
     let seconds = |ms: i64| ms as f64 / 1000.0;
     let sampled = seconds(last - first);
     let mean_gap = sampled / gaps as f64;
-    let threshold = mean_gap * 1.1;
-    let reach = |distance: i64| {
-        let distance = seconds(distance);
-        if distance >= threshold { mean_gap / 2.0 } else { distance }
-    };
-    Span { sampled, to_start: reach(first - start), to_end: reach(end - last) }
+    Span {
+        sampled,
+        to_start: reach(seconds(first - start), mean_gap),
+        to_end: reach(seconds(end - last), mean_gap),
+    }
 }
 
 fn index(at: usize) -> u32 {
