@@ -62,6 +62,58 @@ impl Encoding {
     }
 }
 
+/// Compresses an answer that comes in pieces.
+#[derive(Debug)]
+pub(crate) enum Compressor {
+    Gzip(flate2::write::GzEncoder<Vec<u8>>),
+    Deflate(flate2::write::ZlibEncoder<Vec<u8>>),
+}
+
+impl Compressor {
+    pub(crate) fn new(encoding: Encoding) -> Self {
+        match encoding {
+            Encoding::Gzip => Self::Gzip(flate2::write::GzEncoder::new(Vec::new(), Compression::fast())),
+            Encoding::Deflate => {
+                Self::Deflate(flate2::write::ZlibEncoder::new(Vec::new(), Compression::fast()))
+            }
+        }
+    }
+
+    /// Takes in more.
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        match self {
+            Self::Gzip(encoder) => encoder.write_all(bytes),
+            Self::Deflate(encoder) => encoder.write_all(bytes),
+        }
+    }
+
+    fn out(&mut self) -> &mut Vec<u8> {
+        match self {
+            Self::Gzip(encoder) => encoder.get_mut(),
+            Self::Deflate(encoder) => encoder.get_mut(),
+        }
+    }
+
+    /// Bytes that have come out of it.
+    pub(crate) fn waiting(&mut self) -> usize {
+        self.out().len()
+    }
+
+    /// What has come out of it.
+    pub(crate) fn take(&mut self) -> Vec<u8> {
+        std::mem::take(self.out())
+    }
+
+    /// The last that comes out of it; nothing when it is asked again.
+    pub(crate) fn finish(&mut self) -> std::io::Result<Vec<u8>> {
+        match self {
+            Self::Gzip(encoder) => encoder.try_finish()?,
+            Self::Deflate(encoder) => encoder.try_finish()?,
+        }
+        Ok(self.take())
+    }
+}
+
 /// Compresses a whole answer on the pool's threads. Answers that are encoded already stay as they are.
 pub async fn compress(response: Response<Body>, encoding: Encoding, pool: &net::CpuPool) -> Response<Body> {
     if response.headers().contains_key(CONTENT_ENCODING) {

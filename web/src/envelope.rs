@@ -1,15 +1,13 @@
 //! The envelope of every API answer, and errors with their types and status codes (INVENTORY: "Rules that hold for
 //! every endpoint").
 
-use std::sync::Arc;
-
 use axum::body::Body;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response, StatusCode};
 use model::Annotations;
-use query::exec::MemoryHold;
 
 use crate::json;
+use crate::stream::{Large, Pending};
 
 /// Most warnings, and most infos, in an answer; the rest is summed up in one line.
 const ANNOTATIONS_MAX: usize = 10;
@@ -120,35 +118,23 @@ impl From<net::pool::JobLost> for ApiError {
 }
 
 /// A successful answer: `data` is JSON already.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Success {
     /// The `data` field.
     pub data: String,
     /// Doubts about it.
     pub annotations: Annotations,
-    /// Whether `data` begins with [`Success::HEAD`] already: large answers are not copied.
-    pub has_head: bool,
     /// Nothing to say at all: 204, without a body.
     pub is_empty: bool,
-    /// Counts the answer's memory until it has been sent.
-    pub memory: Option<Arc<MemoryHold>>,
-}
-
-/// A body whose memory is counted while it is on its way.
-struct Counted {
-    body: String,
-    _memory: Arc<MemoryHold>,
-}
-
-impl AsRef<[u8]> for Counted {
-    fn as_ref(&self) -> &[u8] {
-        self.body.as_bytes()
-    }
+    /// The envelope is around `data` already.
+    pub(crate) is_whole: bool,
+    /// Instead of all this: an answer that is written while it is sent.
+    pub(crate) large: Option<Large>,
 }
 
 impl Success {
     /// What stands before the data.
-    pub const HEAD: &'static str = "{\"status\":\"success\",\"data\":";
+    pub(crate) const HEAD: &'static str = "{\"status\":\"success\",\"data\":";
 
     /// An answer without doubts.
     pub fn new(data: impl Into<String>) -> Self {
@@ -160,33 +146,47 @@ impl Success {
         Self { is_empty: true, ..Self::default() }
     }
 
-    /// The whole answer.
-    pub fn response(mut self) -> Response<Body> {
+    /// An answer with its envelope.
+    pub(crate) fn whole(text: String) -> Self {
+        Self { data: text, is_whole: true, ..Self::default() }
+    }
+
+    /// An answer that is written while it is sent, with its envelope.
+    pub(crate) fn large(large: Large) -> Self {
+        Self { large: Some(large), ..Self::default() }
+    }
+
+    /// The whole answer. (Of large ones the head; `serve` sees to the body.)
+    pub fn response(self) -> Response<Body> {
         if self.is_empty {
             let mut response = Response::new(Body::empty());
             *response.status_mut() = StatusCode::NO_CONTENT;
             return response;
         }
-        let mut out = std::mem::take(&mut self.data);
-        if !self.has_head {
+        if let Some(large) = self.large {
+            let mut response = json_response(StatusCode::OK, Body::empty());
+            response.extensions_mut().insert(Pending::new(large));
+            return response;
+        }
+        let mut out = self.data;
+        if !self.is_whole {
             out.insert_str(0, Self::HEAD);
+            write_annotations(&mut out, &self.annotations);
+            out.push('}');
         }
-        let warnings: Vec<&str> = self.annotations.warnings().collect();
-        let infos: Vec<&str> = self.annotations.infos().collect();
-        write_annotations(&mut out, "warnings", "warning", &warnings);
-        write_annotations(&mut out, "infos", "info", &infos);
-        out.push('}');
-        match self.memory {
-            None => json_response(StatusCode::OK, out),
-            Some(memory) => {
-                let body = Counted { body: out, _memory: memory };
-                json_response(StatusCode::OK, bytes::Bytes::from_owner(body))
-            }
-        }
+        json_response(StatusCode::OK, out)
     }
 }
 
-fn write_annotations(out: &mut String, field: &str, kind: &str, texts: &[&str]) {
+/// Appends what annotations say, if anything.
+pub(crate) fn write_annotations(out: &mut String, annotations: &Annotations) {
+    let warnings: Vec<&str> = annotations.warnings().collect();
+    let infos: Vec<&str> = annotations.infos().collect();
+    write_texts(out, "warnings", "warning", &warnings);
+    write_texts(out, "infos", "info", &infos);
+}
+
+fn write_texts(out: &mut String, field: &str, kind: &str, texts: &[&str]) {
     if texts.is_empty() {
         return;
     }
@@ -246,12 +246,13 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn data_may_begin_with_its_envelope() {
-        for (data, has_head) in [("[1]".to_owned(), false), (format!("{}[1]", Success::HEAD), true)] {
-            let mut success = Success { data, has_head, ..Success::default() };
-            success.annotations.warn("w");
+    async fn data_may_have_its_envelope() {
+        let mut bare = Success::new("[1]");
+        bare.annotations.warn("w");
+        let want = r#"{"status":"success","data":[1],"warnings":["w"]}"#;
+        for success in [bare, Success::whole(want.to_owned())] {
             let body = axum::body::to_bytes(success.response().into_body(), 1 << 10).await.unwrap();
-            assert_eq!(&*body, br#"{"status":"success","data":[1],"warnings":["w"]}"#);
+            assert_eq!(&*body, want.as_bytes());
         }
     }
 
@@ -261,7 +262,7 @@ mod tests {
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
         let written = |count: usize, kind: &str| {
             let mut out = String::new();
-            write_annotations(&mut out, "warnings", kind, &texts[..count]);
+            write_texts(&mut out, "warnings", kind, &texts[..count]);
             out
         };
         assert_eq!(written(0, "warning"), "");

@@ -20,6 +20,7 @@ mod routes;
 mod serve;
 mod server;
 mod stall;
+mod stream;
 
 pub use app::{App, BuildInfo, Control, Options, Parts, ReloadStatus};
 pub use server::{Server, ServerError};

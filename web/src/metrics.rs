@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use prometheus::{
-    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
 };
 
 /// Counters of the server.
@@ -79,8 +79,13 @@ impl HttpMetrics {
         self.requests.with_label_values(&[code.as_str(), handler]).inc();
         self.durations.with_label_values(&[handler]).observe(took.as_secs_f64());
         if let Some(size) = size_bytes {
-            self.sizes.with_label_values(&[handler]).observe(size as f64);
+            self.size_of(handler).observe(size as f64);
         }
+    }
+
+    /// Where the size of an answer is told, when it is known only later.
+    pub(crate) fn size_of(&self, handler: &str) -> Histogram {
+        self.sizes.with_label_values(&[handler])
     }
 }
 

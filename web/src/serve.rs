@@ -17,6 +17,7 @@ use tower::ServiceExt as _;
 use crate::app::App;
 use crate::compress::{Encoding, compress};
 use crate::envelope::plain_response;
+use crate::stream::{Means, stream};
 
 /// Marks an answer of an API handler: it gets CORS headers and may be compressed. What the router itself refuses, and
 /// remote write, does not.
@@ -54,7 +55,12 @@ pub(crate) async fn serve(app: Arc<App>, router: Router, request: Request<Body>)
         None => "/unknown".to_owned(),
     };
     let is_api = response.extensions_mut().remove::<OfApi>().is_some();
-    if is_api || handler == "/metrics" {
+    let means =
+        || Means { pool: app.pool.clone(), encoding, stalled: app.metrics.connections_stalled.clone() };
+    let size = app.metrics.size_of(&handler);
+    if stream(&mut response, means, move |bytes| size.observe(bytes as f64)) {
+        response.headers_mut().append(VARY, HeaderValue::from_static("Accept-Encoding"));
+    } else if is_api || handler == "/metrics" {
         response.headers_mut().append(VARY, HeaderValue::from_static("Accept-Encoding"));
         if let Some(encoding) = encoding {
             response = compress(response, encoding, &app.pool).await;

@@ -11,7 +11,7 @@ use super::eval::{ScalarColumn, range_result, remove_metadata, scalar, vector};
 use super::state::State;
 use super::steps::Steps;
 use super::stream::Stream;
-use super::value::{MatrixSeries, PointValue, QueryValue, VectorSample};
+use super::value::{MatrixSeries, PointValue, QueryValue, VectorSample, series_bytes};
 use crate::ast::{Expr, ExtendedRange};
 use crate::plan::{Plan, RangePlan};
 
@@ -61,7 +61,7 @@ impl Held<'_> {
     fn series(&mut self, label_bytes: usize, samples: usize) -> Result<(), QueryError> {
         let limits = &self.state.limits;
         limits.hold(samples)?;
-        let bytes = size_of::<MatrixSeries>() + label_bytes + samples.saturating_mul(size_of::<Sample>());
+        let bytes = series_bytes(label_bytes, samples);
         self.bytes = self.bytes.saturating_add(bytes as u64);
         limits.hold_bytes(bytes)
     }

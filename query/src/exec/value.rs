@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use model::{Annotations, FloatHistogram, Labels, Sample, Timestamp};
 
+use super::column::histogram_size;
 use super::memory::MemoryHold;
 use crate::ast::ValueType;
 
@@ -68,6 +69,30 @@ pub struct MatrixSeries {
     pub floats: Vec<Sample>,
     /// Histogram points in order of time.
     pub histograms: Vec<(Timestamp, Arc<FloatHistogram>)>,
+}
+
+/// Bytes that a series of a result counts for: labels of so many bytes, and so many samples (histograms by their size).
+pub(crate) fn series_bytes(label_bytes: usize, samples: usize) -> usize {
+    size_of::<MatrixSeries>() + label_bytes + samples.saturating_mul(size_of::<Sample>())
+}
+
+impl VectorSample {
+    /// What it counts for in the memory of queries.
+    pub fn size_bytes(&self) -> u64 {
+        let samples = match &self.value {
+            PointValue::Float(_) => 1,
+            PointValue::Histogram(histogram) => histogram_size(histogram),
+        };
+        series_bytes(self.labels.size_bytes(), samples) as u64
+    }
+}
+
+impl MatrixSeries {
+    /// What it counts for in the memory of queries.
+    pub fn size_bytes(&self) -> u64 {
+        let histograms: usize = self.histograms.iter().map(|(_, histogram)| histogram_size(histogram)).sum();
+        series_bytes(self.labels.size_bytes(), self.floats.len() + histograms) as u64
+    }
 }
 
 /// A value and what there is to say about it.

@@ -7,6 +7,7 @@ pub mod explain;
 pub mod metadata;
 pub mod queries;
 pub mod query;
+mod query_answer;
 pub mod rules;
 pub mod status;
 pub mod targets;

@@ -5,11 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use model::{Matcher, TimeRange};
-use query::exec::{
-    MatrixSeries, MemoryBudget, ParsedQuery, PointValue, QueryError, QueryErrorKind, QueryOptions,
-    QueryOrigin, QueryResult, QueryTicket, QueryValue, When, stats_json,
-};
+use query::exec::{ParsedQuery, QueryError, QueryErrorKind, QueryOptions, QueryOrigin, QueryTicket, When};
 
+use super::query_answer::answer;
 use crate::app::{App, Parts};
 use crate::envelope::{ApiError, ApiResult, ErrorType, Success};
 use crate::json::{self, Object};
@@ -17,10 +15,6 @@ use crate::params::Params;
 
 /// Most points per series of a range query (Prometheus' bound).
 const POINTS_MAX: i64 = 11_000;
-/// Room for what follows the data of a large answer: its end, and mostly its warnings.
-const ENVELOPE_END_BYTES: usize = 4 << 10;
-/// Warning when `limit` cut the answer.
-const TRUNCATED: &str = "results truncated due to limit";
 
 /// `/query`
 pub(crate) async fn instant(app: Arc<App>, parts: Parts, params: Params, origin: QueryOrigin) -> ApiResult {
@@ -118,12 +112,12 @@ async fn answered(
         if let Some(warning) = warning {
             result.annotations.warn(warning);
         }
-        answer(parts.engine.memory(), result, limit, stats)
+        Ok(answer(result, limit, stats))
     })
     .await
 }
 
-/// Waits for a place, then evaluates on the pool; `evaluate` also writes the answer. The query is in the register all the
+/// Waits for a place, then evaluates on the pool; `evaluate` also writes the answer, or its beginning. The query is in the register all the
 /// while. When the client goes, it leaves the queue, or evaluation is told to stop.
 pub(super) async fn evaluated(
     app: &App,
@@ -242,122 +236,6 @@ fn error_of(error: &QueryError) -> ApiError {
         return ApiError::parameter("query", &error.message);
     }
     ApiError::new(kind, &error.message)
-}
-
-/// The answer; `stats`: with statistics, and with those of each step if so.
-fn answer(
-    budget: &MemoryBudget,
-    mut result: QueryResult,
-    limit: usize,
-    stats: Option<bool>,
-) -> Result<Success, QueryError> {
-    if limit > 0 && truncate(&mut result.value, limit) {
-        result.annotations.warn(TRUNCATED);
-    }
-    // Rules' part is not for answers.
-    let budget = &budget.without_reserve();
-    let exhausted = || QueryError::memory_exhausted(budget.max_bytes());
-    // Large results only; as text they are about twice as long as in memory.
-    let mut memory = match &result.memory {
-        None => None,
-        Some(held) => {
-            let wanted = held.bytes().saturating_mul(2);
-            if !budget.could_hold(held.bytes().saturating_add(wanted)) {
-                // Nor would it alone: to try again is no use.
-                let text = "the answer does not fit into the memory of all queries (--query.max-memory)";
-                return Err(QueryError::new(QueryErrorKind::Execution, text));
-            }
-            Some(budget.hold(wanted).ok_or_else(exhausted)?)
-        }
-    };
-    let mut data = String::with_capacity(256);
-    data.push_str(Success::HEAD);
-    let mut object = Object::begin(&mut data);
-    object.text("resultType", result.value.value_type().as_str());
-    write_value(object.key("result"), &result.value);
-    if let Some(per_step) = stats {
-        object.raw("stats", stats_json(&result.stats, per_step));
-    }
-    object.end();
-    if let Some(memory) = &mut memory {
-        // What is left: the text, with room for the end of its envelope.
-        data.shrink_to(data.len() + ENVELOPE_END_BYTES);
-        let bytes = data.capacity() as u64;
-        memory.shrink_to(bytes);
-        if !memory.grow_to(bytes) {
-            return Err(exhausted());
-        }
-    }
-    Ok(Success {
-        data,
-        has_head: true,
-        annotations: result.annotations,
-        memory: memory.map(Arc::new),
-        ..Success::default()
-    })
-}
-
-/// Cuts a vector or matrix to `limit` series; says whether something was cut.
-fn truncate(value: &mut QueryValue, limit: usize) -> bool {
-    match value {
-        QueryValue::Vector(samples) if samples.len() > limit => {
-            samples.truncate(limit);
-            true
-        }
-        QueryValue::Matrix(series) if series.len() > limit => {
-            series.truncate(limit);
-            true
-        }
-        _ => false,
-    }
-}
-
-fn write_value(out: &mut String, value: &QueryValue) {
-    match value {
-        // Scalars never have an exponent: Prometheus writes them by other means than samples.
-        QueryValue::Scalar(sample) => {
-            out.push('[');
-            model::float::write_timestamp(out, sample.t);
-            out.push_str(",\"");
-            model::float::write_fixed(out, sample.v);
-            out.push_str("\"]");
-        }
-        QueryValue::String { t, value } => {
-            out.push('[');
-            model::float::write_timestamp(out, *t);
-            out.push(',');
-            json::write_string(out, value);
-            out.push(']');
-        }
-        QueryValue::Vector(samples) => json::write_list(out, samples, |out, sample| {
-            let mut object = Object::begin(out);
-            object.labels("metric", &sample.labels);
-            match &sample.value {
-                PointValue::Float(v) => json::write_point(object.key("value"), sample.t, *v),
-                PointValue::Histogram(h) => json::write_histogram_point(object.key("histogram"), sample.t, h),
-            }
-            object.end();
-        }),
-        QueryValue::Matrix(series) => json::write_list(out, series, write_series),
-        // The enum may grow; an unknown kind has no points.
-        _ => out.push_str("[]"),
-    }
-}
-
-fn write_series(out: &mut String, series: &MatrixSeries) {
-    let mut object = Object::begin(out);
-    object.labels("metric", &series.labels);
-    if !series.floats.is_empty() {
-        json::write_list(object.key("values"), &series.floats, |out, point| {
-            json::write_point(out, point.t, point.v)
-        });
-    }
-    if !series.histograms.is_empty() {
-        json::write_list(object.key("histograms"), &series.histograms, |out, (t, h)| {
-            json::write_histogram_point(out, *t, h)
-        });
-    }
-    object.end();
 }
 
 /// `/query_exemplars`
