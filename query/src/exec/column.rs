@@ -244,7 +244,7 @@ impl Column {
 
     /// Bytes of histograms.
     pub(crate) fn histogram_bytes(&self) -> usize {
-        self.histograms.iter().map(|(_, h)| 16 * histogram_size(h) + 16).sum()
+        16 * self.histograms.len() + shared_bytes(self.histograms.iter().map(|(_, histogram)| histogram))
     }
 
     /// Bytes that a column of so many steps takes before it has histograms.
@@ -285,6 +285,20 @@ impl Column {
             into.set(*step as usize);
         }
     }
+}
+
+/// Bytes of histograms in order of time: of neighbours that are one and the same, once. (A sample that is the newest at many
+/// steps is not copied.)
+pub(crate) fn shared_bytes<'a>(histograms: impl Iterator<Item = &'a Arc<FloatHistogram>>) -> usize {
+    let mut last: Option<&Arc<FloatHistogram>> = None;
+    let mut bytes = 0;
+    for histogram in histograms {
+        if last.is_none_or(|last| !Arc::ptr_eq(last, histogram)) {
+            bytes += 16 * histogram_size(histogram);
+        }
+        last = Some(histogram);
+    }
+    bytes
 }
 
 /// How many float samples a histogram counts for: its memory in units of a float point (16 bytes).

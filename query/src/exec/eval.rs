@@ -7,7 +7,7 @@ use super::arith::{self, OpNotes, Outcome, go_max, go_min};
 use super::column::{Bits, Cell, Column};
 use super::date::date;
 use super::error::QueryError;
-use super::labels::{is_metadata_label, without_metadata};
+use super::labels::{is_metadata_label, label_bytes, without_metadata};
 use super::selector::{self, RangeStream, Resampled};
 use super::state::{STEPS_PER_CHECK, Scratch, State};
 use super::steps::Steps;
@@ -331,15 +331,23 @@ pub(crate) fn remove_metadata<'q>(
         head.labels.iter().any(|(name, _)| is_metadata_label(name) && name != model::labels::METRIC_NAME)
     };
     let may_meet = !stream.has_one_name() || stream.heads.iter().any(typed);
-    let mut changed = false;
+    let (mut changed, mut bytes) = (false, 0);
     for (index, head) in stream.heads.iter_mut().enumerate() {
         check_every(state, index)?;
         if which(head) {
-            head.labels = without_metadata(&head.labels);
+            if head.labels.iter().any(|(name, _)| is_metadata_label(name)) {
+                head.labels = without_metadata(&head.labels);
+                // The old ones are mostly still held by the series they came from.
+                bytes += label_bytes(&head.labels);
+            }
             head.drop_name = false;
             changed = true;
         }
+        if index % STEPS_PER_CHECK == STEPS_PER_CHECK - 1 {
+            state.limits.hold_bytes(std::mem::take(&mut bytes))?;
+        }
     }
+    state.limits.hold_bytes(bytes)?;
     if changed && may_meet { stream.merge_equal(state, whole) } else { Ok(stream) }
 }
 

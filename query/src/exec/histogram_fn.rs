@@ -13,7 +13,7 @@ use model::{FloatHistogram, Labels, Timestamp};
 use super::column::Column;
 use super::error::QueryError;
 use super::eval::{ScalarColumn, check_every, drop_names, scalar, vector};
-use super::labels::LabelMap;
+use super::labels::{ENTRY_BYTES, LabelMap, label_bytes};
 use super::notes::ForcedMonotonicity;
 use super::quantile::{
     Bucket, Forced, NanDoubt, bucket_fraction, bucket_quantile, histogram_fraction, histogram_quantile,
@@ -123,6 +123,8 @@ fn build<'q>(
     places: Places,
 ) -> Result<Stream<'q>, QueryError> {
     let input = std::mem::take(&mut inner.heads);
+    let each = ENTRY_BYTES + size_of::<Head>() + size_of::<(f64, usize)>();
+    state.limits.hold_bytes(input.len().saturating_mul(each))?;
     let mut numbers = LabelMap::with_capacity(input.len());
     let mut members: Vec<Member> = Vec::new();
     let mut labels: Vec<Labels> = Vec::new();
@@ -134,6 +136,7 @@ fn build<'q>(
         let (number, is_new) = numbers.insert(&key, members.len());
         if is_new {
             let name = key.metric_name().to_owned();
+            state.limits.hold_bytes(size_of::<Member>() + name.len() + 2 * label_bytes(&key))?;
             members.push(Member { buckets: Vec::new(), native: None, name, le: String::new() });
             labels.push(key);
         }

@@ -11,7 +11,7 @@ use model::{Labels, LabelsBuilder, MatchOp, Matcher};
 use super::column::Column;
 use super::error::QueryError;
 use super::eval::vector;
-use super::labels::LabelMap;
+use super::labels::{ENTRY_BYTES, LabelMap, label_bytes};
 use super::selector::{self, HistogramView};
 use super::state::State;
 use super::steps::Steps;
@@ -122,6 +122,9 @@ fn collect<'q>(state: &'q State<'q>, selector: &Selector, steps: Steps) -> Resul
     Ok(table)
 }
 
+/// Bytes of an info series in the maps of [`enrich`]: a leaf of the inner map has room for eleven.
+const IDENTITY_BYTES: usize = 12 * size_of::<(&str, Vec<&()>)>() + 2 * size_of::<(Labels, [usize; 3])>();
+
 fn enrich<'q>(
     state: &'q State<'q>,
     base: Stream<'q>,
@@ -133,6 +136,8 @@ fn enrich<'q>(
     // Info series by what identifies them, then by metric name.
     let mut by_identity: BTreeMap<Labels, BTreeMap<&str, Vec<&InfoSeries<'_>>>> = BTreeMap::new();
     for info in infos {
+        // A leaf of a map each, in the worst case.
+        state.limits.hold_bytes(label_bytes(info.labels) + IDENTITY_BYTES)?;
         let identity = info.labels.only(&IDENTIFYING);
         by_identity.entry(identity).or_default().entry(info.labels.metric_name()).or_default().push(info);
     }
@@ -205,6 +210,8 @@ fn slot(
 ) -> Result<usize, QueryError> {
     let (number, is_new) = numbers.insert(&head.labels, out.len());
     if is_new {
+        let of_head = size_of::<(Head, Column)>() + ENTRY_BYTES + label_bytes(&head.labels);
+        state.limits.hold_bytes(of_head)?;
         state.limits.hold_bytes(Column::bytes_of(steps.count))?;
         let mut column = Column::default();
         column.reset(steps.count);

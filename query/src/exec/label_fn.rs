@@ -5,6 +5,7 @@ use model::{Labels, LabelsBuilder};
 
 use super::error::QueryError;
 use super::eval::{check_every, vector};
+use super::labels::label_bytes;
 use super::state::State;
 use super::steps::Steps;
 use super::stream::Stream;
@@ -23,7 +24,7 @@ fn set(
         builder.reset(&head.labels);
         builder.set(destination, value);
         head.labels = builder.build();
-        state.limits.hold_bytes(head.labels.size_bytes())?;
+        state.limits.hold_bytes(label_bytes(&head.labels))?;
         if destination == METRIC_NAME {
             head.drop_name = false;
         }

@@ -15,6 +15,14 @@ pub(crate) fn without_metadata(labels: &Labels) -> Labels {
     labels.filtered(|name| !is_metadata_label(name))
 }
 
+/// Bytes of a label set with the counters of its owners.
+pub(crate) fn label_bytes(labels: &Labels) -> usize {
+    2 * size_of::<usize>() + labels.size_bytes()
+}
+
+/// Bytes of an entry of [`LabelMap`] or [`Grouper`] in a table that has just grown, without the label set.
+pub(crate) const ENTRY_BYTES: usize = 2 * size_of::<(Labels, usize)>();
+
 /// Maps label sets to numbers.
 pub(crate) struct LabelMap {
     table: HashTable<(Labels, usize)>,

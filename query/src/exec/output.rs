@@ -5,7 +5,7 @@ use std::sync::Arc;
 use model::storage::SeriesColumns;
 use model::{Labels, Sample, Timestamp};
 
-use super::column::{Cell, Column, histogram_size};
+use super::column::{Cell, Column, histogram_size, shared_bytes};
 use super::error::{QueryError, QueryErrorKind};
 use super::eval::{ScalarColumn, range_result, remove_metadata, scalar, vector};
 use super::state::State;
@@ -37,7 +37,8 @@ pub(super) fn evaluate<'q>(
         Plan::Text(text) => QueryValue::String { t: steps.start, value: text.clone() },
         Plan::Scalar(plan) => {
             let values = scalar(state, plan, steps)?;
-            held.series(0, if instant { 1 } else { steps.count })?;
+            let count = if instant { 1 } else { steps.count };
+            held.series(&Labels::empty(), count, count.saturating_mul(size_of::<Sample>()))?;
             scalar_value(&values, steps, instant)
         }
         Plan::Vector(plan) => {
@@ -57,13 +58,19 @@ struct Held<'q> {
 }
 
 impl Held<'_> {
-    /// A series with labels of so many bytes and so many samples (histograms by their size).
-    fn series(&mut self, label_bytes: usize, samples: usize) -> Result<(), QueryError> {
+    /// A series of so many samples (histograms by their size), and the bytes of its points.
+    fn series(&mut self, labels: &Labels, samples: usize, points: usize) -> Result<(), QueryError> {
         let limits = &self.state.limits;
         limits.hold(samples)?;
-        let bytes = series_bytes(label_bytes, samples);
+        let bytes = series_bytes(labels) + points;
         self.bytes = self.bytes.saturating_add(bytes as u64);
         limits.hold_bytes(bytes)
+    }
+
+    /// A series with the samples of a column.
+    fn column(&mut self, labels: &Labels, column: &Column) -> Result<(), QueryError> {
+        let points = column.float_count() * size_of::<Sample>() + column.histogram_bytes();
+        self.series(labels, column.sample_size(), points)
     }
 }
 
@@ -85,7 +92,7 @@ fn vector_value(held: &mut Held<'_>, stream: &Stream<'_>) -> Result<QueryValue, 
             Some(Cell::Histogram(histogram)) => PointValue::Histogram(Arc::clone(histogram)),
         };
         let labels = stream.heads[index].labels.clone();
-        held.series(labels.size_bytes(), column.sample_size())?;
+        held.column(&labels, column)?;
         samples.push(VectorSample { labels, t, value });
         Ok(())
     })?;
@@ -99,7 +106,7 @@ fn matrix_value(held: &mut Held<'_>, stream: &Stream<'_>) -> Result<QueryValue, 
             return Ok(());
         }
         let labels = stream.heads[index].labels.clone();
-        held.series(labels.size_bytes(), column.sample_size())?;
+        held.column(&labels, column)?;
         series.push(points(labels, column, stream.steps));
         Ok(())
     })?;
@@ -131,7 +138,7 @@ fn range_value<'q>(held: &mut Held<'q>, plan: &'q RangePlan, steps: Steps) -> Re
         for (index, head) in stream.heads.iter().enumerate() {
             state.limits.check()?;
             stream.source.read(index, &mut samples, scratch)?;
-            let decoded: usize = samples.histograms.iter().map(|h| 16 * histogram_size(h)).sum();
+            let decoded = shared_bytes(samples.histograms.iter());
             state.limits.hold_bytes(decoded)?;
             let labels = if head.drop_name {
                 super::labels::without_metadata(&head.labels)
@@ -145,7 +152,8 @@ fn range_value<'q>(held: &mut Held<'q>, plan: &'q RangePlan, steps: Steps) -> Re
             let histograms: usize = one.histograms.iter().map(|(_, h)| histogram_size(h)).sum();
             let size = one.floats.len() + histograms;
             if size > 0 {
-                held.series(one.labels.size_bytes(), size)?;
+                let points = size_of::<Sample>() * (one.floats.len() + one.histograms.len());
+                held.series(&one.labels, size, points + shared_bytes(one.histograms.iter().map(|(_, h)| h)))?;
                 if counts {
                     state.samples.add(steps, size as u64, |_| size as u64);
                 }

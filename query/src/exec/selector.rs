@@ -8,6 +8,7 @@ use model::{FloatHistogram, TimeRange, Timestamp, is_stale_nan};
 
 use super::column::Column;
 use super::error::QueryError;
+use super::labels::label_bytes;
 use super::state::{STEPS_PER_CHECK, Scratch, State};
 use super::steps::Steps;
 use super::stream::{Head, Source, Stream};
@@ -40,7 +41,7 @@ fn heads(state: &State<'_>, set: &dyn SeriesSet) -> Result<Vec<Head>, QueryError
     let mut bytes = 0;
     for index in 0..set.len() {
         let head = Head::new(set.labels(index));
-        bytes += size_of::<Head>() + head.labels.size_bytes();
+        bytes += size_of::<Head>() + label_bytes(&head.labels);
         heads.push(head);
         if index % STEPS_PER_CHECK == STEPS_PER_CHECK - 1 {
             state.limits.check()?;

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::column::Column;
 use super::error::QueryError;
-use super::labels::LabelMap;
+use super::labels::{ENTRY_BYTES, LabelMap};
 use super::state::{Scratch, State};
 use super::steps::Steps;
 
@@ -160,6 +160,8 @@ impl<'q> Stream<'q> {
         // A name that is to be dropped does not make a series equal to one that keeps it.
         let mut first_of = [LabelMap::with_capacity(self.len()), LabelMap::with_capacity(0)];
         let mut groups: Vec<Vec<usize>> = Vec::with_capacity(self.len());
+        let bytes = self.len().saturating_mul(ENTRY_BYTES + size_of::<Vec<usize>>() + 4 * size_of::<usize>());
+        state.limits.hold_bytes(bytes)?;
         for (index, head) in self.heads.iter().enumerate() {
             super::eval::check_every(state, index)?;
             let first_of = &mut first_of[usize::from(head.drop_name)];
@@ -171,8 +173,10 @@ impl<'q> Stream<'q> {
             }
         }
         if groups.len() == self.len() {
+            state.limits.release_bytes(bytes);
             return Ok(self);
         }
+        state.limits.hold_bytes(groups.len() * (size_of::<Head>() + size_of::<Option<Column>>()))?;
         let heads = groups.iter().map(|group| self.heads[group[0]].clone()).collect();
         // A clash is an error whoever reads what afterwards, so it is looked for now.
         let mut ready: Vec<Option<Column>> = Vec::with_capacity(groups.len());

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use model::{Annotations, FloatHistogram, Labels, Sample, Timestamp};
 
-use super::column::histogram_size;
+use super::column::shared_bytes;
+use super::labels::label_bytes;
 use super::memory::MemoryHold;
 use crate::ast::ValueType;
 
@@ -71,27 +72,28 @@ pub struct MatrixSeries {
     pub histograms: Vec<(Timestamp, Arc<FloatHistogram>)>,
 }
 
-/// Bytes that a series of a result counts for: labels of so many bytes, and so many samples (histograms by their size).
-pub(crate) fn series_bytes(label_bytes: usize, samples: usize) -> usize {
-    size_of::<MatrixSeries>() + label_bytes + samples.saturating_mul(size_of::<Sample>())
+/// Bytes of a series of a result beside its samples.
+pub(crate) fn series_bytes(labels: &Labels) -> usize {
+    size_of::<MatrixSeries>() + label_bytes(labels)
 }
 
 impl VectorSample {
     /// What it counts for in the memory of queries.
     pub fn size_bytes(&self) -> u64 {
-        let samples = match &self.value {
-            PointValue::Float(_) => 1,
-            PointValue::Histogram(histogram) => histogram_size(histogram),
+        let histogram = match &self.value {
+            PointValue::Float(_) => None,
+            PointValue::Histogram(histogram) => Some(histogram),
         };
-        series_bytes(self.labels.size_bytes(), samples) as u64
+        (series_bytes(&self.labels) + shared_bytes(histogram.into_iter())) as u64
     }
 }
 
 impl MatrixSeries {
     /// What it counts for in the memory of queries.
     pub fn size_bytes(&self) -> u64 {
-        let histograms: usize = self.histograms.iter().map(|(_, histogram)| histogram_size(histogram)).sum();
-        series_bytes(self.labels.size_bytes(), self.floats.len() + histograms) as u64
+        let points = size_of::<Sample>() * (self.floats.len() + self.histograms.len());
+        let histograms = shared_bytes(self.histograms.iter().map(|(_, histogram)| histogram));
+        (series_bytes(&self.labels) + points + histograms) as u64
     }
 }
 

@@ -276,6 +276,10 @@ fn write_offset(out: &mut dyn Write, time: &TimeModifiers) -> fmt::Result {
 
 fn write_number(out: &mut dyn Write, number: Number) -> fmt::Result {
     if number.is_duration {
+        if number.value == 0.0 && number.value.is_sign_negative() {
+            // A zero has a sign, too.
+            out.write_str("-")?;
+        }
         return out.write_str(&format_ms(literal_ms(number.value)));
     }
     out.write_str(&float::format_fixed(number.value))

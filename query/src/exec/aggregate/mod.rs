@@ -6,7 +6,7 @@ mod values;
 
 use super::error::QueryError;
 use super::eval::{ScalarColumn, check_every, scalar, vector};
-use super::labels::{Grouper, Pick};
+use super::labels::{ENTRY_BYTES, Grouper, Pick, label_bytes};
 use super::state::State;
 use super::steps::Steps;
 use super::stream::{Head, Stream};
@@ -47,19 +47,21 @@ struct Groups {
 impl Groups {
     fn new(state: &State<'_>, plan: &AggregatePlan, series: &[Head]) -> Result<Self, QueryError> {
         let mut grouper = Grouper::new(Pick::new(&plan.grouping, !plan.without));
+        state.limits.hold_bytes(size_of::<usize>() * series.len())?;
         let mut of_series = Vec::with_capacity(series.len());
         let mut heads: Vec<Head> = Vec::new();
         for (index, head) in series.iter().enumerate() {
             check_every(state, index)?;
             let (group, is_new) = grouper.group(&head.labels);
             if is_new {
-                heads.push(Head::new(grouper.pick().of(&head.labels)));
+                let labels = grouper.pick().of(&head.labels);
+                state.limits.hold_bytes(2 * size_of::<Head>() + ENTRY_BYTES + label_bytes(&labels))?;
+                heads.push(Head::new(labels));
             }
             // What the group is called must go when the name of any member has to.
             heads[group].drop_name |= head.drop_name;
             of_series.push(group);
         }
-        state.limits.hold_bytes(size_of::<usize>() * of_series.len())?;
         Ok(Self { of_series, heads })
     }
 }

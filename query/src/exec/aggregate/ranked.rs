@@ -34,14 +34,14 @@ pub(super) fn ranked<'q>(
     if plan.op == AggregateOp::LimitRatio {
         return limit_ratio(state, inner, param);
     }
-    let heads = inner.heads.clone();
     let series = inner.len();
     let limits: Vec<usize> =
         (0..steps.count).map(|step| (param.at(step).max(0.0) as usize).min(series)).collect();
     let cells = groups.heads.len().saturating_mul(steps.count);
     state.limits.admit(cells)?;
-    let mut bytes = cells.saturating_mul(size_of::<Vec<Chosen>>());
+    let mut bytes = cells.saturating_mul(size_of::<Vec<Chosen>>()).saturating_add(size_of::<Head>() * series);
     state.limits.hold_bytes(bytes)?;
+    let heads = inner.heads.clone();
     let mut chosen: Vec<Vec<Chosen>> = (0..cells).map(|_| Vec::new()).collect();
     let mut ignored = false;
     inner.for_each(state, |index, column| {
@@ -228,11 +228,17 @@ fn by_series<'q>(
     chosen: Vec<Vec<Chosen>>,
     steps: crate::exec::steps::Steps,
 ) -> Result<Stream<'q>, QueryError> {
+    let (each, slots) = (Column::bytes_of(steps.count), heads.len() * size_of::<Option<Column>>());
+    state.limits.hold_bytes(slots)?;
     let mut columns: Vec<Option<Column>> = vec![None; heads.len()];
     for (cell, items) in chosen.into_iter().enumerate() {
         let step = cell % steps.count;
         for item in items {
-            let column = columns[item.series].get_or_insert_with(|| {
+            let slot = &mut columns[item.series];
+            if slot.is_none() {
+                state.limits.hold_bytes(each)?;
+            }
+            let column = slot.get_or_insert_with(|| {
                 let mut column = Column::default();
                 column.reset(steps.count);
                 column
@@ -243,9 +249,12 @@ fn by_series<'q>(
     let mut table = Table::new(state, steps);
     for (head, column) in heads.iter().zip(columns) {
         if let Some(column) = column {
+            // Counted anew, by the table.
+            state.limits.release_bytes(each);
             table.push_series(head.clone(), column)?;
         }
     }
+    state.limits.release_bytes(slots);
     Ok(table.into_stream())
 }
 

@@ -10,13 +10,13 @@ use model::{Labels, LabelsBuilder};
 
 use crate::exec::column::{Cell, Column};
 use crate::exec::error::QueryError;
-use crate::exec::labels::{LabelMap, Pick};
+use crate::exec::labels::{ENTRY_BYTES, LabelMap, Pick, label_bytes};
 use crate::exec::state::{Scratch, State};
 use crate::exec::stream::{Head, Source, Stream};
 use crate::plan::AggregatePlan;
 
 /// Bytes of a series beside its labels and counts: its head, its place in the map of labels, and its map of counts.
-const SERIES_BYTES: usize = size_of::<Head>() + 2 * size_of::<(Labels, usize)>() + size_of::<Counts>();
+const SERIES_BYTES: usize = size_of::<Head>() + ENTRY_BYTES + size_of::<Counts>();
 /// Bytes of a count in a map that is not full.
 const COUNT_BYTES: usize = 2 * size_of::<(usize, u32)>();
 /// Least room of a map that holds anything.
@@ -97,7 +97,7 @@ impl Counted<'_> {
 
     /// One more series.
     fn begin(&mut self, labels: &Labels) -> Result<(), QueryError> {
-        self.hold_bytes(SERIES_BYTES + labels.size_bytes())?;
+        self.hold_bytes(SERIES_BYTES + label_bytes(labels))?;
         self.counts.push(Counts::new());
         Ok(())
     }

@@ -7,10 +7,12 @@ use model::{Labels, LabelsBuilder};
 use super::{Element, columns, element};
 use crate::ast::{BinaryOp, Cardinality};
 use crate::exec::arith::OpNotes;
-use crate::exec::column::{Bits, Cell, Column};
+use crate::exec::column::{Bits, Cell, Column, histogram_size};
 use crate::exec::error::QueryError;
 use crate::exec::eval::check_every;
-use crate::exec::labels::{Grouper, LabelMap, Pick, is_metadata_label, without_metadata};
+use crate::exec::labels::{
+    ENTRY_BYTES, Grouper, LabelMap, Pick, is_metadata_label, label_bytes, without_metadata,
+};
 use crate::exec::state::{Scratch, State};
 use crate::exec::steps::Steps;
 use crate::exec::stream::{Head, Source, Stream};
@@ -41,6 +43,9 @@ struct Group {
     one: Vec<usize>,
 }
 
+/// Bytes of a group with its place in the map, and the least that its lists take.
+const GROUP_BYTES: usize = size_of::<Group>() + ENTRY_BYTES + 2 * size_of::<[usize; 4]>();
+
 fn groups(
     state: &State<'_>,
     plan: &BinaryPlan,
@@ -48,27 +53,28 @@ fn groups(
     one: &[Head],
 ) -> Result<Vec<Group>, QueryError> {
     let pick = Pick::new(&plan.matching.labels, plan.matching.on);
+    let bytes = size_of::<usize>() * (many.len() + one.len());
+    state.limits.hold_bytes(bytes)?;
     let mut grouper = Grouper::new(pick);
     let mut groups: Vec<Group> = Vec::new();
     let mut group_of = |labels: &Labels, groups: &mut Vec<Group>| {
         let (group, is_new) = grouper.group(labels);
         if is_new {
+            state.limits.hold_bytes(GROUP_BYTES)?;
             groups.push(Group::default());
         }
-        group
+        Ok::<usize, QueryError>(group)
     };
     for (index, head) in many.iter().enumerate() {
         check_every(state, index)?;
-        let group = group_of(&head.labels, &mut groups);
+        let group = group_of(&head.labels, &mut groups)?;
         groups[group].many.push(index);
     }
     for (index, head) in one.iter().enumerate() {
         check_every(state, index)?;
-        let group = group_of(&head.labels, &mut groups);
+        let group = group_of(&head.labels, &mut groups)?;
         groups[group].one.push(index);
     }
-    let bytes = size_of::<usize>() * (many.len() + one.len()) + size_of::<Group>() * groups.len();
-    state.limits.hold_bytes(bytes)?;
     Ok(groups)
 }
 
@@ -112,6 +118,8 @@ impl<'q> Joiner<'q> {
         let (mut heads, mut items) = (Vec::new(), Vec::new());
         let fills = self.fill_many.is_some() || self.fill_one.is_some();
         let one_to_one = self.plan.matching.card == Cardinality::OneToOne;
+        let of_ones = self.one.len().saturating_mul(size_of::<u32>() + size_of::<Option<Column>>());
+        self.state.limits.hold_bytes(of_ones)?;
         let mut uses = vec![0u32; self.one.len()];
         for (number, group) in groups.iter().enumerate() {
             check_every(self.state, number)?;
@@ -134,12 +142,14 @@ impl<'q> Joiner<'q> {
             if group.many.is_empty() && group.one.len() < 2 && !fills {
                 continue;
             }
-            for (head, column) in self.take_turns(group)? {
+            let (results, bytes) = self.take_turns(group)?;
+            for (head, column) in results {
                 self.state.limits.hold(column.sample_size())?;
-                self.state.limits.hold_bytes(size_of::<Item>() + column.bytes())?;
+                self.state.limits.hold_bytes(size_of::<Item>() + size_of::<Column>() + column.bytes())?;
                 heads.push(head);
                 items.push(Item::Ready(Box::new(column)));
             }
+            self.state.limits.release_bytes(bytes);
         }
         let shared = self.read_shared(&uses)?;
         let (state, steps) = (self.state, self.steps);
@@ -149,7 +159,7 @@ impl<'q> Joiner<'q> {
 
     /// Counts the labels of new series.
     fn hold_heads(&self, heads: &[Head]) -> Result<(), QueryError> {
-        let labels: usize = heads.iter().map(|head| head.labels.size_bytes()).sum();
+        let labels: usize = heads.iter().map(|head| label_bytes(&head.labels)).sum();
         let each = size_of::<Head>() + size_of::<Item>();
         self.state.limits.hold_bytes(labels + each * heads.len())
     }
@@ -206,8 +216,9 @@ impl<'q> Joiner<'q> {
         element(self.plan, left, right, &self.notes())
     }
 
-    /// Works out a group in which several series of a side take turns, or missing ones are filled in.
-    fn take_turns(&self, group: &Group) -> Result<Vec<(Head, Column)>, QueryError> {
+    /// Works out a group in which several series of a side take turns, or missing ones are filled in. Also says what it has
+    /// counted for the results, which is to be released when they are counted for good.
+    fn take_turns(&self, group: &Group) -> Result<(Vec<(Head, Column)>, usize), QueryError> {
         let mut bytes = 0;
         let results = self.state.with_scratch(|scratch| {
             let mut read = |stream: &Stream<'q>, indexes: &[usize], scratch: &mut Scratch| {
@@ -329,6 +340,9 @@ fn all_distinct(heads: &[Head]) -> bool {
 /// A series of the many and one of the one; `None`: filled in.
 type Pair = (Option<usize>, Option<usize>);
 
+/// Bytes of a result beside its column: its place in the list and in the map.
+const RESULT_BYTES: usize = size_of::<(Head, Column)>() + ENTRY_BYTES;
+
 /// Results of a group, by the pair they come from (`None`: filled in).
 struct Turns<'a, 'q> {
     joiner: &'a Joiner<'q>,
@@ -336,6 +350,8 @@ struct Turns<'a, 'q> {
     pairs: HashMap<Pair, usize>,
     numbers: LabelMap,
     results: Vec<(Head, Column)>,
+    /// What is counted of all this.
+    bytes: usize,
     /// Steps at which each result was matched, whether or not the comparison held.
     matched: Vec<Bits>,
 }
@@ -348,6 +364,7 @@ impl<'a, 'q> Turns<'a, 'q> {
             pairs: HashMap::new(),
             numbers: LabelMap::with_capacity(4),
             results: Vec::new(),
+            bytes: 0,
             matched: Vec::new(),
         }
     }
@@ -372,8 +389,16 @@ impl<'a, 'q> Turns<'a, 'q> {
             ));
         }
         self.matched[number].set(step);
+        if let Element::Histogram(histogram) = &element {
+            self.hold_bytes(16 * histogram_size(histogram) + 16)?;
+        }
         element.store(step, &mut self.results[number].1);
         Ok(())
+    }
+
+    fn hold_bytes(&mut self, bytes: usize) -> Result<(), QueryError> {
+        self.bytes += bytes;
+        self.joiner.state.limits.hold_bytes(bytes)
     }
 
     /// The result series of a pair.
@@ -392,21 +417,24 @@ impl<'a, 'q> Turns<'a, 'q> {
         };
         let (number, is_new) = self.numbers.insert(&head.labels, self.results.len());
         if is_new {
-            let mut column = Column::default();
-            column.reset(joiner.steps.count);
-            // The column is counted again, and for longer, when the group is done: what grows here must not escape.
-            joiner.state.limits.admit(self.results.len().saturating_mul(joiner.steps.count))?;
+            let steps = joiner.steps.count;
+            joiner.state.limits.admit(self.results.len().saturating_mul(steps))?;
             joiner.state.limits.check()?;
             joiner.hold_heads(std::slice::from_ref(&head))?;
+            self.hold_bytes(RESULT_BYTES + Column::bytes_of(steps) + Bits::bytes(steps))?;
+            let mut column = Column::default();
+            column.reset(steps);
             self.results.push((head, column));
             self.matched.push(Bits::new(joiner.steps.count));
         }
+        self.hold_bytes(2 * size_of::<(Pair, usize)>())?;
         self.pairs.insert((many, one), number);
         Ok(number)
     }
 
-    fn finish(self) -> Vec<(Head, Column)> {
-        self.results.into_iter().filter(|(_, column)| !column.is_empty()).collect()
+    fn finish(self) -> (Vec<(Head, Column)>, usize) {
+        let results = self.results.into_iter().filter(|(_, column)| !column.is_empty()).collect();
+        (results, self.bytes)
     }
 }
 

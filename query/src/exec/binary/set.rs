@@ -4,9 +4,9 @@ use crate::ast::BinaryOp;
 use crate::exec::column::{Bits, Column};
 use crate::exec::error::QueryError;
 use crate::exec::eval::check_every;
-use crate::exec::labels::{Grouper, Pick};
+use crate::exec::labels::{ENTRY_BYTES, Grouper, Pick};
 use crate::exec::state::{Scratch, State};
-use crate::exec::stream::{Source, Stream};
+use crate::exec::stream::{Head, Source, Stream};
 use crate::plan::BinaryPlan;
 
 /// Evaluates a set operator.
@@ -22,6 +22,7 @@ pub(super) fn set<'q>(
     }
     // Where the right side is present, per match group.
     let mut grouper = Grouper::new(pick);
+    hold_groups(state, &left, &right)?;
     let groups: Vec<usize> = right.heads.iter().map(|head| grouper.group(&head.labels).0).collect();
     let present = presence(state, &right, &groups, grouper.len())?;
     drop(right);
@@ -41,6 +42,12 @@ pub(super) fn set<'q>(
     }
     let steps = left.steps;
     Ok(Stream::new(steps, kept, Masked { inner: left, masks, present, keep }))
+}
+
+/// Counts the match groups before they are there: each series may be one of its own.
+fn hold_groups(state: &State<'_>, left: &Stream<'_>, right: &Stream<'_>) -> Result<(), QueryError> {
+    let each = ENTRY_BYTES + size_of::<(usize, Option<usize>)>() + size_of::<Head>();
+    state.limits.hold_bytes((left.len() + right.len()).saturating_mul(each))
 }
 
 /// The steps at which each group has anything.
@@ -84,6 +91,7 @@ fn or<'q>(
     left: Stream<'q>,
     mut right: Stream<'q>,
 ) -> Result<Stream<'q>, QueryError> {
+    hold_groups(state, &left, &right)?;
     let mut grouper = Grouper::new(pick);
     let groups: Vec<usize> = left.heads.iter().map(|head| grouper.group(&head.labels).0).collect();
     let found: Vec<Option<usize>> = right.heads.iter().map(|head| grouper.find(&head.labels)).collect();
