@@ -1,21 +1,19 @@
 //! Classic histograms: the buckets of one are counted against each other.
 //!
-//! A bucket counts what the next smaller one counts and a little more, so the difference of two is small, often nothing, and
+//! A bucket counts what the next larger one counts less a little, so the difference of two is small, often nothing, and
 //! changes less. Chunks of whole numbers whose difference is smaller are written so (see `docs/formats/chunk.md`), right
-//! behind the chunk of the smaller bucket. Reading one bucket then reads its bases too; chains are short for that.
+//! behind the chunk of the larger bucket. Reading one bucket then reads its bases too; readers keep them for its neighbours.
+//! Chains begin at the largest bucket, which is the count of all and asked for most often alone, also by the name of the
+//! histogram's `_count`: it has no base.
 //!
 //! Buckets of a histogram are series that differ in `le` only. In order of labels others may be between them, and their order is
-//! that of texts: frames have them side by side in order of their bounds.
+//! that of texts: frames have them side by side in order of their bounds, the largest first.
 #![warn(clippy::indexing_slicing, clippy::cast_possible_truncation)]
 
 use hashbrown::HashMap;
 use model::labels::{BUCKET_LABEL, Labels};
-use model::sample::Timestamp;
 
-use crate::chunk::{CHAIN_MAX, decode_in_frame};
-use crate::coding::DecodeError;
-use crate::columns::Columns;
-use crate::frame::chunk_of;
+use crate::chunk::CHAIN_MAX;
 
 /// How the series of a batch are written.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -42,7 +40,7 @@ impl Families {
         }
         for mut buckets in histograms.into_values() {
             let first = buckets.iter().map(|(_, series)| *series).min().unwrap_or_default();
-            buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
+            buckets.sort_by(|a, b| b.0.total_cmp(&a.0));
             // Chains as even as may be.
             let chains = buckets.len().div_ceil(chain.clamp(1, CHAIN_MAX));
             let chain = buckets.len().div_ceil(chains.max(1)).max(1);
@@ -59,16 +57,6 @@ impl Families {
         }
         families
     }
-}
-
-/// Appends the samples of the chunk at `place` of an unpacked frame.
-pub(super) fn decode_chunk(
-    plain: &[u8],
-    place: usize,
-    times: Option<&[Timestamp]>,
-    into: &mut Columns,
-) -> Result<(), DecodeError> {
-    decode_in_frame(|place| chunk_of(plain, place), place, times, into)
 }
 
 #[cfg(test)]
@@ -100,15 +88,15 @@ mod tests {
             .filter(|(method, _)| method == "GET")
             .map(|(_, le)| le)
             .collect();
-        assert_eq!(gets, ["0.1", "1", "2", "10", "+Inf", "odd"]);
+        assert_eq!(gets, ["+Inf", "10", "2", "1", "0.1", "odd"]);
         let base = |le: &str| {
             let series = labels.iter().position(|labels| *labels == bucket("PUT", le)).unwrap();
             families.base[series].map(|base| name(base).1)
         };
         let base = |le: &str| base(le).unwrap_or_default();
         assert_eq!(
-            [base("0.1"), base("1"), base("2"), base("10"), base("+Inf"), base("odd")],
-            ["", "0.1", "1", "", "10", ""]
+            [base("+Inf"), base("10"), base("2"), base("1"), base("0.1"), base("odd")],
+            ["", "+Inf", "10", "", "1", ""]
         );
         assert!(families.base.last().unwrap().is_none());
     }

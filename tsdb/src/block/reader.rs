@@ -1,6 +1,7 @@
 //! Reads blocks.
 #![warn(clippy::indexing_slicing, clippy::cast_possible_truncation)]
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,18 +9,23 @@ use model::sample::{TimeRange, Timestamp};
 use model::storage::StorageError;
 use parking_lot::{Mutex, RwLock};
 
-use super::buckets::decode_chunk;
 use super::directory::{ChunkEntry, Directory, FrameRef, InFrame, Place, SampleFrame};
 use super::files::ChunkFile;
 use super::index::IndexReader;
 use super::scan::BlockScan;
 use super::time_columns::decode_column;
 use super::{BlockMeta, CHUNKS_DIR, INDEX_FILE, META_FILE, TOMBSTONES_FILE, Tombstones};
-use crate::cache::BlockCache;
+use crate::cache::{BlockCache, FileId};
+use crate::chunk::Chains;
 use crate::coding::DecodeError;
 use crate::columns::Columns;
 use crate::frame::chunk_of;
 use crate::fs::FileSystem;
+
+thread_local! {
+    /// Bases of the bucket that a thread read last. Files are named by what no other file ever has.
+    static CHAINS: RefCell<Chains<(FileId, u64)>> = RefCell::default();
+}
 
 /// A block, open for reading by any number of threads. Its files stay readable when its directory is removed.
 #[derive(Debug)]
@@ -168,7 +174,12 @@ impl Block {
         };
         let plain = self.cached(frame.at)?;
         let before = (into.times.len(), into.histogram_times.len());
-        decode_chunk(&plain, entry.at.place, times.as_ref().map(|times| times.as_slice()), into)
+        let times = times.as_ref().map(|times| times.as_slice());
+        let frame_id = (self.file(frame.at)?.id(), frame.at.offset);
+        CHAINS
+            .with_borrow_mut(|chains| {
+                chains.decode(frame_id, |place| chunk_of(&plain, place), entry.at.place, times, into)
+            })
             .map_err(|error| self.chunk_error(frame.at, entry.at.place, error))?;
         if frame.range.min < range.min || frame.range.max > range.max {
             keep_within(into, before, range);

@@ -13,11 +13,10 @@ use model::sample::Timestamp;
 use model::storage::StorageError;
 
 use super::Tombstones;
-use super::buckets::decode_chunk;
 use super::directory::{ChunkEntry, Directory, FrameRef, Place, SampleFrame};
 use super::reader::{Block, ReadError, bury, check_batch, column_frame, directory_error, usize_of};
 use super::time_columns::decode_column;
-use crate::chunk::{self, ChunkInfo};
+use crate::chunk::{self, Chains, ChunkInfo};
 use crate::columns::Columns;
 use crate::frame::chunk_of;
 
@@ -45,6 +44,7 @@ pub(super) struct Batch {
     directory: Arc<Vec<u8>>,
     first: u32,
     frames: Frames,
+    chains: Chains<FrameRef>,
     columns: HashMap<(FrameRef, usize), Vec<Timestamp>>,
     column_times: usize,
     /// Of the chunks read since it was emptied, where somebody wants to know.
@@ -182,14 +182,14 @@ impl Batch {
             }
         };
         let plain = self.frames.get(block, frame.at)?;
-        let seen = &mut self.chunks;
+        let (seen, chains) = (&mut self.chunks, &mut self.chains);
         chunk_of(plain, entry.at.place)
             .and_then(|chunk| {
                 if let Some(chunks) = seen {
                     let (kind, info) = (chunk::kind_name(chunk), chunk::info(chunk)?);
                     chunks.push(ScannedChunk { kind, info, bytes: chunk.len() });
                 }
-                decode_chunk(plain, entry.at.place, column, into)
+                chains.decode(frame.at, |place| chunk_of(plain, place), entry.at.place, column, into)
             })
             .map_err(|error| block.chunk_error(frame.at, entry.at.place, error))?;
         Ok(())

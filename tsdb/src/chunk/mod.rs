@@ -5,6 +5,7 @@
 //! without one carries its own times. Decoders check every bound: damaged bytes give a [`DecodeError`].
 #![warn(clippy::indexing_slicing, clippy::cast_possible_truncation)]
 
+mod chains;
 pub(crate) mod histogram;
 mod histogram_columns;
 #[cfg(test)]
@@ -19,6 +20,7 @@ use model::sample::{TimeRange, Timestamp};
 
 use crate::coding::{DecodeError, Reader, put_uvarint};
 use crate::columns::Columns;
+pub(crate) use chains::{CHAIN_MAX, Chains};
 pub(crate) use histogram::HistogramValue;
 #[allow(unused_imports, reason = "the values of what is not a chunk")]
 pub(crate) use nm::{Effort, decode_values, encode_values};
@@ -121,7 +123,7 @@ pub(crate) fn encode_floats(
 /// Appends a chunk of floats like [`encode_floats`], or one of the whole numbers by which `values` differ from `base`, the
 /// values of another chunk with the same rows, if that is smaller. Says whether it is; then [`decode_against`] needs `base`.
 ///
-/// For the buckets of one classic histogram, each against the one before; see [`decode_in_frame`].
+/// For the buckets of one classic histogram, each against the one before; see [`Chains`].
 ///
 /// # Panics
 /// As [`encode_floats`].
@@ -287,34 +289,6 @@ pub(crate) fn decode_against(
     done
 }
 
-/// Chunks that reading one of a frame may need besides it: what bounds the work that a chain of bases makes.
-pub(crate) const CHAIN_MAX: usize = 16;
-
-/// Appends the samples of chunk `place` of a frame; `chunk` gives the frame's chunks by place. A chunk
-/// [against][`ChunkInfo::against`] another is against the one before it in the frame, which has the same times and rows.
-///
-/// # Errors
-/// Whatever is wrong with the bytes, or a chain of more than [`CHAIN_MAX`] bases; `out` is as before then.
-pub(crate) fn decode_in_frame<'a>(
-    chunk: impl Fn(usize) -> Result<&'a [u8], DecodeError>,
-    place: usize,
-    times: Option<&[Timestamp]>,
-    out: &mut Columns,
-) -> Result<(), DecodeError> {
-    const CHAIN: DecodeError = DecodeError::Inconsistent("chain of chunks");
-    let mut first = place;
-    while info(chunk(first)?)?.against {
-        first = first.checked_sub(1).filter(|first| place - first <= CHAIN_MAX).ok_or(CHAIN)?;
-    }
-    let (mut base, mut next) = (Columns::default(), Columns::default());
-    for at in first..place {
-        next.clear();
-        decode_against(chunk(at)?, times, (at > first).then_some(&base.values), &mut next)?;
-        std::mem::swap(&mut base, &mut next);
-    }
-    decode_against(chunk(place)?, times, (place > first).then_some(&base.values), out)
-}
-
 /// Spans and buckets of histograms by rows: what a damaged chunk can make a reader allocate.
 const CELLS_MAX: usize = 1 << 26;
 
@@ -348,9 +322,7 @@ fn append_chunk(
     match kind {
         KIND_FLOATS => nm::decode_values(&mut reader, count, &mut out.values)?,
         KIND_FLOATS_AGAINST => {
-            let base = base.filter(|base| base.len() == count);
-            let base = base.ok_or(DecodeError::Inconsistent("chunk without its base"))?;
-            nm::decode_against(&mut reader, base, &mut out.values)?;
+            nm::decode_against(&mut reader, fitting_base(base, count)?, &mut out.values)?;
         }
         KIND_HISTOGRAM_COLUMNS => histogram_columns::get(&mut reader, count, &mut out.histograms)?,
         _ => {
@@ -373,6 +345,10 @@ fn append_chunk(
         starts.resize(before + count, 0);
     }
     if reader.is_empty() { Ok(()) } else { Err(DecodeError::Inconsistent("end of a chunk")) }
+}
+
+fn fitting_base(base: Option<&[f64]>, count: usize) -> Result<&[f64], DecodeError> {
+    base.filter(|base| base.len() == count).ok_or(DecodeError::Inconsistent("chunk without its base"))
 }
 
 impl Chunk {

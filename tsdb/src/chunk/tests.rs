@@ -218,14 +218,30 @@ fn chains_of_buckets_are_read_and_bounded() {
         frame.push(chunk);
         all.push(values.clone());
     }
-    let read = |place| {
+    let read = |chains: &mut Chains<u8>, name, place| {
         let mut out = Columns::default();
-        decode_in_frame(|at| Ok(&frame[at]), place, Some(&times), &mut out).map(|()| out.values)
+        chains.decode(name, |at| Ok(&frame[at]), place, Some(&times), &mut out).map(|()| out)
     };
-    for (place, values) in all.iter().enumerate().take(CHAIN_MAX + 1) {
-        assert_eq!(read(place).unwrap(), *values);
+    // Alone, upwards, downwards, and in between; frames of another name have nothing in common.
+    let upwards = 0..=CHAIN_MAX;
+    let mut chains = Chains::default();
+    for place in upwards.clone().chain(upwards.clone().rev()).chain([7, 3, CHAIN_MAX, 0, 5]) {
+        for mut out in
+            [read(&mut Chains::default(), 0, place), read(&mut chains, 0, place)].map(Result::unwrap)
+        {
+            assert_eq!((&out.times, &out.values), (&times, &all[place]));
+            out.clear();
+        }
     }
-    assert_eq!(read(CHAIN_MAX + 1), Err(DecodeError::Inconsistent("chain of chunks")));
+    assert_eq!(read(&mut chains, 0, CHAIN_MAX + 1).err(), Some(DecodeError::Inconsistent("chain of chunks")));
+    frame.truncate(1);
+    frame.push(Vec::new());
+    encode_floats_against(&all[0], &times, true, None, &all[2], &[], Effort::Quick, &mut frame[1]);
+    let read = |chains: &mut Chains<u8>, name| {
+        let mut out = Columns::default();
+        chains.decode(name, |at| Ok(&frame[at]), 1, Some(&times), &mut out).map(|()| out.values)
+    };
+    assert_eq!(read(&mut chains, 1).unwrap(), all[2]);
 }
 
 #[test]
@@ -487,7 +503,10 @@ proptest! {
         }
         prop_assert!(out.times.len() == out.values.len() && out.histogram_times.len() == out.histograms.len());
         let _ = read(&bytes, None, None);
-        let _ = decode_in_frame(|at| Ok(if at == 3 { &constant } else { &bytes }), 9, Some(&times), &mut out);
+        let mut chains = Chains::default();
+        for place in [9, 8, 9] {
+            let _ = chains.decode((), |at| Ok(if at == 3 { &constant } else { &bytes }), place, Some(&times), &mut out);
+        }
     }
 
     /// One byte of a good chunk changed.
