@@ -237,7 +237,11 @@ impl HistogramValue {
 }
 
 fn ascend(times: &[Timestamp]) -> bool {
-    times.windows(2).all(|pair| pair[0] < pair[1])
+    /// Compared together, without a branch for each: nearly all columns ascend.
+    const RUN: usize = 64;
+    let later = times.get(1..).unwrap_or_default();
+    let runs = times.chunks(RUN).zip(later.chunks(RUN));
+    runs.into_iter().all(|(before, after)| before.iter().zip(after).fold(true, |all, (a, b)| all & (a < b)))
 }
 
 /// Places in order of time, of equal times the first.

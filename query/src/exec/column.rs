@@ -60,6 +60,14 @@ impl Column {
         self.mark_all();
     }
 
+    /// Sets floats at the steps that `marks` has a bit for. `values` has one for each step, of which those of other steps do
+    /// not matter.
+    pub(crate) fn set_marked(&mut self, marks: &[u64], values: impl Iterator<Item = f64>) {
+        debug_assert!(self.present.len() == marks.len());
+        self.values.iter_mut().zip(values).for_each(|(own, value)| *own = value);
+        self.present.iter_mut().zip(marks).for_each(|(own, mark)| *own |= mark);
+    }
+
     fn mark_all(&mut self) {
         self.present.fill(u64::MAX);
         if !self.steps.is_multiple_of(64)

@@ -14,10 +14,10 @@ use super::steps::Steps;
 
 /// Cells (series × steps) below which threads cost more than they bring.
 const PARALLEL_CELLS_MIN: usize = 1 << 14;
-/// Cells read ahead by one round of parallel reading: bounds the memory of the round.
-const ROUND_CELLS: usize = 1 << 18;
+/// Cells read ahead by one round of parallel reading: bounds the memory of the round. There are two at a time.
+const ROUND_CELLS: usize = 1 << 17;
 /// What a round may take of the memory of a query: one part in so many.
-const ROUND_SHARE: u64 = 4;
+const ROUND_SHARE: u64 = 8;
 /// Series of the first round; later ones grow while there are few histograms.
 const ROUND_FIRST: usize = 64;
 /// Bytes of histograms in a round from which on the next is shorter.
@@ -68,7 +68,7 @@ impl<'q> Stream<'q> {
     pub(crate) fn for_each(
         &self,
         state: &State<'_>,
-        mut fold: impl FnMut(usize, &mut Column) -> Result<(), QueryError>,
+        mut fold: impl FnMut(usize, &mut Column) -> Result<(), QueryError> + Send,
     ) -> Result<(), QueryError> {
         let cells = self.len().saturating_mul(self.steps.count.max(16));
         if self.len() < 2 || state.threads < 2 || cells < PARALLEL_CELLS_MIN {
@@ -91,50 +91,35 @@ impl<'q> Stream<'q> {
         self.for_each_in_rounds(state, fold)
     }
 
-    /// [`Stream::for_each`] with threads: columns are read in rounds, by all of them, and folded by one.
+    /// [`Stream::for_each`] with threads: columns are read in rounds, by all of them; one folds a round while the others read
+    /// the next.
     fn for_each_in_rounds(
         &self,
         state: &State<'_>,
-        mut fold: impl FnMut(usize, &mut Column) -> Result<(), QueryError>,
+        mut fold: impl FnMut(usize, &mut Column) -> Result<(), QueryError> + Send,
     ) -> Result<(), QueryError> {
         let each = Column::bytes_of(self.steps.count).max(1);
         // A small part of what the query may hold: small limits are not for reading ahead.
         let affordable = usize::try_from(state.limits.bytes_max() / ROUND_SHARE).unwrap_or(usize::MAX) / each;
         let round_max = (ROUND_CELLS / self.steps.count.max(1)).min(affordable);
         let round_max = round_max.clamp(2 * state.threads, 1024).min(self.len());
-        let mut columns: Vec<Column> = std::iter::repeat_with(Column::default).take(round_max).collect();
-        let bytes = round_max.saturating_mul(each);
-        state.limits.hold_bytes(bytes)?;
-        let (mut first, mut round) = (0, round_max.min(ROUND_FIRST.max(2 * state.threads)));
-        while first < self.len() {
+        let mut reading = Round::new(state, round_max, each)?;
+        let mut folding = Round::new(state, round_max, each)?;
+        let mut size = round_max.min(ROUND_FIRST.max(2 * state.threads));
+        reading.read(self, 0, size)?;
+        while reading.len > 0 {
             state.limits.check()?;
-            let part = &mut columns[..round.min(self.len() - first)];
-            let histograms = AtomicUsize::new(0);
-            part.par_iter_mut().enumerate().with_min_len((round / (4 * state.threads)).max(1)).try_for_each(
-                |(offset, column)| {
-                    state.limits.check()?;
-                    state.with_scratch(|scratch| self.source.read(first + offset, column, scratch))?;
-                    let more = column.histogram_bytes();
-                    if more > 0 {
-                        histograms.fetch_add(more, Ordering::Relaxed);
-                        state.limits.hold_bytes(more)?;
-                    }
-                    Ok::<(), QueryError>(())
-                },
-            )?;
-            for (offset, column) in part.iter_mut().enumerate() {
-                fold(first + offset, column)?;
-            }
-            first += part.len();
-            let histograms = histograms.into_inner();
-            state.limits.release_bytes(histograms);
+            std::mem::swap(&mut reading, &mut folding);
             // How much histograms take is only known once they were read.
-            round = match histograms {
-                0..ROUND_HISTOGRAM_BYTES => round.saturating_mul(4).min(round_max),
-                _ => (round / 4).max(2 * state.threads).min(round_max),
+            size = match folding.histograms {
+                0..ROUND_HISTOGRAM_BYTES => size.saturating_mul(4).min(round_max),
+                _ => (size / 4).max(2 * state.threads).min(round_max),
             };
+            let next = folding.first + folding.len;
+            let (folded, read) = rayon::join(|| folding.fold(&mut fold), || reading.read(self, next, size));
+            folded?;
+            read?;
         }
-        state.limits.release_bytes(bytes);
         Ok(())
     }
 
@@ -209,6 +194,63 @@ impl<'q> Stream<'q> {
             state.limits.hold_bytes(merged.histogram_bytes())?;
             Ok(merged)
         })
+    }
+}
+
+/// Columns that were read together.
+struct Round<'s, 'q> {
+    state: &'s State<'q>,
+    /// The first series.
+    first: usize,
+    len: usize,
+    columns: Vec<Column>,
+    /// Bytes that the query's limits know of: of columns, and of the histograms in them.
+    bytes: usize,
+    histograms: usize,
+}
+
+impl<'s, 'q> Round<'s, 'q> {
+    fn new(state: &'s State<'q>, len_max: usize, each: usize) -> Result<Self, QueryError> {
+        let bytes = len_max.saturating_mul(each);
+        state.limits.hold_bytes(bytes)?;
+        let columns = std::iter::repeat_with(Column::default).take(len_max).collect();
+        Ok(Self { state, first: 0, len: 0, columns, bytes, histograms: 0 })
+    }
+
+    /// Reads the series from `first` on, at most so many.
+    fn read(&mut self, stream: &Stream<'_>, first: usize, len: usize) -> Result<(), QueryError> {
+        let state = self.state;
+        (self.first, self.len) = (first, len.min(stream.len() - first));
+        let histograms = AtomicUsize::new(0);
+        let part = self.columns[..self.len].par_iter_mut().enumerate();
+        let read = part.with_min_len((len / (4 * state.threads)).max(1)).try_for_each(|(offset, column)| {
+            state.limits.check()?;
+            state.with_scratch(|scratch| stream.source.read(first + offset, column, scratch))?;
+            let more = column.histogram_bytes();
+            if more > 0 {
+                histograms.fetch_add(more, Ordering::Relaxed);
+                state.limits.hold_bytes(more)?;
+            }
+            Ok::<(), QueryError>(())
+        });
+        self.histograms = histograms.into_inner();
+        read
+    }
+
+    fn fold(
+        &mut self,
+        mut fold: impl FnMut(usize, &mut Column) -> Result<(), QueryError>,
+    ) -> Result<(), QueryError> {
+        let part = self.columns[..self.len].iter_mut().enumerate();
+        let outcome = part.map(|(offset, column)| fold(self.first + offset, column)).collect();
+        self.state.limits.release_bytes(std::mem::take(&mut self.histograms));
+        outcome
+    }
+}
+
+impl Drop for Round<'_, '_> {
+    fn drop(&mut self) {
+        self.state.limits.release_bytes(self.bytes + self.histograms);
     }
 }
 

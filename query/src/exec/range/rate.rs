@@ -211,6 +211,10 @@ impl Series<'_, '_> {
         };
         let values = &self.samples.float_values;
         let resets = if counter { Resets::falls(values) } else { Resets::default() };
+        if resets.at.is_empty() {
+            table.gain(values, counter, seconds, into);
+            return Ok(());
+        }
         let (mut first_reset, mut end_reset) = (0, 0);
         for (step, ((lo, hi), span)) in table.spans().enumerate() {
             self.evaluation.state.limits.check_at(step)?;
@@ -218,28 +222,16 @@ impl Series<'_, '_> {
             if hi - lo < 2 {
                 continue;
             }
+            while resets.at.get(first_reset).is_some_and(|i| *i <= lo) {
+                first_reset += 1;
+            }
+            end_reset = end_reset.max(first_reset);
+            while resets.at.get(end_reset).is_some_and(|i| *i < hi) {
+                end_reset += 1;
+            }
             let first = values[lo];
-            let mut increase = values[hi - 1] - first;
-            if !resets.at.is_empty() {
-                while resets.at.get(first_reset).is_some_and(|i| *i <= lo) {
-                    first_reset += 1;
-                }
-                end_reset = end_reset.max(first_reset);
-                while resets.at.get(end_reset).is_some_and(|i| *i < hi) {
-                    end_reset += 1;
-                }
-                increase = resets.correct(increase, first_reset..end_reset, values);
-            }
-            let mut to_start = span.to_start;
-            if counter && increase > 0.0 && first >= 0.0 {
-                // A product tells mostly that the counter was zero long before: a division costs as much as all the rest.
-                let (zero, start) = (span.sampled * first, to_start * increase);
-                if !(zero >= start && zero.is_finite()) {
-                    to_start = to_start.min(span.sampled * (first / increase));
-                }
-            }
-            let factor = (span.sampled + to_start + span.to_end) / (span.sampled * seconds);
-            into.set(step, increase * factor);
+            let increase = resets.correct(values[hi - 1] - first, first_reset..end_reset, values);
+            into.set(step, increase * span.factor(Some(first), increase, seconds));
         }
         Ok(())
     }

@@ -7,6 +7,7 @@
 use model::Timestamp;
 
 use super::advance;
+use crate::exec::column::Column;
 use crate::exec::error::QueryError;
 use crate::exec::state::State;
 use crate::exec::steps::{Steps, TimeRef};
@@ -15,8 +16,8 @@ use crate::exec::steps::{Steps, TimeRef};
 const STEPS_MIN: usize = 8;
 /// What one table may take: of more steps or samples there is none, since its threads would each have it.
 const TABLE_BYTES_MAX: usize = 1 << 20;
-/// Bytes for each step: bounds and span.
-const STEP_BYTES: usize = size_of::<(u32, u32)>() + size_of::<Span>();
+/// Bytes for each step: bounds, span, and gain with its bit of presence.
+const STEP_BYTES: usize = size_of::<(u32, u32)>() + size_of::<Span>() + size_of::<Gain>() + 1;
 
 /// Which windows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +38,11 @@ pub(crate) struct WindowTable {
     pub(crate) samples: u64,
     /// By step, once asked for.
     spans: Vec<Span>,
+    gains: Vec<Gain>,
+    /// Which windows have two samples or more.
+    gaining: Vec<u64>,
+    /// What gains are divided by.
+    divisor: f64,
 }
 
 /// What `rate` needs of the times of a window with two samples or more; seconds.
@@ -48,6 +54,18 @@ pub(crate) struct Span {
     pub(crate) to_start: f64,
     /// How far it reaches beyond the last.
     pub(crate) to_end: f64,
+}
+
+/// What `rate` does with a window whose counter was not zero shortly before: the difference between two samples, times a
+/// factor of their times.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Gain {
+    first: u32,
+    last: u32,
+    factor: f64,
+    /// A counter whose first value is below its gain times this was zero after the window's start, or where the increase
+    /// would reach to.
+    zero_below: f64,
 }
 
 impl WindowTable {
@@ -73,13 +91,14 @@ impl WindowTable {
             return Ok(true);
         }
         self.key = None;
-        // Exactly what is needed: growth in leaps would pass the bound.
+        // Exactly what is needed: gain in leaps would pass the bound.
         self.times.clear();
         self.times.reserve_exact(times.len());
         self.times.extend_from_slice(times);
         self.bounds.clear();
         self.bounds.reserve_exact(key.steps.count);
         self.spans.clear();
+        self.gains.clear();
         self.samples = 0;
         let (mut lo, mut hi) = (0, 0);
         for step in 0..key.steps.count {
@@ -98,23 +117,69 @@ impl WindowTable {
 
     /// The windows' bounds and spans.
     pub(crate) fn spans(&mut self) -> impl Iterator<Item = ((u32, u32), Span)> {
-        if let Some(key) = self.key
-            && self.spans.len() < self.bounds.len()
-        {
-            self.spans.clear();
-            self.spans.reserve_exact(self.bounds.len());
-            for (step, &(lo, hi)) in self.bounds.iter().enumerate() {
-                let end = key.time.resolve(key.steps.at(step));
-                let window = &self.times[lo as usize..hi as usize];
-                self.spans.push(match window {
-                    [first, .., last] => {
-                        span(*first, *last, window.len() - 1, end.saturating_sub(key.window_ms), end)
-                    }
-                    _ => Span::default(),
-                });
-            }
-        }
+        self.find_spans();
         self.bounds.iter().copied().zip(self.spans.iter().copied())
+    }
+
+    fn find_spans(&mut self) {
+        let Some(key) = self.key.filter(|_| self.spans.len() < self.bounds.len()) else { return };
+        self.spans.clear();
+        self.spans.reserve_exact(self.bounds.len());
+        for (step, &(lo, hi)) in self.bounds.iter().enumerate() {
+            let end = key.time.resolve(key.steps.at(step));
+            let window = &self.times[lo as usize..hi as usize];
+            self.spans.push(match window {
+                [first, .., last] => {
+                    span(*first, *last, window.len() - 1, end.saturating_sub(key.window_ms), end)
+                }
+                _ => Span::default(),
+            });
+        }
+    }
+
+    /// How much `values` grew in the windows, extrapolated and divided by `divisor`; resets are not made good. With
+    /// `counter`, values do not come from below zero.
+    pub(crate) fn gain(&mut self, values: &[f64], counter: bool, divisor: f64, into: &mut Column) {
+        self.find_spans();
+        if self.gains.len() < self.bounds.len() || self.divisor != divisor {
+            self.find_gains(divisor);
+        }
+        if values.is_empty() {
+            return;
+        }
+        let spans = &self.spans;
+        into.set_marked(
+            &self.gaining,
+            self.gains.iter().enumerate().map(|(step, gain)| {
+                let first = values[gain.first as usize];
+                let increase = values[gain.last as usize] - first;
+                if counter && first < gain.zero_below * increase {
+                    return increase * spans[step].factor(Some(first), increase, divisor);
+                }
+                increase * gain.factor
+            }),
+        );
+    }
+
+    fn find_gains(&mut self, divisor: f64) {
+        self.divisor = divisor;
+        self.gains.clear();
+        self.gains.reserve_exact(self.bounds.len());
+        self.gaining.clear();
+        self.gaining.resize(self.bounds.len().div_ceil(64), 0);
+        for (step, (&(lo, hi), span)) in self.bounds.iter().zip(&self.spans).enumerate() {
+            if hi - lo < 2 {
+                self.gains.push(Gain::default());
+                continue;
+            }
+            self.gaining[step / 64] |= 1 << (step % 64);
+            self.gains.push(Gain {
+                first: lo,
+                last: hi - 1,
+                factor: span.factor(None, 0.0, divisor),
+                zero_below: span.to_start / span.sampled,
+            });
+        }
     }
 
     /// Whether it is small enough to be kept.
@@ -127,6 +192,23 @@ impl WindowTable {
         size_of::<Timestamp>() * self.times.capacity()
             + size_of::<(u32, u32)>() * self.bounds.capacity()
             + size_of::<Span>() * self.spans.capacity()
+            + size_of::<Gain>() * self.gains.capacity()
+            + size_of::<u64>() * self.gaining.capacity()
+    }
+}
+
+impl Span {
+    /// What an increase between the samples is multiplied by to reach as far as it does, divided by `divisor`. `first`: the
+    /// first value of a counter, which was not below zero before.
+    pub(super) fn factor(&self, first: Option<f64>, increase: f64, divisor: f64) -> f64 {
+        let mut to_start = self.to_start;
+        if let Some(first) = first
+            && increase > 0.0
+            && first >= 0.0
+        {
+            to_start = to_start.min(self.sampled * (first / increase));
+        }
+        (self.sampled + to_start + self.to_end) / (self.sampled * divisor)
     }
 }
 
