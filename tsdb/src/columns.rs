@@ -106,8 +106,9 @@ impl Columns {
         self.histograms.extend(other.histograms.iter().cloned());
     }
 
-    /// Brings samples of each kind into order of time. Of several at one time the one that was appended first stays, of two
-    /// kinds the float: which came first is not kept, and the answer must not depend on how often they have been merged.
+    /// Brings samples of each kind into order of time. Of several at one time the one that was appended first stays; of two kinds
+    /// the one of the earlier source, which [`Columns::close_seam`] saw to. Within a source there is one sample at a time, so that
+    /// which kind came first is not kept there; should damage have made two of it, the float stays.
     ///
     /// Histograms that came out of order lose their counter reset hints but for gauges: a hint speaks of the predecessor
     /// that the sender knew.
@@ -146,23 +147,50 @@ impl Columns {
         }
     }
 
-    /// Appends what another source has of the same series. Its first histogram loses its counter reset hint: what came before
-    /// it there need not be what comes before it here.
+    /// Appends what a later source has of the same series: at times at which there is a sample already, that one stays. Its first
+    /// histogram loses its counter reset hint: what came before it there need not be what comes before it here.
     pub(crate) fn append_part(&mut self, other: &Self) {
         let seam = self.seam();
         self.append(other);
         self.close_seam(seam);
     }
 
-    /// Where another source's samples will begin, for [`Columns::close_seam`].
-    pub(crate) fn seam(&self) -> Option<usize> {
-        (!self.is_empty()).then_some(self.histogram_times.len())
+    /// Where a later source's samples will begin, for [`Columns::close_seam`].
+    pub(crate) fn seam(&self) -> Seam {
+        Seam { floats: self.times.len(), histograms: self.histogram_times.len() }
     }
 
-    /// As [`Columns::append_part`], when what was appended since [`Columns::seam`] is the other source's.
-    pub(crate) fn close_seam(&mut self, seam: Option<usize>) {
-        if let Some(first) = seam.and_then(|seam| self.histograms.get_mut(seam)) {
+    /// As [`Columns::append_part`], when what was appended since [`Columns::seam`] is the later source's. Samples of one kind are
+    /// left to [`Columns::normalize`], which knows by their order which of them was first.
+    pub(crate) fn close_seam(&mut self, seam: Seam) {
+        if seam.floats == 0 && seam.histograms == 0 {
+            return;
+        }
+        if let Some(first) = self.histograms.get_mut(seam.histograms) {
             first.forget_hint();
+        }
+        let (times, histogram_times) = (&self.times, &self.histogram_times);
+        let floats = not_among(&histogram_times[..seam.histograms], &times[seam.floats..]);
+        let histograms = not_among(&times[..seam.floats], &histogram_times[seam.histograms..]);
+        if let Some(marks) = floats {
+            keep_from(&mut self.times, seam.floats, &marks);
+            keep_from(&mut self.values, seam.floats, &marks);
+            keep_from(&mut self.starts, seam.floats, &marks);
+        }
+        if let Some(marks) = histograms {
+            self.forget_behind_gaps(seam.histograms, &marks);
+            keep_from(&mut self.histogram_times, seam.histograms, &marks);
+            keep_from(&mut self.histograms, seam.histograms, &marks);
+            keep_from(&mut self.histogram_starts, seam.histograms, &marks);
+        }
+    }
+
+    /// Histograms from place `from` on lose what they say of a predecessor that goes.
+    fn forget_behind_gaps(&mut self, from: usize, marks: &[bool]) {
+        for place in 1..marks.len() {
+            if marks[place] && !marks[place - 1] {
+                self.histograms[from + place].forget_hint();
+            }
         }
     }
 
@@ -178,26 +206,20 @@ impl Columns {
     }
 
     fn filter(&mut self, mut keep: impl FnMut(Timestamp) -> bool, deletes: bool) {
-        fn kept<T: Clone>(column: &mut Vec<T>, marks: &[bool]) {
-            let mut marks = marks.iter();
-            column.retain(|_| marks.next().copied().unwrap_or(false));
-        }
         let marks: Vec<bool> = self.times.iter().map(|t| keep(*t)).collect();
         if marks.contains(&false) {
-            kept(&mut self.times, &marks);
-            kept(&mut self.values, &marks);
-            kept(&mut self.starts, &marks);
+            keep_from(&mut self.times, 0, &marks);
+            keep_from(&mut self.values, 0, &marks);
+            keep_from(&mut self.starts, 0, &marks);
         }
         let marks: Vec<bool> = self.histogram_times.iter().map(|t| keep(*t)).collect();
         if marks.contains(&false) {
-            for place in 1..marks.len() {
-                if deletes && marks[place] && !marks[place - 1] {
-                    self.histograms[place].forget_hint();
-                }
+            if deletes {
+                self.forget_behind_gaps(0, &marks);
             }
-            kept(&mut self.histogram_times, &marks);
-            kept(&mut self.histograms, &marks);
-            kept(&mut self.histogram_starts, &marks);
+            keep_from(&mut self.histogram_times, 0, &marks);
+            keep_from(&mut self.histograms, 0, &marks);
+            keep_from(&mut self.histogram_starts, 0, &marks);
         }
     }
 
@@ -236,6 +258,34 @@ impl HistogramValue {
     }
 }
 
+/// Where the samples of one source end and those of a later one begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Seam {
+    floats: usize,
+    histograms: usize,
+}
+
+/// Which of `later` are at no time of `earlier`; `None`: all of them.
+fn not_among(earlier: &[Timestamp], later: &[Timestamp]) -> Option<Vec<bool>> {
+    let (first, last) = (later.iter().min()?, later.iter().max()?);
+    let mut taken: Vec<Timestamp> = earlier.iter().filter(|t| (first..=last).contains(t)).copied().collect();
+    if !taken.is_sorted() {
+        taken.sort_unstable();
+    }
+    let marks: Vec<bool> = later.iter().map(|t| taken.binary_search(t).is_err()).collect();
+    marks.contains(&false).then_some(marks)
+}
+
+/// Keeps of what is in a column from place `from` on what is marked. A column that has nothing there is one that is not kept.
+fn keep_from<T>(column: &mut Vec<T>, from: usize, marks: &[bool]) {
+    let mut place: usize = 0;
+    column.retain(|_| {
+        let mark = place.checked_sub(from).and_then(|place| marks.get(place)).copied();
+        place += 1;
+        mark.unwrap_or(true)
+    });
+}
+
 fn ascend(times: &[Timestamp]) -> bool {
     /// Compared together, without a branch for each: nearly all columns ascend.
     const RUN: usize = 64;
@@ -265,7 +315,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     #[test]
-    fn a_float_stays_where_a_histogram_is_at_the_same_time() {
+    fn within_a_source_a_float_stays_where_a_histogram_is_at_the_same_time() {
         let histogram = |hint| {
             let histogram = model::histogram::Histogram { counter_reset_hint: hint, ..Default::default() };
             HistogramValue::Integer(Arc::new(histogram))
@@ -321,6 +371,52 @@ mod tests {
     }
 
     proptest! {
+        /// Against a map: of several sources the first that has a time keeps it, of whatever kind.
+        #[test]
+        fn the_first_source_stays(parts in prop::collection::vec(
+            prop::collection::btree_map(0i64..30, (any::<bool>(), 0i64..3), 0..20), 0..5,
+        )) {
+            let mut want: BTreeMap<i64, (bool, usize, i64)> = BTreeMap::new();
+            let mut all = Columns::default();
+            for (number, samples) in parts.iter().enumerate() {
+                let mut part = Columns::default();
+                for (t, (is_float, start)) in samples {
+                    if *is_float {
+                        part.push_float(*t, number as f64, *start);
+                    } else {
+                        let histogram = model::histogram::Histogram {
+                            sum: number as f64,
+                            counter_reset_hint: CounterResetHint::NotCounterReset,
+                            ..Default::default()
+                        };
+                        part.push_histogram(*t, HistogramValue::Integer(Arc::new(histogram)), *start);
+                    }
+                    want.entry(*t).or_insert((*is_float, number, *start));
+                }
+                all.append_part(&part);
+            }
+            all.normalize();
+            let start = |starts: &[i64], place: usize| starts.get(place).copied().unwrap_or(0);
+            let mut got = BTreeMap::new();
+            for (place, t) in all.times.iter().enumerate() {
+                got.insert(*t, (true, all.values[place] as usize, start(&all.starts, place)));
+            }
+            let mut before = None;
+            for (place, t) in all.histogram_times.iter().enumerate() {
+                let histogram = all.histograms[place].to_float();
+                got.insert(*t, (false, histogram.sum as usize, start(&all.histogram_starts, place)));
+                // A hint that is left speaks of the histogram before, and that is the one before it in its own source, too.
+                if place > 0 && histogram.counter_reset_hint == CounterResetHint::NotCounterReset {
+                    let own = &parts[histogram.sum as usize];
+                    let known = own.range(..*t).rev().find(|(_, (is_float, _))| !is_float).map(|(t, _)| *t);
+                    prop_assert_eq!(known, before);
+                }
+                before = Some(*t);
+            }
+            prop_assert_eq!(got.len(), all.len());
+            prop_assert_eq!(got, want);
+        }
+
         /// Against a map: the first of equal times stays, starts stay with their samples.
         #[test]
         fn order_is_that_of_time(runs in prop::collection::vec(prop::collection::vec((0i64..50, any::<u64>(), 0i64..3), 0..20), 0..4)) {

@@ -14,7 +14,8 @@ use crate::head_chunks::HeadFile;
 use crate::metrics::Metrics;
 
 impl Head {
-    /// Appends what `view` sees of a series within `range`: in-order samples first, then the others; not normalized.
+    /// Appends what `view` sees of a series within `range`: in-order samples first, then the others, as a later source; not
+    /// normalized.
     ///
     /// # Errors
     /// When a chunk cannot be read.
@@ -71,10 +72,13 @@ impl Head {
                 into.append(&all);
             }
         }
+        let seam = into.seam();
         if part != HeadPart::InOrder {
             read_out_of_order(&snapshot, range, lenient, into)?;
         }
         put_starts(&snapshot, start, into);
+        // A time may have both where the in-order one waits to be in a block: late samples are not held against it any more.
+        into.close_seam(seam);
         Ok(())
     }
 }

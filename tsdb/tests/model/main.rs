@@ -11,7 +11,7 @@ mod plain;
 mod steps;
 mod world;
 
-use crate::steps::{FLOATS, Setting, Step, Work, Write, setting, step};
+use crate::steps::{FLOATS, SERIES, Setting, Step, Work, Write, setting, step};
 use crate::world::World;
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
@@ -86,5 +86,45 @@ fn a_row_behind_a_failed_checkpoint_survives() {
             world.step(step);
         }
         world.reopen(world.fs.after_kill(), &format!("operation {at} failed, killed"));
+    }
+}
+
+/// What is in a block is not looked at when a late sample comes: it is taken, of whatever kind it is, and the first one stays, as it
+/// does in memory, over merges and over restarts.
+#[test]
+fn of_two_kinds_the_first_stays() {
+    let setting =
+        Setting { window: i64::MAX, sync: false, segment_bytes: 300, retention_ms: 0, block_ms: 30_000 };
+    let (float, histogram) = (10, 100);
+    for (first, second) in
+        [(float, histogram), (histogram, float), (histogram, histogram + 1), (float, float + 1)]
+    {
+        for in_order in [true, false] {
+            let mut world = World::new(&setting);
+            let series = SERIES - 1;
+            if !in_order {
+                world.step(&Step::Commit(vec![Write::Histogram(series, 20_000, histogram)]));
+            }
+            let to = if in_order { 5 } else { -10_000 };
+            world.step(&Step::Commit(vec![Write::Histogram(series, to, first)]));
+            let t = world.now() + if in_order { 0 } else { to };
+            // Until it is in a block, and then until the next sample is.
+            for number in [second, first, 70] {
+                for _ in 0..2 {
+                    let ahead = 100_000 + world.now() % 7;
+                    world.step(&Step::Commit(vec![Write::Sample(0, ahead, 0, false)]));
+                    world.step(&Step::Compact(0));
+                }
+                let late = t - world.now();
+                world.step(&Step::Commit(vec![Write::Histogram(series, late, number)]));
+                world.check("in memory beside a block");
+                world.step(&Step::Snapshot(false));
+                world.step(&Step::Kill);
+            }
+            world.step(&Step::Compact(86_400_000));
+            world.check("merged");
+            world.step(&Step::CloseAndOpen);
+            assert_eq!(world.plain.content[&series].len(), if in_order { 1 } else { 2 });
+        }
     }
 }

@@ -92,6 +92,8 @@ pub(crate) struct Plain {
     pub(crate) content: BTreeMap<usize, BTreeMap<Timestamp, Value>>,
     /// Newest time of each series, deleted or not.
     pub(crate) latest: BTreeMap<usize, Timestamp>,
+    /// Samples that came out of order.
+    pub(crate) late: BTreeSet<(usize, Timestamp)>,
     /// Newest time of all commits, as the store's bounds see it.
     pub(crate) newest: Option<Timestamp>,
     pub(crate) window: i64,
@@ -133,7 +135,10 @@ impl Plain {
         }
         match (known, latest) {
             (Some(known), _) if known == value => Expect::Known,
-            (Some(_), Some(latest)) if latest == t => Expect::Refuse(AppendError::Duplicate),
+            // One that came again after its deletion is a late one.
+            (Some(_), Some(latest)) if latest == t && !self.late.contains(&(series, t)) => {
+                Expect::Refuse(AppendError::Duplicate)
+            }
             (Some(_), _) if in_window => Expect::Refuse(AppendError::Duplicate),
             (None, latest) if in_window || in_bounds && latest.is_none_or(|latest| t > latest) => {
                 Expect::Store
@@ -174,6 +179,9 @@ impl Plain {
     pub(crate) fn store(&mut self, series: usize, t: Timestamp, value: Value) {
         self.content.entry(series).or_default().insert(t, value);
         self.newest = self.newest.max(Some(t));
+        if self.latest.get(&series).is_some_and(|latest| t <= *latest) {
+            self.late.insert((series, t));
+        }
         let latest = self.latest.entry(series).or_insert(t);
         *latest = t.max(*latest);
     }

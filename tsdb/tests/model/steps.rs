@@ -59,7 +59,8 @@ pub(crate) enum Write {
     /// Series, time since the newest, value; by reference where one is known.
     Sample(usize, i64, u64, bool),
     Histogram(usize, i64, u8),
-    /// At a time at which the series was written before, whatever became of that: the same value again, or another one.
+    /// At a time at which the series was written before, whatever became of that: the same value again, or another one, which
+    /// may be of the other kind. See [`other`].
     Again(usize, Index, Option<u64>),
     /// In layout 0 or 1.
     Row(usize, i64, Vec<Option<u64>>),
@@ -86,12 +87,7 @@ pub(crate) fn write() -> impl Strategy<Value = Write> {
     prop_oneof![
         (0..FLOATS, step(), value(), any::<bool>()).prop_map(|(s, t, v, r)| Write::Sample(s, t, v, r)),
         (FLOATS..SERIES, step(), any::<u8>()).prop_map(|(s, t, v)| Write::Histogram(s, t, v)),
-        // Not of the last one: of two kinds at a time in a block and behind it, the float stays.
-        (0..SERIES - 1, any::<Index>(), prop::option::of(value())).prop_map(|(s, i, v)| Write::Again(
-            s,
-            i,
-            v.filter(|_| s < FLOATS)
-        )),
+        (0..SERIES, any::<Index>(), prop::option::of(value())).prop_map(|(s, i, v)| Write::Again(s, i, v)),
         (0usize..2, step(), values(FLOATS..=FLOATS)).prop_map(|(l, t, row)| Write::Row(l, t, row)),
         (0usize..2, step(), 0..FLOATS, values(1..=FLOATS))
             .prop_map(|(l, t, s, row)| Write::Part(l, t, s, row)),
@@ -204,6 +200,14 @@ pub(crate) fn histogram_or_float(series: usize, number: u8) -> SampleValue {
         0..=60 if series == SERIES - 1 => SampleValue::Float(f64::from(number)),
         _ => histogram(number),
     }
+}
+
+/// The other value of a [`Write::Again`].
+pub(crate) fn other(series: usize, bits: u64) -> SampleValue {
+    if series < FLOATS {
+        return SampleValue::Float(f64::from_bits(bits));
+    }
+    histogram_or_float(series, (bits.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8)
 }
 
 #[derive(Clone, Debug)]

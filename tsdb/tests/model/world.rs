@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use crate::common::{open_with, options};
 use crate::plain::{Plain, Seen, Value, assert_same, read};
-use crate::steps::{FLOATS, SERIES, Setting, Step, Work, Write, histogram_or_float, labels, name, selector};
+use crate::steps::{
+    FLOATS, SERIES, Setting, Step, Work, Write, histogram_or_float, labels, name, other, selector,
+};
 use model::sample::{SampleValue, TimeRange};
 use model::storage::{
     ABSENT_BITS, Append, AppendError, AppendOptions, AppendSample, Appender, LayoutRef, LayoutSlot, Querier,
@@ -120,12 +122,12 @@ impl World {
                         None,
                     )
                 }
-                Write::Again(s, index, other) => {
+                Write::Again(s, index, given_again) => {
                     let given = self.given.get(s).filter(|given| !given.is_empty());
                     let Some((t, value)) = given.map(|given| given[index.index(given.len())].clone()) else {
                         continue;
                     };
-                    let value = other.map_or(value, |bits| SampleValue::Float(f64::from_bits(bits)));
+                    let value = given_again.map_or(value, |bits| other(*s, bits));
                     Self::sample(
                         &mut *appender,
                         &mut self.references,

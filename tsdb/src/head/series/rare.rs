@@ -130,7 +130,8 @@ impl Rare {
     }
 
     pub(super) fn insert(&mut self, t: Timestamp, value: Stored, at: CommitMark) -> usize {
-        let index = self.out_of_order.partition_point(|sample| sample.t < t);
+        // Behind one of the same time, which is here again after a restart that was not told of the block that has it.
+        let index = self.out_of_order.partition_point(|sample| sample.t <= t);
         let sample = OutOfOrderSample { t, commit: at.commit, value };
         self.out_of_order.insert(index, sample);
         // Compressed samples carry no commit: only what every view sees may be compressed, the others wait. While a reader is
