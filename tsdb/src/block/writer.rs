@@ -333,8 +333,12 @@ impl BlockWriter {
         fs.rename(&self.temporary, &block).map_err(io("renaming", &self.temporary))?;
         if let Err(error) = fs.sync_dir(&self.data_dir) {
             // It may be there after a loss of power, as a whole. Whoever made it must not count on that, nor on the
-            // opposite: it goes under the name that is cleared away at any start.
-            let _ = fs.rename(&block, &self.temporary);
+            // opposite: it goes under the name that is cleared away, and stays there as it is unless that is durable, for
+            // else a loss of power might show what is left of it under the name of a block.
+            let back = fs.rename(&block, &self.temporary).and_then(|()| fs.sync_dir(&self.data_dir));
+            if back.is_err() {
+                self.temporary = PathBuf::new();
+            }
             return Err(io("syncing the directory", &self.data_dir)(error));
         }
         // Nothing is left under the temporary name.

@@ -128,7 +128,7 @@ struct State {
     doomed: BTreeSet<Ulid>,
     /// The greatest id seen so far, in the list or as a name on disk, be it that of an unfinished block.
     newest: Option<Ulid>,
-    /// Directories set aside that could not be removed.
+    /// Directories set aside that could not be removed, or not yet; some may be gone.
     left_over: BTreeSet<String>,
 }
 
@@ -147,11 +147,10 @@ impl BlockSet {
         let names = set.fs.list_dirs(&set.dir).map_err(io_error("list data directory", &set.dir))?;
         // Also of what is removed now: the removal may not last.
         set.state.lock().newest = names.iter().filter_map(|name| any_id(name)).max();
-        for name in
-            names.iter().filter(|name| is_unfinished(name, TEMPORARY_SUFFIX) || is_unfinished(name, DELETING))
-        {
-            set.remove_dir(name);
-        }
+        let unfinished = names
+            .iter()
+            .filter(|name| is_unfinished(name, TEMPORARY_SUFFIX) || is_unfinished(name, DELETING));
+        set.remove_aside(&mut set.state.lock(), unfinished.cloned().collect());
         // Losses of power may leave the shell of a block. While running, it may be a copy that has just begun.
         for name in names.iter().filter(|name| parse_id(name).is_some() && set.is_shell(&set.dir.join(name)))
         {
@@ -196,11 +195,8 @@ impl BlockSet {
         self.metrics.reloads.inc();
         let names = self.fs.list_dirs(&self.dir).map_err(io_error("list data directory", &self.dir));
         let names = names.inspect_err(|_| self.metrics.reloads_failed.inc())?;
-        for name in std::mem::take(&mut state.left_over) {
-            if names.contains(&name) && !self.remove_dir(&name) {
-                state.left_over.insert(name);
-            }
-        }
+        let left_over = std::mem::take(&mut state.left_over).into_iter().filter(|name| names.contains(name));
+        self.remove_aside(&mut state, left_over.collect());
         state.newest = names.iter().filter_map(|name| any_id(name)).max().max(state.newest);
         let found: BTreeSet<Ulid> = names.iter().filter_map(|name| parse_id(name)).collect();
         let list = self.list.load_full();
@@ -337,19 +333,32 @@ impl BlockSet {
         let (name, aside) = (id.to_string(), format!("{id}{DELETING}"));
         // Under another name first: half a directory must not look like a block.
         match self.fs.rename(&self.dir.join(&name), &self.dir.join(&aside)) {
-            Ok(()) => {
-                // Should power be lost before this is durable, the block is found and removed again.
-                if let Err(error) = self.fs.sync_dir(&self.dir) {
-                    tracing::debug!(block = %id, %error, "removal is not durable yet");
-                }
-                if !self.remove_dir(&aside) {
-                    state.left_over.insert(aside);
-                }
+            Ok(()) => self.remove_aside(state, vec![aside]),
+            // One that could not be finished may have been left under its first name.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                state.left_over.insert(format!("{id}{TEMPORARY_SUFFIX}"));
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => {
                 tracing::warn!(block = %id, %error, "block could not be removed; it is tried again");
                 state.doomed.insert(id);
+            }
+        }
+    }
+
+    /// Removes directories that have names of no block. What such a directory has goes when its name is durable: should power be lost
+    /// before, it has the name of a block again, and must be whole.
+    fn remove_aside(&self, state: &mut State, names: Vec<String>) {
+        if names.is_empty() {
+            return;
+        }
+        if let Err(error) = self.fs.sync_dir(&self.dir) {
+            tracing::warn!(%error, "left-over directories stay until their names are durable; it is tried again");
+            state.left_over.extend(names);
+            return;
+        }
+        for name in names {
+            if !self.remove_dir(&name) {
+                state.left_over.insert(name);
             }
         }
     }
