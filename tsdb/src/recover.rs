@@ -243,7 +243,8 @@ impl Target<'_> {
             Entry::Metadata { metric, metadata } => self.head.set_metadata(&metric, &metadata),
             Entry::Bounds(bounds) => self.head.set_bounds(bounds),
             Entry::Deleted { series, range } => {
-                let dropped = self.head.table.with_mut(self.alias(series), |series| series.delete(range));
+                let dropped =
+                    self.head.table.with_mut(self.alias(series), |series| series.delete(range, &[]));
                 self.head.add_chunks(0, dropped.unwrap_or_default().chunks);
             }
         }

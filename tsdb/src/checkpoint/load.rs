@@ -285,7 +285,7 @@ impl Loader<'_> {
             series.rare_mut().starts = Starts::of_runs(runs);
         }
         for _ in 0..reader.count(2)? {
-            series.delete(TimeRange::new(reader.varint()?, reader.varint()?));
+            series.delete(TimeRange::new(reader.varint()?, reader.varint()?), &[]);
         }
         self.chunks_of(&mut series, id, reader)?;
         let mut catalogue = self.head.catalogue.write();

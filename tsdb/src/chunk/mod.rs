@@ -33,7 +33,7 @@ pub(crate) const CHUNK_SAMPLES_MAX: usize = 120;
 pub(crate) const CHUNK_SPAN_MAX_MS: i64 = 2 * 60 * 60 * 1000;
 
 /// One immutable chunk.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Chunk {
     pub(crate) bytes: Box<[u8]>,
     pub(crate) min_t: Timestamp,

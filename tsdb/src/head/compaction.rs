@@ -15,6 +15,7 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 use std::sync::atomic::Ordering as Atomic;
 
+use hashbrown::HashMap;
 use model::labels::Labels;
 use model::matcher::Matcher;
 use model::sample::{TimeRange, Timestamp};
@@ -22,7 +23,7 @@ use model::storage::StorageError;
 
 use super::Head;
 use super::history::History;
-use super::series::Series;
+use super::series::{Cut, Series};
 use super::view::View;
 use crate::columns::Columns;
 use crate::commit::Committer;
@@ -139,6 +140,7 @@ impl Shared {
         ids.dedup();
         let Some(has) = head.range() else { return Ok(()) };
         let range = TimeRange::new(range.min, range.max.min(has.max));
+        let cuts = head.cuts(&ids, TimeRange::new(range.min.max(has.min), range.max));
         // Commits wait, so that the newest sample of each series is the one that the log says.
         let wal = self.committer.wal.lock();
         let (mut entries, mut deleted) = (Vec::new(), Vec::new());
@@ -162,7 +164,9 @@ impl Shared {
         let mut unreadable = 0;
         Committer::log_under(wal, head, &entries, || {
             for (id, range) in deleted {
-                let dropped = head.table.with_mut(id, |series| series.delete(range)).unwrap_or_default();
+                let cuts = cuts.get(&id).map_or(&[][..], Vec::as_slice);
+                let dropped =
+                    head.table.with_mut(id, |series| series.delete(range, cuts)).unwrap_or_default();
                 head.add_chunks(0, dropped.chunks);
                 unreadable += dropped.unreadable;
             }
@@ -179,6 +183,19 @@ impl Shared {
 }
 
 impl Head {
+    /// What a deletion will leave of compressed out-of-order samples, by series: nobody waits while they are decoded. Those that come
+    /// into being meanwhile are left to the deletion.
+    fn cuts(&self, ids: &[u32], range: TimeRange) -> HashMap<u32, Vec<Cut>> {
+        let mut cuts = HashMap::new();
+        for id in ids {
+            let chunks = self.table.with(*id, |series| series.chunks_cut_by(range)).unwrap_or_default();
+            if !chunks.is_empty() {
+                cuts.insert(*id, chunks.into_iter().map(|chunk| Cut::new(chunk, range)).collect());
+            }
+        }
+        cuts
+    }
+
     /// The oldest range of `block_ms` (aligned; both ends included) when in-order samples span more than one and a half of
     /// it: then the range gets no more of them. [`Shared::freeze`] to `max + 1` makes sure of that.
     pub(crate) fn compactable(&self, block_ms: i64) -> Option<TimeRange> {
@@ -567,6 +584,44 @@ mod tests {
         assert!(!rest.contains(&HOUR) && !rest.contains(&199), "what can be read is deleted: {rest:?}");
         db.shared.delete(TimeRange::new(100, 2 * HOUR), &a).unwrap();
         assert_eq!(times(&db, "a"), (0..100).collect::<Vec<_>>());
+    }
+
+    /// Chunks that a deletion cuts are decoded before it takes locks; what has changed by then is decoded once more.
+    #[test]
+    fn a_deletion_decodes_nothing_under_locks() {
+        let db = open();
+        append(&db, "a", HOUR, 1.0).unwrap();
+        for t in 0..800 {
+            append(&db, "a", t, 1.0).unwrap();
+        }
+        let head = &db.shared.head;
+        let id = head.catalogue.read().find(&labels("a")).unwrap();
+        let mut before = Vec::new();
+        head.table
+            .with(id, |series| series.out_of_order_spans(|min, max| before.push(TimeRange::new(min, max))));
+        before.retain(|range| range.min < range.max);
+        assert!(before.len() > 3, "{before:?}");
+        let delete = |range, cuts: &HashMap<u32, Vec<Cut>>| {
+            let cuts = cuts.get(&id).map_or(&[][..], Vec::as_slice);
+            head.table.with_mut(id, |series| series.delete(range, cuts)).unwrap()
+        };
+        // From the middle of one chunk to the middle of another.
+        let middle = |range: &TimeRange| (range.min + range.max) / 2;
+        let range = TimeRange::new(middle(&before[0]), middle(&before[2]));
+        let cuts = head.cuts(&[id, 77], range);
+        assert_eq!((cuts.len(), cuts[&id].len()), (1, 2));
+        let dropped = delete(range, &cuts);
+        assert_eq!((dropped.chunks, dropped.unreadable, dropped.decoded), (1, 0, 0));
+        let all: Vec<i64> = (0..800).filter(|t| !range.contains(*t)).chain([HOUR]).collect();
+        assert_eq!(times(&db, "a"), all);
+
+        // Chunks have changed since: what was made of them says nothing.
+        let range = TimeRange::new(range.min - 3, range.min - 2);
+        let stale = head.cuts(&[id], range);
+        assert_eq!(delete(TimeRange::new(range.min - 1, range.max), &stale).decoded, 1, "another range");
+        assert_eq!(delete(range, &stale).decoded, 1, "another chunk");
+        assert_eq!(delete(TimeRange::new(i64::MIN, i64::MAX), &HashMap::new()).decoded, 0, "whole chunks");
+        assert_eq!(times(&db, "a"), [0i64; 0]);
     }
 
     /// A late sample that is committed behind the walk of a trim stays within the range of the head.

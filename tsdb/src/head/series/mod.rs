@@ -20,7 +20,7 @@ use crate::chunk::{CHUNK_SAMPLES_MAX, CHUNK_SPAN_MAX_MS, Chunk, HistogramValue};
 
 pub(crate) use look::{Snapshot, hides};
 pub(crate) use own_chunk::{ChunkBytes, FilePlace, OwnChunk};
-pub(crate) use rare::{Dropped, OutOfOrderChunk, Rare};
+pub(crate) use rare::{Cut, Dropped, OutOfOrderChunk, Rare};
 pub(crate) use starts::Starts;
 
 /// Histograms after which a chunk is closed: they take tens of bytes each, and decoding is all or nothing.
@@ -484,8 +484,9 @@ impl Series {
 
     /// Hides the in-order samples in `range` for ever, and drops the others there. In-order samples that come later are later than
     /// `range`, and out-of-order ones are not concerned.
-    pub(crate) fn delete(&mut self, range: TimeRange) -> Dropped {
-        let dropped = self.rare_mut().drop_within(range);
+    /// `cuts`: see [`Cut`].
+    pub(crate) fn delete(&mut self, range: TimeRange, cuts: &[Cut]) -> Dropped {
+        let dropped = self.rare_mut().drop_within(range, cuts);
         let deleted = &mut self.rare_mut().deleted;
         let mut all = range;
         deleted.retain(|other| {

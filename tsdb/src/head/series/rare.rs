@@ -9,6 +9,7 @@ use super::super::late::LateTimes;
 use super::starts::Starts;
 use super::{CommitMark, Series, Stored};
 use crate::chunk::{Chunk, HistogramValue, decode_into};
+use crate::coding::DecodeError;
 use crate::columns::Columns;
 
 /// Out-of-order samples after which they are compressed.
@@ -45,6 +46,46 @@ pub(crate) struct Dropped {
     pub(crate) chunks: usize,
     /// Those that cannot be decoded, and stay as they are.
     pub(crate) unreadable: usize,
+    /// Those that had to be decoded for it: there was no [`Cut`] of them.
+    pub(crate) decoded: usize,
+}
+
+/// What a deletion will leave of a chunk that it cuts: made without a lock, for chunks take their time.
+#[derive(Debug)]
+pub(crate) struct Cut {
+    whole: Chunk,
+    range: TimeRange,
+    rest: Result<Option<Chunk>, DecodeError>,
+}
+
+impl Cut {
+    pub(crate) fn new(whole: Chunk, range: TimeRange) -> Self {
+        let rest = rest_of(&whole, range);
+        Self { whole, range, rest }
+    }
+
+    /// Whether it says what the deletion of `range` leaves of `chunk`.
+    fn is_of(&self, chunk: &Chunk, range: TimeRange) -> bool {
+        let within = |range: TimeRange| (range.min.max(chunk.min_t), range.max.min(chunk.max_t));
+        (self.whole.min_t, self.whole.max_t) == (chunk.min_t, chunk.max_t)
+            && within(self.range) == within(range)
+            && self.whole.bytes == chunk.bytes
+    }
+}
+
+fn is_within(inner: TimeRange, outer: TimeRange) -> bool {
+    outer.min <= inner.min && inner.max <= outer.max
+}
+
+/// What is left of a chunk of one kind without the samples in `range`.
+fn rest_of(chunk: &Chunk, range: TimeRange) -> Result<Option<Chunk>, DecodeError> {
+    let mut columns = Columns::default();
+    decode_into(&chunk.bytes, None, &mut columns)?;
+    columns.retain(|t| !range.contains(t));
+    let bits = columns.values.iter().map(|value| value.to_bits());
+    let floats: Vec<_> = columns.times.iter().copied().zip(bits).collect();
+    let histograms: Vec<_> = columns.histogram_times.into_iter().zip(columns.histograms).collect();
+    Ok(Chunk::of_samples(&floats).or_else(|| Chunk::of_histograms(&histograms)))
 }
 
 #[derive(Clone, Debug)]
@@ -59,6 +100,14 @@ impl Series {
     pub(crate) fn drop_out_of_order(&mut self, commit: u64) -> usize {
         let rare = self.own.as_mut().and_then(|own| own.rare.as_mut());
         rare.map_or(0, |rare| rare.drop_out_of_order(commit))
+    }
+
+    /// The compressed out-of-order samples that a deletion of `range` cuts, for [`Cut::new`].
+    pub(crate) fn chunks_cut_by(&self, range: TimeRange) -> Vec<Chunk> {
+        let chunks = self.rare().into_iter().flat_map(|rare| &rare.out_of_order_chunks);
+        let chunks = chunks.map(|late| &late.chunk);
+        let cut = |chunk: &&Chunk| chunk.range().overlaps(&range) && !is_within(chunk.range(), range);
+        chunks.filter(cut).cloned().collect()
     }
 
     /// The times of out-of-order samples, chunks by their ends, to `take`.
@@ -103,30 +152,39 @@ impl Rare {
         before - self.out_of_order_chunks.len()
     }
 
-    /// Drops out-of-order samples in `range`.
-    pub(super) fn drop_within(&mut self, range: TimeRange) -> Dropped {
+    /// Drops out-of-order samples in `range`. Of `cuts`, in the order of the chunks, is taken what is about chunks as they are now;
+    /// others are decoded.
+    pub(super) fn drop_within(&mut self, range: TimeRange, cuts: &[Cut]) -> Dropped {
+        let mut dropped = Dropped::default();
         let before = self.out_of_order_chunks.len();
-        let mut unreadable = 0;
+        let mut cuts = cuts.iter();
         self.out_of_order.retain(|sample| !range.contains(sample.t));
         self.out_of_order_chunks.retain_mut(|late| {
-            if !late.chunk.range().overlaps(&range) {
+            let has = late.chunk.range();
+            if !has.overlaps(&range) {
                 return true;
             }
-            let mut columns = Columns::default();
-            if decode_into(&late.chunk.bytes, None, &mut columns).is_err() {
+            if is_within(has, range) {
+                return false;
+            }
+            // New chunks are behind all others.
+            let rest = match cuts.find(|cut| cut.is_of(&late.chunk, range)) {
+                Some(cut) => cut.rest.clone(),
+                None => {
+                    dropped.decoded += 1;
+                    rest_of(&late.chunk, range)
+                }
+            };
+            match rest {
+                Ok(Some(rest)) => late.chunk = rest,
+                Ok(None) => return false,
                 // Whoever reads it is told, and so is whoever deletes.
-                unreadable += 1;
-                return true;
+                Err(_) => dropped.unreadable += 1,
             }
-            columns.retain(|t| !range.contains(t));
-            let bits = columns.values.iter().map(|value| value.to_bits());
-            let floats: Vec<_> = columns.times.iter().copied().zip(bits).collect();
-            let histograms: Vec<_> = columns.histogram_times.into_iter().zip(columns.histograms).collect();
-            // It is of one kind.
-            let rest = Chunk::of_samples(&floats).or_else(|| Chunk::of_histograms(&histograms));
-            rest.map(|rest| late.chunk = rest).is_some()
+            true
         });
-        Dropped { chunks: before - self.out_of_order_chunks.len(), unreadable }
+        dropped.chunks = before - self.out_of_order_chunks.len();
+        dropped
     }
 
     pub(super) fn insert(&mut self, t: Timestamp, value: Stored, at: CommitMark) -> usize {
