@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::labels::{Labels, METRIC_NAME, Quoted, is_legacy_label_name};
-use crate::regex::{RegexError, RegexMatcher};
+use crate::regex::{RegexBudget, RegexError, RegexMatcher};
 
 /// How a matcher compares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -63,12 +63,30 @@ impl Matcher {
     /// # Errors
     /// When `value` is no valid regular expression, or one too large.
     pub fn new(op: MatchOp, name: impl Into<String>, value: impl Into<String>) -> Result<Self, RegexError> {
-        let value = value.into();
+        let (name, value) = (name.into(), value.into());
         let regex = match op {
             MatchOp::Regex | MatchOp::NotRegex => Some(Arc::new(RegexMatcher::new(&value)?)),
             MatchOp::Equal | MatchOp::NotEqual => None,
         };
-        Ok(Self { name: name.into(), op, value, regex })
+        Ok(Self { name, op, value, regex })
+    }
+
+    /// As [`Matcher::new`], with the expression out of a budget.
+    ///
+    /// # Errors
+    /// When `value` is no valid regular expression, or one too large.
+    pub fn new_within(
+        op: MatchOp,
+        name: impl Into<String>,
+        value: impl Into<String>,
+        budget: &RegexBudget,
+    ) -> Result<Self, RegexError> {
+        let (name, value) = (name.into(), value.into());
+        let regex = match op {
+            MatchOp::Regex | MatchOp::NotRegex => Some(Arc::new(RegexMatcher::new_within(&value, budget)?)),
+            MatchOp::Equal | MatchOp::NotEqual => None,
+        };
+        Ok(Self { name, op, value, regex })
     }
 
     /// `name="value"`

@@ -274,6 +274,36 @@ fn huge_regular_expressions_are_refused() {
     }
 }
 
+/// Thousands of patterns are no harm when they are small, and are refused by their sum when they are not.
+#[test]
+fn patterns_are_bounded_in_sum() {
+    let engine = engine(EngineOptions::default());
+    let storage = storage(2, 10);
+    let many = |pattern: &str, count: usize| {
+        let matchers: Vec<String> = (0..count).map(|i| format!("a{i}=~\"{pattern}{i}\"")).collect();
+        format!("x{{{}}}", matchers.join(","))
+    };
+    engine.parse(&many("(foo|bar).*", 1000)).unwrap();
+    let began = tokio::time::Instant::now();
+    let text = many("[a-z]{900}.{100}", 5000);
+    let error = engine.parse(&text).unwrap_err();
+    assert_eq!(error.kind, QueryErrorKind::BadData);
+    let position = error.message.split(": ").next().unwrap_or_default();
+    assert!(position.starts_with("1:") && position.len() > 3, "{position}");
+    assert!(error.message.ends_with("expression too large: all in a query may take 32 MiB"), "{error}");
+    let nested = |count: usize| {
+        (0..count).fold("x".to_owned(), |inner, i| {
+            format!("label_replace({inner}, \"a\", \"$1\", \"b\", \"([a-z]{{900}}.{{100}}|{i})\")")
+        })
+    };
+    let query = engine.parse(&nested(300)).unwrap();
+    let error = engine.instant(&storage, &query, 5000, &QueryOptions::default()).unwrap_err();
+    assert!(error.message.ends_with("all in a query may take 32 MiB"), "{error}");
+    let query = engine.parse(&nested(2)).unwrap();
+    engine.instant(&storage, &query, 5000, &QueryOptions::default()).unwrap();
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+}
+
 /// Joins of everything with everything end with an error, at once or when time is up, and within their memory.
 #[test]
 fn pathological_joins_stay_within_limits() {

@@ -53,7 +53,7 @@ fn histogram(scale: f64) -> FloatHistogram {
 
 /// So many series of `x` and `y` with a label of their own each, of `b` with buckets, of `target_info`; a tenth as many of `n`,
 /// native histograms; and `p` and `q`, of which the series of an `i` take turns. A sample every so many seconds.
-fn storage(series: usize, every: i64) -> MemoryStorage {
+fn storage(series: usize, every: usize) -> MemoryStorage {
     let mut storage = MemoryStorage::new();
     for index in 0..series {
         let labels = |name: &str, more: &[(&str, &str)]| {
@@ -64,7 +64,7 @@ fn storage(series: usize, every: i64) -> MemoryStorage {
         };
         let (x, y, info) = (labels("x", &[]), labels("y", &[]), labels("target_info", &[("data", "d")]));
         let b = labels("b", &[("le", ["0.1", "1", "+Inf"][index % 3])]);
-        let times = || (0..SECONDS).step_by(usize::try_from(every).unwrap()).map(|second| second + every - 1);
+        let times = || (0..SECONDS).skip(every - 1).step_by(every);
         for second in times() {
             storage.add_float(&x, second * 1000, second as f64);
             storage.add_float(&y, second * 1000, (second % 100) as f64);
@@ -82,7 +82,7 @@ fn storage(series: usize, every: i64) -> MemoryStorage {
         for turn in 0..4i64 {
             let text = turn.to_string();
             for labels in [labels("p", &[("turn", &text)]), labels("q", &[("turn", "x"), ("k", &text)])] {
-                let turns = (0..SECONDS).step_by(usize::try_from(every.min(10)).unwrap());
+                let turns = (0..SECONDS).step_by(every.min(10));
                 turns.filter(|second| second / 50 % 4 == turn).for_each(|second| {
                     storage.add_float(&labels, second * 1000, second as f64);
                 });

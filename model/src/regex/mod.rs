@@ -5,9 +5,11 @@
 //! (a list of literals, a prefix, …), so that storage can plan with it and most matches need no automaton.
 //!
 //! Memory is bounded: a compiled expression takes at most 10 MiB, its lazy automaton per thread at most
-//! 1 MiB. Expressions above that are refused ("expression too large"); Go takes a few of them.
+//! 1 MiB. Expressions above that are refused ("expression too large"); Go takes a few of them. Expressions that come
+//! together, as those of a query, can be bounded in sum ([`RegexBudget`]).
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::fmt;
 
 use ::regex::{Captures, Regex, RegexBuilder};
@@ -23,10 +25,48 @@ const COMPILED_SIZE_MAX: usize = 10 << 20;
 /// Most bytes of memory of the lazily built automaton; beyond, states are built anew.
 const LAZY_DFA_SIZE_MAX: usize = 1 << 20;
 
+/// What compiled expressions are charged with: the least of these that they fit in, as the crate does not say what they take.
+const SIZES: [usize; 5] = [4 << 10, 32 << 10, 256 << 10, 2 << 20, COMPILED_SIZE_MAX];
+/// Least bytes that a compiled expression takes for each of its text: sizes that cannot do are not tried.
+const BYTES_PER_CHARACTER_MIN: usize = 8;
+
+/// What expressions that come together may take in sum: each alone may be large, but there may be thousands.
+#[derive(Debug)]
+pub struct RegexBudget {
+    max_bytes: usize,
+    left: Cell<usize>,
+}
+
+impl RegexBudget {
+    /// A budget of so many bytes. Small expressions are charged with 4 KiB.
+    pub fn new(max_bytes: usize) -> Self {
+        Self { max_bytes, left: Cell::new(max_bytes) }
+    }
+
+    /// Without a bound, but that on each expression.
+    fn unlimited() -> Self {
+        Self::new(usize::MAX)
+    }
+
+    /// Bytes that are left.
+    pub fn left(&self) -> usize {
+        self.left.get()
+    }
+}
+
 /// Why a pattern is refused, in Go's words.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("error parsing regexp: {0}")]
 pub struct RegexError(pub String);
+
+impl RegexError {
+    /// Whether the pattern is sound, and only too large.
+    pub fn is_too_large(&self) -> bool {
+        self.0.starts_with(TOO_LARGE)
+    }
+}
+
+const TOO_LARGE: &str = "expression too large";
 
 /// A compiled, fully anchored expression, with what storage can use instead of running it.
 pub struct RegexMatcher {
@@ -82,7 +122,17 @@ impl RegexMatcher {
     /// When the pattern is malformed or its automaton too large.
     pub fn new(pattern: &str) -> Result<Self, RegexError> {
         let bare = translate::translate(pattern)?;
-        let regex = build(&format!("^(?s:{})$", bare.pattern), pattern)?;
+        let regex = build(&format!("^(?s:{})$", bare.pattern), pattern, COMPILED_SIZE_MAX)?;
+        Ok(Self { pattern: pattern.to_owned(), regex, shape: shape::analyse(&bare) })
+    }
+
+    /// As [`RegexMatcher::new`], out of a budget.
+    ///
+    /// # Errors
+    /// When the pattern is malformed, its automaton too large, or larger than what is left of the budget.
+    pub fn new_within(pattern: &str, budget: &RegexBudget) -> Result<Self, RegexError> {
+        let bare = translate::translate(pattern)?;
+        let regex = build_within(&format!("^(?s:{})$", bare.pattern), pattern, budget)?;
         Ok(Self { pattern: pattern.to_owned(), regex, shape: shape::analyse(&bare) })
     }
 
@@ -92,9 +142,17 @@ impl RegexMatcher {
     /// # Errors
     /// When the pattern is malformed or its automaton too large.
     pub fn new_wrapped(pattern: &str) -> Result<Self, RegexError> {
+        Self::new_wrapped_within(pattern, &RegexBudget::unlimited())
+    }
+
+    /// As [`RegexMatcher::new_wrapped`], out of a budget.
+    ///
+    /// # Errors
+    /// When the pattern is malformed, its automaton too large, or larger than what is left of the budget.
+    pub fn new_wrapped_within(pattern: &str, budget: &RegexBudget) -> Result<Self, RegexError> {
         let wrapped = format!("^(?s:{pattern})$");
         let whole = translate::translate(&wrapped)?;
-        let regex = build(&whole.pattern, &wrapped)?;
+        let regex = build_within(&whole.pattern, &wrapped, budget)?;
         let shape = match translate::translate(pattern) {
             Ok(bare) => shape::analyse(&bare),
             Err(_) => RegexShape::Automaton { prefix: String::new() },
@@ -151,7 +209,7 @@ impl fmt::Debug for RegexMatcher {
 /// # Errors
 /// When the pattern is malformed or its automaton too large.
 pub fn compile_search(pattern: &str) -> Result<Regex, RegexError> {
-    build(&translate::translate(pattern)?.pattern, pattern)
+    build(&translate::translate(pattern)?.pattern, pattern, COMPILED_SIZE_MAX)
 }
 
 /// All matches of `regex` in `text` replaced by `template` (Go's `Regexp.ReplaceAllString`).
@@ -163,16 +221,40 @@ pub fn replace_all<'t>(regex: &Regex, text: &'t str, template: &str) -> Cow<'t, 
     })
 }
 
-fn build(translated: &str, shown: &str) -> Result<Regex, RegexError> {
-    RegexBuilder::new(translated)
-        .size_limit(COMPILED_SIZE_MAX)
-        .dfa_size_limit(LAZY_DFA_SIZE_MAX)
-        .build()
-        .map_err(|error| match error {
-            ::regex::Error::CompiledTooBig(_) => RegexError("expression too large".to_owned()),
+/// [`build`] with what it takes charged to a budget.
+fn build_within(translated: &str, shown: &str, budget: &RegexBudget) -> Result<Regex, RegexError> {
+    let left = budget.left.get();
+    let least = translated.len().saturating_mul(BYTES_PER_CHARACTER_MIN).min(COMPILED_SIZE_MAX);
+    let mut refused = too_large();
+    for size in SIZES.into_iter().filter(|size| *size >= least) {
+        if size > left {
+            let max = budget.max_bytes >> 20;
+            return Err(RegexError(format!("{TOO_LARGE}: all in a query may take {max} MiB")));
+        }
+        match build(translated, shown, size) {
+            Err(error) if error == too_large() => refused = error,
+            Err(error) => return Err(error),
+            Ok(regex) => {
+                budget.left.set(left - size);
+                return Ok(regex);
+            }
+        }
+    }
+    Err(refused)
+}
+
+fn too_large() -> RegexError {
+    RegexError(TOO_LARGE.to_owned())
+}
+
+fn build(translated: &str, shown: &str, size_max: usize) -> Result<Regex, RegexError> {
+    RegexBuilder::new(translated).size_limit(size_max).dfa_size_limit(LAZY_DFA_SIZE_MAX).build().map_err(
+        |error| match error {
+            ::regex::Error::CompiledTooBig(_) => too_large(),
             // Only the depth of nesting is left to be refused by the crate: the translation is well-formed.
             _ => RegexError(format!("expression nests too deeply: `{shown}`")),
-        })
+        },
+    )
 }
 
 #[cfg(test)]

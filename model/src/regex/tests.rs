@@ -268,3 +268,28 @@ proptest! {
         prop_assert_eq!(matcher.shape(), &RegexShape::Literals(vec![expected]));
     }
 }
+
+#[test]
+fn budgets_bound_the_sum() {
+    let budget = RegexBudget::new(1 << 20);
+    for pattern in ["a.*", "(a|b)+c", "[0-9]{3}-.+", "foo|bar|baz"] {
+        let before = budget.left();
+        assert!(RegexMatcher::new_within(pattern, &budget).is_ok());
+        assert!(before - budget.left() <= 32 << 10, "{pattern}: {}", before - budget.left());
+    }
+    // What is refused for its own sake costs nothing.
+    let left = budget.left();
+    let error = RegexMatcher::new_within("(", &budget).unwrap_err();
+    assert_eq!((error, budget.left()), (RegexMatcher::new("(").unwrap_err(), left));
+    // Each would do alone, and together they do not.
+    let large = "[a-z]{500}.{50}";
+    assert!(RegexMatcher::new(large).is_ok());
+    let fitting = (0..1000).take_while(|_| RegexMatcher::new_within(large, &budget).is_ok()).count();
+    assert!((1..20).contains(&fitting), "{fitting}");
+    let error = RegexMatcher::new_wrapped_within(large, &budget).unwrap_err();
+    let text = "error parsing regexp: expression too large: all in a query may take 1 MiB";
+    assert_eq!(error.to_string(), text);
+    // What is too large for anybody says so.
+    let error = RegexMatcher::new_within("((a{1000}){1000}){1000}", &RegexBudget::new(1 << 30)).unwrap_err();
+    assert_eq!(Err(error), RegexMatcher::new("((a{1000}){1000}){1000}").map(|_| ()));
+}

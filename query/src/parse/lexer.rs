@@ -6,6 +6,7 @@
 //!
 //! Cost is linear in the text.
 
+use model::regex::RegexBudget;
 use nom::bytes::complete::{take_till, take_while};
 use nom::{IResult, Parser};
 
@@ -20,7 +21,12 @@ pub(super) struct Lexed<'a> {
     pub(super) tokens: Vec<Token>,
     /// The error of the last token, if it is [`TokenKind::Fault`].
     pub(super) fault: Option<ParseError>,
+    /// What its regular expressions may take.
+    pub(super) patterns: RegexBudget,
 }
+
+/// Most bytes that the compiled regular expressions of a query's selectors take, and those of its `label_replace`.
+pub(crate) const PATTERNS_BYTES_MAX: usize = 32 << 20;
 
 /// Makes tokens of `text`.
 pub(super) fn lex(text: &str) -> Lexed<'_> {
@@ -36,7 +42,7 @@ pub(super) fn lex(text: &str) -> Lexed<'_> {
         lexer.tokens.push(Token { kind: TokenKind::Fault, span });
         ParseError::new(text, span, message)
     });
-    Lexed { text, tokens: lexer.tokens, fault }
+    Lexed { text, tokens: lexer.tokens, fault, patterns: RegexBudget::new(PATTERNS_BYTES_MAX) }
 }
 
 /// The text of a lexical error; it stands at the lexer's `start`.

@@ -26,6 +26,7 @@ pub use duration::{DurationEvalError, QueryTimes, eval_duration, eval_positive_d
 pub use error::ParseError;
 pub use functions::lookup;
 pub use json::to_json;
+pub(crate) use lexer::PATTERNS_BYTES_MAX;
 pub use pretty::pretty;
 pub use series::{Increment, SeriesDesc, SeriesRun, SeriesValue, parse_series_desc};
 

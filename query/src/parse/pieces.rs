@@ -157,7 +157,8 @@ fn label_matcher(input: Tokens<'_>) -> Parsed<'_, Matcher> {
         (rest, op, label.text(text).to_owned())
     };
     let (rest, found) = expect(CONTEXT, "string", kind(TokenKind::String)).parse(rest)?;
-    match Matcher::new(op, name, literal::unquote(found.text(text))) {
+    let value = literal::unquote(found.text(text));
+    match Matcher::new_within(op, name, value, &input.source.patterns) {
         Ok(matcher) => Ok((rest, matcher)),
         Err(error) => fail(text, label.span.to(found.span), error.to_string()),
     }

@@ -1,7 +1,7 @@
 //! From the syntax tree to the plan.
 
 use model::labels::METRIC_NAME;
-use model::regex::RegexMatcher;
+use model::regex::{RegexBudget, RegexMatcher};
 use model::{Labels, LabelsBuilder, MatchOp, Matcher};
 
 use super::{
@@ -16,7 +16,7 @@ use crate::ast::{
 use crate::exec::error::QueryError;
 use crate::exec::selector::HistogramView;
 use crate::exec::steps::TimeRef;
-use crate::parse::{QueryTimes, eval_duration, eval_positive_duration, value_type};
+use crate::parse::{PATTERNS_BYTES_MAX, QueryTimes, eval_duration, eval_positive_duration, value_type};
 
 /// Functions that give meaning to `anchored` and `smoothed`, in order of names.
 const ANCHORED_FUNCTIONS: [&str; 5] = ["changes", "delta", "increase", "rate", "resets"];
@@ -33,7 +33,8 @@ pub(crate) fn build(
     times: &QueryTimes,
     default_step_ms: &dyn Fn(i64) -> i64,
 ) -> Result<Plan, QueryError> {
-    let builder = Builder { times, default_step_ms };
+    let patterns = RegexBudget::new(PATTERNS_BYTES_MAX);
+    let builder = Builder { times, default_step_ms, patterns };
     let top = Context::default();
     Ok(match value_type(expr) {
         ValueType::Vector => {
@@ -49,6 +50,8 @@ pub(crate) fn build(
 struct Builder<'a> {
     times: &'a QueryTimes,
     default_step_ms: &'a dyn Fn(i64) -> i64,
+    /// What the regular expressions of `label_replace` may take.
+    patterns: RegexBudget,
 }
 
 /// What surrounds an expression.
@@ -529,8 +532,12 @@ impl Builder<'_> {
     fn label_replace(&self, call: &Call, inner: &Context) -> Result<Planned, QueryError> {
         let (destination, replacement) = (text(arg(call, 1)?)?, text(arg(call, 2)?)?);
         let (source, pattern) = (text(arg(call, 3)?)?, text(arg(call, 4)?)?);
-        let regex = RegexMatcher::new_wrapped(pattern).map_err(|_| {
-            QueryError::execution(format!("invalid regular expression in label_replace(): {pattern}"))
+        let regex = RegexMatcher::new_wrapped_within(pattern, &self.patterns).map_err(|error| {
+            QueryError::execution(if error.is_too_large() {
+                format!("label_replace(): {error}")
+            } else {
+                format!("invalid regular expression in label_replace(): {pattern}")
+            })
         })?;
         let Planned { plan, invariant } = self.vector(arg(call, 0)?, inner)?;
         let plan = LabelReplacePlan {
