@@ -18,6 +18,7 @@ pub mod histogram;
 pub mod labels;
 pub mod matcher;
 pub mod metadata;
+pub mod protobuf;
 pub mod regex;
 pub mod relabel;
 pub mod sample;

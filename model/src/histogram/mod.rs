@@ -6,6 +6,7 @@
 mod arithmetic;
 mod bounds;
 mod buckets;
+mod reduce;
 mod reset;
 mod trim;
 mod validate;

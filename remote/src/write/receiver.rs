@@ -21,7 +21,7 @@ use super::scan::{Item, Key, present, scan_v1, scan_v2};
 use super::series::WrittenSeries;
 use super::upkeep::Metrics;
 use super::{v1, v2};
-use crate::protobuf::DecodeError;
+use crate::protobuf::{DecodeError, WireError};
 
 /// Most bytes of memory that a thread keeps for its next request.
 const SCRATCH_BYTES_MAX: usize = 8 << 20;
@@ -605,7 +605,7 @@ impl<'a, S: WrittenSeries, F: Fn(&'a [u8]) -> Result<S, DecodeError>> Request<'a
     fn resolve(&mut self, series: &S, state: &mut SeriesState) -> Result<bool, WriteError> {
         let valid = match series.label_pairs() {
             Ok(pairs) => valid_labels(&pairs),
-            Err(DecodeError::InvalidUtf8(_)) => None,
+            Err(DecodeError::Wire(WireError::InvalidUtf8(_))) => None,
             Err(error) => return Err(error.into()),
         };
         if valid.is_none() {

@@ -11,7 +11,7 @@ use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 use super::v1::{read_metadata, read_sample};
 use super::v2;
-use crate::protobuf::{DecodeError, Reader};
+use crate::protobuf::{DecodeError, Reader, WireError};
 
 /// What a series is recognised by: a seeded hash of its labels as sent. The seed is random for each process, so nobody can
 /// prepare two label sets that collide.
@@ -52,7 +52,7 @@ impl Item {
     }
 
     fn at(start: usize, len: usize, key: Option<Key>) -> Result<Self, DecodeError> {
-        let narrow = |n: usize| u32::try_from(n).map_err(|_| DecodeError::Truncated(n));
+        let narrow = |n: usize| u32::try_from(n).map_err(|_| WireError::Truncated(n));
         let (start, len) = (narrow(start)?, narrow(len)?);
         Ok(Self { key, t: 0, v: 0.0, start, len, simple: false, extras: false })
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use model::histogram::{CounterResetHint, Span};
 use model::{Exemplar, FloatHistogram, Histogram, Labels, Metadata, MetricKind, SampleValue, Timestamp};
 
-use crate::protobuf::{DecodeError, Reader};
+use crate::protobuf::{DecodeError, Reader, WireError};
 
 /// One `TimeSeries`, its parts not yet decoded.
 #[derive(Clone, Copy, Debug)]
@@ -62,14 +62,14 @@ impl<'a> TimeSeries<'a> {
     ) -> Result<(), E> {
         let skip = self.raw_labels.map_or(0, <[u8]>::len);
         let mut reader = Reader::new(self.message.get(skip..).unwrap_or_default());
-        while let Some(field) = reader.next_field()? {
+        while let Some(field) = reader.next_field().map_err(DecodeError::from)? {
             match field.number {
                 2 => {
-                    let (t, v) = read_sample(field.bytes()?)?;
+                    let (t, v) = read_sample(field.bytes().map_err(DecodeError::from)?)?;
                     each(t, SampleValue::Float(v))?;
                 }
                 4 => {
-                    let (t, _, value) = read_histogram(field.bytes()?)?;
+                    let (t, _, value) = read_histogram(field.bytes().map_err(DecodeError::from)?)?;
                     each(t, value)?;
                 }
                 _ => {}
@@ -247,7 +247,7 @@ fn read_span(bytes: &[u8]) -> Result<Span, DecodeError> {
     let mut span = Span { offset: 0, length: 0 };
     let mut reader = Reader::new(bytes);
     while let Some(field) = reader.next_field()? {
-        let out_of_range = |_| DecodeError::WrongType { field: field.number, wire_type: 0 };
+        let out_of_range = |_| WireError::WrongType { field: field.number, wire_type: 0 };
         match field.number {
             1 => span.offset = i32::try_from(field.sint64()?).map_err(out_of_range)?,
             2 => span.length = u32::try_from(field.varint()?).map_err(out_of_range)?,

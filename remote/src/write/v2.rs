@@ -107,14 +107,14 @@ impl<'a> TimeSeries<'a> {
         mut each: impl FnMut(Timestamp, Option<Timestamp>, SampleValue) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut reader = Reader::new(self.message);
-        while let Some(field) = reader.next_field()? {
+        while let Some(field) = reader.next_field().map_err(DecodeError::from)? {
             match field.number {
                 2 => {
-                    let (t, start, v) = read_sample(field.bytes()?)?;
+                    let (t, start, v) = read_sample(field.bytes().map_err(DecodeError::from)?)?;
                     each(t, start, SampleValue::Float(v))?;
                 }
                 3 => {
-                    let (t, start, value) = read_histogram(field.bytes()?)?;
+                    let (t, start, value) = read_histogram(field.bytes().map_err(DecodeError::from)?)?;
                     each(t, start, value)?;
                 }
                 _ => {}
