@@ -26,6 +26,9 @@ pub enum WireError {
         /// What was found.
         wire_type: u8,
     },
+    /// A number that does not fit the type of its field.
+    #[error("field {0} is out of range")]
+    OutOfRange(u32),
     /// A string that is no UTF-8.
     #[error("invalid UTF-8 in field {0}")]
     InvalidUtf8(u32),

@@ -6,6 +6,7 @@ use model::storage::{AppendError, StorageError};
 use net::NetError;
 
 use crate::collector::CollectError;
+use crate::exposition::protobuf::LabelsError;
 use crate::exposition::{ContentTypeError, DecodeError, ParseError};
 
 /// Why a scrape failed.
@@ -44,12 +45,18 @@ pub enum ScrapeError {
     /// A line of the page is no series.
     #[error(transparent)]
     Decode(#[from] DecodeError),
+    /// A metric of a protobuf page is no series.
+    #[error(transparent)]
+    Labels(#[from] LabelsError),
     /// Names that the job's validation scheme refuses.
     #[error("invalid metric name or label names: {0}")]
     InvalidNames(String),
     /// More samples than `sample_limit`.
     #[error("sample limit exceeded")]
     SampleLimit,
+    /// A native histogram with more buckets than `native_histogram_bucket_limit`.
+    #[error("histogram bucket limit exceeded")]
+    BucketLimit,
     /// One of the label limits.
     #[error("{0}")]
     LabelLimit(String),

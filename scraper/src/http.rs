@@ -135,7 +135,7 @@ fn request(
 fn accept(protocols: &[ScrapeProtocol], escaping: NameEscaping) -> String {
     let mut weight = ScrapeProtocol::ALL.len() + 1;
     let mut out = String::new();
-    for protocol in protocols.iter().filter(|protocol| protocol.format().is_some()) {
+    for protocol in protocols {
         out.push_str(protocol.media_type());
         if protocol.has_escaping() {
             out.push_str(";escaping=");

@@ -128,6 +128,7 @@ pub(crate) struct ScrapeMetrics {
     pub(crate) exceeded_label_limits: IntCounter,
     pub(crate) exceeded_body_size_limit: IntCounter,
     pub(crate) exceeded_sample_limit: IntCounter,
+    pub(crate) exceeded_bucket_limit: IntCounter,
     pub(crate) sync_failed: IntCounterVec,
     pub(crate) sample_duplicate: IntCounter,
     pub(crate) sample_out_of_order: IntCounter,
@@ -219,6 +220,10 @@ impl ScrapeMetrics {
             exceeded_sample_limit: counter(
                 "prometheus_target_scrapes_exceeded_sample_limit_total",
                 "Total number of scrapes that hit the sample limit and were rejected.",
+            )?,
+            exceeded_bucket_limit: counter(
+                "prometheus_target_scrapes_exceeded_native_histogram_bucket_limit_total",
+                "Total number of scrapes that hit the native histogram bucket limit and were rejected.",
             )?,
             sync_failed: counters(
                 "prometheus_target_sync_failed_total",

@@ -26,7 +26,7 @@ use tracing::Instrument;
 use crate::collector::{CollectTarget, CollectorSession, Scrape};
 use crate::config::ScrapeConfig;
 use crate::error::ScrapeError;
-use crate::exposition::{Format, media_type};
+use crate::exposition::{PageFormat, media_type};
 use crate::http::{Page, PageSource, effective_limit};
 use crate::metrics::ScrapeMetrics;
 use crate::state::{Input, PassConfig, PassCounts, ReportValues, ScrapeState, ScrapeTimes, Stored};
@@ -120,6 +120,7 @@ impl LoopHandle {
                 name_validation: config.name_validation,
                 relabel: Arc::clone(&config.metric_relabel_configs),
                 limits: config.limits,
+                histograms: target.histograms,
             },
             fallback_format: config.fallback_format,
             extra_metrics: config.extra_scrape_metrics,
@@ -186,7 +187,7 @@ enum Fetched {
 /// What does not change while the loop runs.
 struct LoopContext {
     pass: PassConfig,
-    fallback_format: Option<Format>,
+    fallback_format: Option<PageFormat>,
     extra_metrics: bool,
     timeout: Duration,
     shared: Arc<Shared>,
@@ -386,6 +387,7 @@ impl ScrapeLoop {
         metrics.slow_samples.inc_by(counts.parsed_lines);
         metrics.exceeded_label_limits.inc_by(u64::from(counts.label_limit_hit));
         metrics.exceeded_sample_limit.inc_by(u64::from(counts.sample_limit_hit));
+        metrics.exceeded_bucket_limit.inc_by(u64::from(counts.bucket_limit_hit));
         metrics.cache_flush_forced.inc_by(u64::from(counts.cache_flushed));
         if matches!(error, Some(ScrapeError::BodySizeLimit)) {
             metrics.exceeded_body_size_limit.inc();

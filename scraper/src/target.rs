@@ -14,12 +14,16 @@ use parking_lot::Mutex;
 
 use crate::config::{ScrapeConfig, duration_text};
 use crate::discovery::TargetGroup;
+use crate::state::HistogramSettings;
 
 const ADDRESS: &str = "__address__";
 const SCHEME: &str = "__scheme__";
 const METRICS_PATH: &str = "__metrics_path__";
 const INTERVAL: &str = "__scrape_interval__";
 const TIMEOUT: &str = "__scrape_timeout__";
+const NATIVE_HISTOGRAMS: &str = "__scrape_native_histograms__";
+const CLASSIC_HISTOGRAMS: &str = "__always_scrape_classic_histograms__";
+const CONVERT_HISTOGRAMS: &str = "__convert_classic_histograms_to_nhcb__";
 const PARAM_PREFIX: &str = "__param_";
 const META_PREFIX: &str = "__meta_";
 const RESERVED_PREFIX: &str = "__";
@@ -75,6 +79,8 @@ pub(crate) struct Target {
     pub(crate) url: String,
     pub(crate) interval: Duration,
     pub(crate) timeout: Duration,
+    /// What becomes of its histograms.
+    pub(crate) histograms: HistogramSettings,
     /// Labels before relabelling; a reload may change them.
     pub(crate) discovered: Mutex<Labels>,
     pub(crate) last: Mutex<LastScrape>,
@@ -157,6 +163,7 @@ fn build(own: &Labels, group: &Labels, config: &ScrapeConfig) -> Result<Outcome,
         return Err("the job's collector speaks plain TCP: __scheme__ \"https\" has no effect".to_owned());
     }
     let (interval, timeout) = times(&labels)?;
+    let histograms = histograms(&labels, config.histograms)?;
     labels.retain(|name, _| !name.starts_with(META_PREFIX));
     if labels.value(INSTANCE).is_empty() {
         labels.set(INSTANCE, address);
@@ -172,6 +179,7 @@ fn build(own: &Labels, group: &Labels, config: &ScrapeConfig) -> Result<Outcome,
         labels,
         interval,
         timeout,
+        histograms,
         discovered: Mutex::new(discovered),
         last: Mutex::default(),
         metadata: Mutex::default(),
@@ -194,6 +202,23 @@ fn times(labels: &LabelsBuilder) -> Result<(Duration, Duration), String> {
         ));
     }
     Ok((interval, timeout))
+}
+
+/// What the job says about histograms, or labels of the target.
+fn histograms(labels: &LabelsBuilder, job: HistogramSettings) -> Result<HistogramSettings, String> {
+    let read = |name: &str, default: bool| match labels.value(name) {
+        "" => Ok(default),
+        // The words of Go's `strconv.ParseBool`.
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        other => Err(format!("error parsing {name}: {other:?} is neither true nor false")),
+    };
+    Ok(HistogramSettings {
+        native: read(NATIVE_HISTOGRAMS, job.native)?,
+        keep_classic: read(CLASSIC_HISTOGRAMS, job.keep_classic)?,
+        convert: read(CONVERT_HISTOGRAMS, job.convert)?,
+        ..job
+    })
 }
 
 /// The URL as Go's `net/url` writes it: path escaped, parameters sorted.

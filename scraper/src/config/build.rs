@@ -15,6 +15,8 @@ use super::{
 };
 use crate::collector::{Collector, CollectorFactory, JobSettings};
 use crate::discovery::{DiscoveryConfig, StaticConfig};
+use crate::exposition::PageFormat;
+use crate::state::{HistogramSettings, schema_for_factor};
 
 /// What jobs are built with.
 pub struct BuildContext<'a> {
@@ -73,7 +75,8 @@ impl RawScrapeConfig {
             name_validation,
             path,
         )?;
-        let warnings = self.warnings(defaults);
+        let warnings = self.warnings();
+        let histograms = self.histograms(defaults);
         let collector = self.build_collector(path, context, scrape_interval, scrape_timeout)?;
         let discovery = self.build_discovery(path, context.dir)?;
         let relabel_configs =
@@ -100,6 +103,7 @@ impl RawScrapeConfig {
             enable_compression: self.enable_compression.unwrap_or(true),
             extra_scrape_metrics: self.extra_scrape_metrics.unwrap_or(defaults.extra_scrape_metrics),
             limits: self.limits(&defaults.limits),
+            histograms,
             relabel_configs,
             metric_relabel_configs: metric_relabel_configs.into(),
             http: self.http_client().build(path, context.dir)?,
@@ -165,50 +169,44 @@ impl RawScrapeConfig {
         if let Some(words) = &self.scrape_protocols {
             return protocols(words, &path.key("scrape_protocols"));
         }
-        // The protobuf format, which native histograms would bring to the front, is not read yet.
-        Ok(defaults.scrape_protocols.clone().unwrap_or_else(|| ScrapeProtocol::DEFAULT.to_vec()))
+        let native = self.scrape_native_histograms.unwrap_or(defaults.scrape_native_histograms);
+        Ok(match &defaults.scrape_protocols {
+            Some(protocols) => protocols.clone(),
+            None if native => ScrapeProtocol::PROTO_FIRST.to_vec(),
+            None => ScrapeProtocol::DEFAULT.to_vec(),
+        })
     }
 
-    fn fallback(&self, path: &ConfigPath) -> Result<Option<crate::exposition::Format>, ConfigError> {
+    fn histograms(&self, defaults: &ScrapeDefaults) -> HistogramSettings {
+        HistogramSettings {
+            native: self.scrape_native_histograms.unwrap_or(defaults.scrape_native_histograms),
+            keep_classic: self
+                .always_scrape_classic_histograms
+                .unwrap_or(defaults.always_scrape_classic_histograms),
+            convert: self
+                .convert_classic_histograms_to_nhcb
+                .unwrap_or(defaults.convert_classic_histograms_to_nhcb),
+            buckets_max: self.native_histogram_bucket_limit.unwrap_or(0),
+            schema_max: schema_for_factor(self.native_histogram_min_bucket_factor.unwrap_or(0.0)),
+        }
+    }
+
+    fn fallback(&self, path: &ConfigPath) -> Result<Option<PageFormat>, ConfigError> {
         let Some(word) = self.fallback_scrape_protocol.as_deref().filter(|word| !word.is_empty()) else {
             return Ok(None);
         };
         let here = path.key("fallback_scrape_protocol");
-        let protocol = protocol(word, &here)?;
-        match protocol.format() {
-            Some(format) => Ok(Some(format)),
-            None => Err(ConfigError::new(&here, "PrometheusProto is not supported yet")),
-        }
+        Ok(Some(protocol(word, &here)?.format()))
     }
 
-    fn warnings(&self, defaults: &ScrapeDefaults) -> Vec<String> {
+    fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
-        let mut warn = |on: bool, key: &str, effect: &str| {
-            if on {
-                warnings.push(format!("{key} has no effect yet: {effect}"));
-            }
-        };
-        warn(
-            self.scrape_native_histograms.unwrap_or(defaults.scrape_native_histograms),
-            "scrape_native_histograms",
-            "the protobuf format is not read",
-        );
-        warn(
-            self.convert_classic_histograms_to_nhcb.unwrap_or(defaults.convert_classic_histograms_to_nhcb),
-            "convert_classic_histograms_to_nhcb",
-            "histograms stay classic",
-        );
-        warn(
-            self.native_histogram_bucket_limit.is_some_and(|limit| limit > 0)
-                || self.native_histogram_min_bucket_factor.is_some_and(|factor| factor > 0.0),
-            "native_histogram_bucket_limit and native_histogram_min_bucket_factor",
-            "the protobuf format is not read",
-        );
-        warn(
-            self.scrape_failure_log_file.is_some(),
-            "scrape_failure_log_file",
-            "failed scrapes are in the log and on the targets page",
-        );
+        if self.scrape_failure_log_file.is_some() {
+            warnings.push(
+                "scrape_failure_log_file has no effect yet: failed scrapes are in the log and on the targets page"
+                    .to_owned(),
+            );
+        }
         warnings
     }
 

@@ -61,6 +61,8 @@ pub struct ScrapeDefaults {
     pub scrape_native_histograms: bool,
     /// Whether classic histograms become native ones.
     pub convert_classic_histograms_to_nhcb: bool,
+    /// Whether classic histograms are kept beside native ones.
+    pub always_scrape_classic_histograms: bool,
     /// Whether limits and sizes are stored as series too.
     pub extra_scrape_metrics: bool,
 }
@@ -76,6 +78,7 @@ impl Default for ScrapeDefaults {
             name_escaping: None,
             scrape_native_histograms: false,
             convert_classic_histograms_to_nhcb: false,
+            always_scrape_classic_histograms: false,
             extra_scrape_metrics: false,
         }
     }
@@ -127,6 +130,7 @@ impl RawGlobalConfig {
             name_escaping,
             scrape_native_histograms: self.scrape_native_histograms.unwrap_or(false),
             convert_classic_histograms_to_nhcb: self.convert_classic_histograms_to_nhcb.unwrap_or(false),
+            always_scrape_classic_histograms: self.always_scrape_classic_histograms.unwrap_or(false),
             extra_scrape_metrics: self.extra_scrape_metrics.unwrap_or(false),
         })
     }

@@ -22,7 +22,8 @@ use net::http::HttpClientConfig;
 
 use crate::collector::Collector;
 use crate::discovery::DiscoveryConfig;
-use crate::exposition::Format;
+use crate::exposition::{Format, PageFormat};
+use crate::state::HistogramSettings;
 
 pub use build::{BuildContext, check_job_names};
 pub(crate) use build::{duration_text, go_duration};
@@ -59,7 +60,7 @@ impl NameEscaping {
 /// A format a target may be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ScrapeProtocol {
-    /// Delimited protobuf. Known, but not asked for: it is not read yet.
+    /// Delimited protobuf.
     Proto,
     /// OpenMetrics 1.0.0.
     OpenMetrics1_0_0,
@@ -108,12 +109,15 @@ impl ScrapeProtocol {
         matches!(self, Self::OpenMetrics1_0_0 | Self::Text1_0_0)
     }
 
-    /// The format, if it is read.
-    pub fn format(self) -> Option<Format> {
+    /// What is asked for when nothing is configured but that native histograms are wanted, which only protobuf has.
+    pub const PROTO_FIRST: [Self; 5] = Self::ALL;
+
+    /// The format of pages.
+    pub fn format(self) -> PageFormat {
         match self {
-            Self::Proto => None,
-            Self::OpenMetrics1_0_0 | Self::OpenMetrics0_0_1 => Some(Format::OpenMetrics),
-            Self::Text1_0_0 | Self::Text0_0_4 => Some(Format::Text),
+            Self::Proto => PageFormat::Protobuf,
+            Self::OpenMetrics1_0_0 | Self::OpenMetrics0_0_1 => PageFormat::Text(Format::OpenMetrics),
+            Self::Text1_0_0 | Self::Text0_0_4 => PageFormat::Text(Format::Text),
         }
     }
 }
@@ -149,7 +153,7 @@ pub struct ScrapeConfig {
     /// Formats to ask for, most wanted first.
     pub scrape_protocols: Vec<ScrapeProtocol>,
     /// Format of pages that do not say.
-    pub fallback_format: Option<Format>,
+    pub fallback_format: Option<PageFormat>,
     /// How names are written by targets.
     pub name_escaping: NameEscaping,
     /// How names must look.
@@ -172,6 +176,8 @@ pub struct ScrapeConfig {
     pub extra_scrape_metrics: bool,
     /// Bounds.
     pub limits: ScrapeLimits,
+    /// What becomes of histograms, unless labels of a target say otherwise.
+    pub(crate) histograms: HistogramSettings,
     /// Relabelling of targets.
     pub relabel_configs: Vec<RelabelConfig>,
     /// Relabelling of series.
@@ -218,6 +224,7 @@ impl ScrapeConfig {
             && self.name_validation == other.name_validation
             && self.collector.is_some() == other.collector.is_some()
             && a.metric_relabel_configs == b.metric_relabel_configs
+            && self.histograms == other.histograms
             && (self.limits.labels, self.limits.label_name_length, self.limits.label_value_length)
                 == (other.limits.labels, other.limits.label_name_length, other.limits.label_value_length)
     }

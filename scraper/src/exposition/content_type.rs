@@ -1,6 +1,6 @@
 //! Which format a page is in, by its `Content-Type` and the job's `fallback_scrape_protocol`.
 
-use super::Format;
+use super::{Format, PageFormat};
 
 /// No format can be told. Texts are Prometheus'.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -20,16 +20,13 @@ pub enum ContentTypeError {
         model::labels::Quoted(.0)
     )]
     Unsupported(String),
-    /// The protobuf format, which is not read yet.
-    #[error("content type application/vnd.google.protobuf is not supported yet")]
-    Protobuf,
 }
 
 /// The format of a page with the given header (empty: none).
 ///
 /// # Errors
 /// When it cannot be told or is not read.
-pub fn media_type(header: &str, fallback: Option<Format>) -> Result<Format, ContentTypeError> {
+pub fn media_type(header: &str, fallback: Option<PageFormat>) -> Result<PageFormat, ContentTypeError> {
     if header.is_empty() {
         return fallback.ok_or(ContentTypeError::Blank);
     }
@@ -37,9 +34,9 @@ pub fn media_type(header: &str, fallback: Option<Format>) -> Result<Format, Cont
         return fallback.ok_or_else(|| ContentTypeError::Malformed(header.to_owned()));
     };
     match media_type.as_str() {
-        "text/plain" => Ok(Format::Text),
-        "application/openmetrics-text" => Ok(Format::OpenMetrics),
-        "application/vnd.google.protobuf" => Err(ContentTypeError::Protobuf),
+        "text/plain" => Ok(PageFormat::Text(Format::Text)),
+        "application/openmetrics-text" => Ok(PageFormat::Text(Format::OpenMetrics)),
+        "application/vnd.google.protobuf" => Ok(PageFormat::Protobuf),
         _ => fallback.ok_or_else(|| ContentTypeError::Unsupported(header.to_owned())),
     }
 }
@@ -117,7 +114,7 @@ mod tests {
 
     #[test]
     fn headers_and_fallbacks() {
-        let om = Some(Format::OpenMetrics);
+        let om = Some(PageFormat::Text(Format::OpenMetrics));
         for header in [
             "text/plain",
             "text/plain; version=0.0.4; charset=utf-8",
@@ -125,12 +122,15 @@ mod tests {
             "text/plain;",
             " text/plain ; a=b ;",
         ] {
-            assert_eq!(media_type(header, om), Ok(Format::Text), "{header}");
+            assert_eq!(media_type(header, om), Ok(PageFormat::Text(Format::Text)), "{header}");
         }
-        assert_eq!(media_type("application/openmetrics-text; version=1.0.0", None), Ok(Format::OpenMetrics));
+        assert_eq!(
+            media_type("application/openmetrics-text; version=1.0.0", None),
+            Ok(PageFormat::Text(Format::OpenMetrics))
+        );
         assert_eq!(
             media_type("application/vnd.google.protobuf; encoding=delimited", om),
-            Err(ContentTypeError::Protobuf)
+            Ok(PageFormat::Protobuf)
         );
         for header in ["text/plain; version", "text/plain; a=1; a=2", "text", "text/plain; =x", "te xt/plain"]
         {
@@ -139,11 +139,11 @@ mod tests {
                 Err(ContentTypeError::Malformed(header.to_owned())),
                 "{header}"
             );
-            assert_eq!(media_type(header, om), Ok(Format::OpenMetrics), "{header}");
+            assert_eq!(media_type(header, om), Ok(PageFormat::Text(Format::OpenMetrics)), "{header}");
         }
         assert_eq!(media_type("", None), Err(ContentTypeError::Blank));
-        assert_eq!(media_type("", om), Ok(Format::OpenMetrics));
+        assert_eq!(media_type("", om), Ok(PageFormat::Text(Format::OpenMetrics)));
         assert_eq!(media_type("text/html", None), Err(ContentTypeError::Unsupported("text/html".to_owned())));
-        assert_eq!(media_type("text/html", om), Ok(Format::OpenMetrics));
+        assert_eq!(media_type("text/html", om), Ok(PageFormat::Text(Format::OpenMetrics)));
     }
 }

@@ -37,6 +37,19 @@ impl SeriesLabels {
         let present = self.pairs.iter().filter(|(_, value)| !value.is_empty());
         Labels::from_sorted(present.map(|(name, value)| (name.as_str(), value.as_str())))
     }
+
+    /// Sorts and finds doubles.
+    pub(super) fn finish(&mut self) -> Result<(), DecodeError> {
+        self.pairs.sort_unstable();
+        for pair in self.pairs.windows(2) {
+            if let [(a, _), (b, _)] = pair
+                && a == b
+            {
+                return Err(DecodeError::Duplicate(a.clone()));
+            }
+        }
+        if self.pairs.iter().any(|(name, _)| name == METRIC_NAME) { Ok(()) } else { Err(DecodeError::NoName) }
+    }
 }
 
 /// Reads name and labels out of `text`, a [`super::Series::text`]. `kind` is the type said before the line: bounds of
@@ -54,7 +67,7 @@ pub fn decode_series(text: &[u8], kind: MetricKind, into: &mut SeriesLabels) -> 
         into.pairs.push((METRIC_NAME.to_owned(), utf8(name)?.into_owned()));
     }
     decode_braces(braces, kind, true, into)?;
-    finish(into)
+    into.finish()
 }
 
 /// Reads the labels of an exemplar, a [`super::RawExemplar::labels`]; of equal names the last one counts. Escapes stay as
@@ -149,19 +162,6 @@ fn normalise(kind: MetricKind, name: &str, value: String) -> String {
         Ok(number) => format_bound(number),
         Err(_) => value,
     }
-}
-
-/// Sorts and finds doubles.
-fn finish(into: &mut SeriesLabels) -> Result<(), DecodeError> {
-    into.pairs.sort_unstable();
-    for pair in into.pairs.windows(2) {
-        if let [(a, _), (b, _)] = pair
-            && a == b
-        {
-            return Err(DecodeError::Duplicate(a.clone()));
-        }
-    }
-    if into.pairs.iter().any(|(name, _)| name == METRIC_NAME) { Ok(()) } else { Err(DecodeError::NoName) }
 }
 
 /// Replaces `\\`, `\n` and, where `quotes`, `\"`; other escapes stay as they are.

@@ -1,4 +1,4 @@
-//! Exposition formats: pages of metrics as text.
+//! Exposition formats: pages of metrics as text, and as protobuf (module [`protobuf`]).
 //!
 //! [`Parser`] walks over a page and yields [`Entry`]s that borrow from it: series text, value, time, exemplar; type, help,
 //! unit. Nothing is allocated per line, nothing recurses, every byte is looked at a bounded number of times. What is
@@ -16,6 +16,7 @@ mod content_type;
 mod labels;
 mod number;
 mod openmetrics;
+pub mod protobuf;
 mod scan;
 mod text;
 
@@ -33,13 +34,22 @@ pub use number::{NumberError, format_bound, parse_float};
 /// Longest excerpt of a page in an error.
 const EXCERPT_MAX: usize = 120;
 
-/// The formats this parser reads.
+/// The formats that [`Parser`] reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Format {
     /// Classic text, 0.0.4 and 1.0.0 (which adds quoted UTF-8 names; both are read in either case).
     Text,
     /// OpenMetrics 0.0.1 and 1.0.0.
     OpenMetrics,
+}
+
+/// What a page is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PageFormat {
+    /// Text, for [`Parser`].
+    Text(Format),
+    /// Delimited protobuf, for [`protobuf::Families`].
+    Protobuf,
 }
 
 /// Why a page is refused, with the place. Texts follow Prometheus'.

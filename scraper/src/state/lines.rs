@@ -6,6 +6,8 @@ use hashbrown::HashTable;
 use model::MetricKind;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::converted::HistogramPart;
+
 /// No line.
 pub(super) const NONE: u32 = u32::MAX;
 
@@ -16,6 +18,8 @@ pub(super) enum Meaning {
     Series(u32),
     /// A series that relabelling drops.
     Dropped,
+    /// A series that was only needed to make a histogram of, so far: its labels have not been worked out.
+    Unresolved,
     /// Metadata of the family at that place.
     Metadata {
         /// Place of the family.
@@ -43,6 +47,8 @@ pub(super) struct Line {
     /// Series text, or the whole line with its break for metadata and comments.
     pub(super) text: Box<[u8]>,
     pub(super) meaning: Meaning,
+    /// What it is of a classic histogram, when these are converted.
+    pub(super) part: Option<Box<HistogramPart>>,
     /// Scrape that last had it.
     pub(super) last_seen: u64,
     /// The line that came next, last time.
@@ -90,6 +96,10 @@ impl LineCache {
         self.index.find(xxh3_64(text), |index| self.lines[*index as usize].text.as_ref() == text).copied()
     }
 
+    pub(super) fn line(&self, index: u32) -> &Line {
+        &self.lines[index as usize]
+    }
+
     pub(super) fn line_mut(&mut self, index: u32) -> &mut Line {
         &mut self.lines[index as usize]
     }
@@ -106,7 +116,7 @@ impl LineCache {
     /// Adds a line that is not known. `None` when there is no number left for it.
     pub(super) fn insert(&mut self, text: &[u8], meaning: Meaning, iteration: u64) -> Option<u32> {
         let index = u32::try_from(self.lines.len()).ok().filter(|index| *index != NONE)?;
-        self.lines.push(Line { text: text.into(), meaning, last_seen: iteration, next: NONE });
+        self.lines.push(Line { text: text.into(), meaning, part: None, last_seen: iteration, next: NONE });
         let lines = &self.lines;
         self.index.insert_unique(xxh3_64(text), index, |index| xxh3_64(lines[*index as usize].text.as_ref()));
         Some(index)

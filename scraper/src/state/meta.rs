@@ -69,6 +69,11 @@ impl MetadataCache {
         Some(place)
     }
 
+    /// The name of a family; empty when it has been forgotten.
+    pub(super) fn name(&self, place: u32) -> &str {
+        self.families.get(place as usize).and_then(Option::as_ref).map_or("", |family| &family.name)
+    }
+
     /// The family was seen again.
     pub(super) fn seen(&mut self, place: u32, iteration: u64) {
         if let Some(family) = self.get_mut(place) {

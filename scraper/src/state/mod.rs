@@ -9,21 +9,28 @@
 //! The rules are Prometheus' (`scrapeLoop.append`): what counts as a duplicate, what a limit counts, which series get
 //! staleness markers, also in scrapes that fail half way.
 
+mod converted;
+mod families;
+mod labelling;
+mod limits;
 mod lines;
 mod meta;
 mod pass;
 mod report;
 mod series;
+mod text;
 
 #[cfg(test)]
 mod tests;
 
+pub(crate) use limits::{HistogramSettings, schema_for_factor};
 pub(crate) use meta::MetadataList;
 pub(crate) use pass::{Input, PassConfig, PassCounts};
 pub(crate) use report::ReportValues;
 
 use std::sync::Arc;
 
+use converted::Converter;
 use lines::LineCache;
 use meta::MetadataCache;
 use model::Timestamp;
@@ -46,6 +53,7 @@ pub(crate) struct ScrapeState {
     lines: LineCache,
     series: SeriesTable,
     metadata: MetadataCache,
+    converter: Converter,
     report: ReportLayout,
     /// Number of the scrape; 0 means "never" in all the marks.
     iteration: u64,
@@ -89,6 +97,7 @@ impl ScrapeState {
     pub(crate) fn forget_lines(&mut self) {
         self.lines = LineCache::default();
         self.series.forget_lines();
+        self.converter = Converter::default();
     }
 
     /// Stores a scrape: `input` and the report series. When the scrape failed (`failure` says so, or `input` turns out to
@@ -116,6 +125,7 @@ impl ScrapeState {
                 error = error.or(Some(failure));
                 app.rollback();
                 app = store.appender(options);
+                self.series.forget_exemplars();
                 self.mark_stale_only(app.as_mut(), t);
                 self.end_iteration(app.as_mut(), false, &mut counts);
             }
@@ -181,6 +191,7 @@ impl ScrapeState {
                 }
                 keep
             });
+            self.converter.flush(iteration);
             self.metadata.flush(iteration);
             self.series.flush(app, iteration);
         }

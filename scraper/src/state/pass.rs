@@ -1,26 +1,18 @@
-//! One page into one transaction.
+//! One page into one transaction: what holds for samples of every format.
 
-use model::labels::{METRIC_NAME, is_legacy_label_name, is_legacy_metric_name};
-use model::relabel::{self, RelabelConfig};
+use model::relabel::RelabelConfig;
 use model::storage::{AppendError, Appender};
-use model::{Exemplar, Labels, LabelsBuilder, MetricKind, Timestamp};
+use model::{Exemplar, Labels, LabelsBuilder, SampleValue, Timestamp};
 use std::sync::Arc;
-use xxhash_rust::xxh3::xxh3_64;
 
 use super::ScrapeState;
-use super::lines::{Meaning, MetadataLine};
+use super::limits::{BucketLimit, HistogramSettings};
+use super::lines::Meaning;
 use crate::collector::Scrape;
 use crate::config::{NameValidation, ScrapeLimits};
 use crate::error::ScrapeError;
-use crate::exposition::{
-    Entry, Format, LineSample, Parser, RawExemplar, SeriesLabels, decode_exemplar, decode_series,
-    unescape_help,
-};
-
-/// Prefix of labels on the page that target labels push aside.
-const EXPORTED_PREFIX: &str = "exported_";
-/// Names and values in error texts are cut to so many characters.
-const SHOWN_MAX: usize = 50;
+use crate::exposition::protobuf::{self, MetricHistogram};
+use crate::exposition::{PageFormat, RawExemplar, SeriesLabels, decode_exemplar};
 
 /// What to do with the lines of a target's pages.
 #[derive(Clone, Debug)]
@@ -32,13 +24,14 @@ pub(crate) struct PassConfig {
     pub(crate) name_validation: NameValidation,
     pub(crate) relabel: Arc<[RelabelConfig]>,
     pub(crate) limits: ScrapeLimits,
+    pub(crate) histograms: HistogramSettings,
 }
 
 /// What a scrape brought.
 #[derive(Debug)]
 pub(crate) enum Input<'a> {
     /// A page.
-    Page(&'a [u8], Format),
+    Page(&'a [u8], PageFormat),
     /// Samples of a collector.
     Samples(&'a Scrape),
     /// Nothing: all series of the target end.
@@ -74,6 +67,7 @@ pub(crate) struct PassCounts {
     pub(crate) parsed_lines: u64,
     pub(crate) label_limit_hit: bool,
     pub(crate) sample_limit_hit: bool,
+    pub(crate) bucket_limit_hit: bool,
     pub(crate) cache_flushed: bool,
 }
 
@@ -88,6 +82,9 @@ impl PassCounts {
     }
 }
 
+/// Most exemplars of a histogram that are kept of one page.
+const EXEMPLARS_MAX: usize = 1000;
+
 /// Errors that lose one sample, not the scrape.
 fn is_of_one_sample(error: AppendError) -> bool {
     matches!(
@@ -97,17 +94,19 @@ fn is_of_one_sample(error: AppendError) -> bool {
 }
 
 /// The work on one page.
-struct Pass<'a> {
-    state: &'a mut ScrapeState,
-    app: &'a mut dyn Appender,
-    config: &'a PassConfig,
+pub(super) struct Pass<'a> {
+    pub(super) state: &'a mut ScrapeState,
+    pub(super) app: &'a mut dyn Appender,
+    pub(super) config: &'a PassConfig,
     t: Timestamp,
     max_time: Timestamp,
-    counts: &'a mut PassCounts,
+    pub(super) counts: &'a mut PassCounts,
     /// Samples that count towards the limit.
     limited: u64,
-    scratch: SeriesLabels,
-    builder: LabelsBuilder,
+    pub(super) scratch: SeriesLabels,
+    pub(super) builder: LabelsBuilder,
+    /// For keys of lines.
+    pub(super) key: Vec<u8>,
 }
 
 impl ScrapeState {
@@ -133,14 +132,19 @@ impl ScrapeState {
             limited: 0,
             scratch: SeriesLabels::default(),
             builder: LabelsBuilder::new(),
+            key: Vec::new(),
         };
         match input {
-            Input::Page(page, format) => pass.page(page, *format)?,
+            Input::Page(page, PageFormat::Text(format)) => pass.page(page, *format)?,
+            Input::Page(page, PageFormat::Protobuf) => pass.families(page)?,
             Input::Samples(scrape) => pass.samples(scrape)?,
             Input::Nothing => {}
         }
         if pass.counts.sample_limit_hit {
             return Err(ScrapeError::SampleLimit);
+        }
+        if pass.counts.bucket_limit_hit {
+            return Err(ScrapeError::BucketLimit);
         }
         let Pass { state, app, counts, .. } = pass;
         let iteration = state.iteration;
@@ -151,164 +155,34 @@ impl ScrapeState {
 }
 
 /// A sample of a line.
-struct Sample<'a> {
-    value: f64,
-    t: Option<Timestamp>,
-    exemplar: Option<RawExemplar<'a>>,
+#[derive(Clone, Debug)]
+pub(super) struct Sample<'a> {
+    pub(super) value: SampleValue,
+    pub(super) t: Option<Timestamp>,
+    pub(super) exemplars: Exemplars<'a>,
 }
 
-impl<'a> From<LineSample<'a>> for Sample<'a> {
-    fn from(sample: LineSample<'a>) -> Self {
-        Self { value: sample.value, t: sample.t, exemplar: sample.exemplar }
+impl Sample<'_> {
+    pub(super) fn float(value: f64) -> Self {
+        Self { value: SampleValue::Float(value), t: None, exemplars: Exemplars::None }
     }
+}
+
+/// Exemplars of a sample, in the form in which they were found.
+#[derive(Clone, Debug)]
+pub(super) enum Exemplars<'a> {
+    None,
+    /// Of a line of text.
+    Text(RawExemplar<'a>),
+    /// Of a protobuf message.
+    Protobuf(RawExemplar<'a>),
+    /// All of a native histogram.
+    Native(MetricHistogram<'a>),
+    /// Of the series that a histogram was made of.
+    Collected(Vec<Exemplar>),
 }
 
 impl Pass<'_> {
-    fn page(&mut self, page: &[u8], format: Format) -> Result<(), ScrapeError> {
-        if page.is_empty() {
-            return Ok(());
-        }
-        let mut parser = Parser::new(page, format);
-        loop {
-            if self.predicted(&mut parser)? {
-                self.counts.known_lines += 1;
-                continue;
-            }
-            let start = parser.position();
-            match parser.next() {
-                None => return Ok(()),
-                Some(entry) => {
-                    self.counts.parsed_lines += 1;
-                    let entry = entry?;
-                    self.entry(entry, parser.since(start), parser.kind(), format)?;
-                }
-            }
-        }
-    }
-
-    /// Whether the page goes on with the line that came here last time; then that line has been dealt with.
-    fn predicted(&mut self, parser: &mut Parser<'_>) -> Result<bool, ScrapeError> {
-        let Some((index, line)) = self.state.lines.predicted() else { return Ok(false) };
-        match line.meaning {
-            Meaning::Series(_) | Meaning::Dropped => {
-                let Some(sample) = parser.skip_known(&line.text) else { return Ok(false) };
-                let sample = sample?;
-                self.state.lines.arrived(index);
-                self.known(index, &sample.into())?;
-            }
-            Meaning::Metadata { family, what } => {
-                let kind = match what {
-                    MetadataLine::Type(kind) => Some(kind),
-                    MetadataLine::Help(_) | MetadataLine::Unit(_) => None,
-                };
-                // Where several lines speak of a family, each has to be read so that the last one wins.
-                if !self.state.metadata.is_from(family, what) || !parser.skip_known_line(&line.text, kind) {
-                    return Ok(false);
-                }
-                let iteration = self.state.iteration;
-                self.state.lines.arrived(index);
-                self.state.lines.line_mut(index).last_seen = iteration;
-                self.state.metadata.seen(family, iteration);
-                if let Some(kind) = kind {
-                    self.state.metadata.set_kind(family, kind);
-                }
-            }
-            Meaning::Comment => {
-                if !parser.skip_known_line(&line.text, None) {
-                    return Ok(false);
-                }
-                let iteration = self.state.iteration;
-                self.state.lines.arrived(index);
-                self.state.lines.line_mut(index).last_seen = iteration;
-            }
-        }
-        Ok(true)
-    }
-
-    fn entry(
-        &mut self,
-        entry: Entry<'_>,
-        line: &[u8],
-        kind: MetricKind,
-        format: Format,
-    ) -> Result<(), ScrapeError> {
-        let iteration = self.state.iteration;
-        match entry {
-            Entry::Series(series) => {
-                let sample = Sample::from(series.sample);
-                match self.state.lines.find(series.text) {
-                    Some(index) => {
-                        self.state.lines.arrived(index);
-                        self.known(index, &sample)
-                    }
-                    None => {
-                        decode_series(series.text, kind, &mut self.scratch)
-                            .inspect_err(|_| self.counts.total += 1)?;
-                        self.introduce(series.text, &sample)
-                    }
-                }
-            }
-            Entry::Type { family, kind } => {
-                let place = self.state.metadata.family(family, iteration);
-                if let Some(place) = place {
-                    self.state.metadata.set_kind(place, kind);
-                }
-                self.remember_line(line, place, MetadataLine::Type(kind));
-                Ok(())
-            }
-            Entry::Help { family, text } => {
-                let id = xxh3_64(line);
-                let place = self.state.metadata.family(family, iteration);
-                if let Some(place) = place {
-                    self.state.metadata.set_help(place, &unescape_help(text, format), id);
-                }
-                self.remember_line(line, place, MetadataLine::Help(id));
-                Ok(())
-            }
-            Entry::Unit { family, unit } => {
-                let id = xxh3_64(line);
-                let place = self.state.metadata.family(family, iteration);
-                if let Some(place) = place {
-                    self.state.metadata.set_unit(place, &String::from_utf8_lossy(unit), id);
-                }
-                self.remember_line(line, place, MetadataLine::Unit(id));
-                Ok(())
-            }
-            Entry::Comment => {
-                self.remember(line, Meaning::Comment);
-                Ok(())
-            }
-        }
-    }
-
-    fn remember_line(&mut self, line: &[u8], family: Option<u32>, what: MetadataLine) {
-        if let Some(family) = family {
-            self.remember(line, Meaning::Metadata { family, what });
-        }
-    }
-
-    /// Notes a line that is no sample, for next time.
-    fn remember(&mut self, line: &[u8], meaning: Meaning) {
-        // A line without break, at the end of the page, could be the beginning of another.
-        if line.last() != Some(&b'\n') {
-            return;
-        }
-        let iteration = self.state.iteration;
-        let index = match self.state.lines.find(line) {
-            Some(index) => {
-                let line = self.state.lines.line_mut(index);
-                line.last_seen = iteration;
-                // A help text that came back, or the family's place that changed.
-                line.meaning = meaning;
-                Some(index)
-            }
-            None => self.state.lines.insert(line, meaning, iteration),
-        };
-        if let Some(index) = index {
-            self.state.lines.arrived(index);
-        }
-    }
-
     fn samples(&mut self, scrape: &Scrape) -> Result<(), ScrapeError> {
         let iteration = self.state.iteration;
         for (family, metadata) in &scrape.metadata {
@@ -329,16 +203,12 @@ impl Pass<'_> {
                 key.extend_from_slice(value.as_bytes());
             }
             let value = if sample.value.is_nan() { model::sample::normal_nan() } else { sample.value };
-            let line = Sample { value, t: sample.t, exemplar: None };
-            let index = match self.state.lines.predicted() {
-                Some((index, line)) if line.text.as_ref() == key.as_slice() => Some(index),
-                _ => self.state.lines.find(&key),
-            };
-            match index {
+            let mut line = Sample { t: sample.t, ..Sample::float(value) };
+            match self.find_line(&key) {
                 Some(index) => {
                     self.counts.known_lines += 1;
                     self.state.lines.arrived(index);
-                    self.known(index, &line)?;
+                    self.known(index, &mut line)?;
                 }
                 None => {
                     self.counts.parsed_lines += 1;
@@ -346,15 +216,23 @@ impl Pass<'_> {
                     self.scratch.pairs.extend(
                         sample.labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())),
                     );
-                    self.introduce(&key, &line)?;
+                    self.introduce(&key, &mut line)?;
                 }
             }
         }
         Ok(())
     }
 
+    /// The line with this key, if it is known.
+    pub(super) fn find_line(&self, key: &[u8]) -> Option<u32> {
+        match self.state.lines.predicted() {
+            Some((index, line)) if line.text.as_ref() == key => Some(index),
+            _ => self.state.lines.find(key),
+        }
+    }
+
     /// A sample of a line that is known.
-    fn known(&mut self, index: u32, sample: &Sample<'_>) -> Result<(), ScrapeError> {
+    pub(super) fn known(&mut self, index: u32, sample: &mut Sample<'_>) -> Result<(), ScrapeError> {
         self.counts.total += 1;
         let iteration = self.state.iteration;
         let line = self.state.lines.line_mut(index);
@@ -366,7 +244,7 @@ impl Pass<'_> {
             self.counts.added += 1;
             return Ok(());
         }
-        if self.over_limit() {
+        if self.over_limit(sample) {
             return Ok(());
         }
         self.append(place, t, sample)?;
@@ -374,36 +252,46 @@ impl Pass<'_> {
     }
 
     /// A sample of a line that is not known, whose labels are in `scratch`.
-    fn introduce(&mut self, text: &[u8], sample: &Sample<'_>) -> Result<(), ScrapeError> {
-        self.counts.total += 1;
-        let iteration = self.state.iteration;
-        let Some(labels) = self.final_labels()? else {
-            if let Some(index) = self.state.lines.insert(text, Meaning::Dropped, iteration) {
-                self.state.lines.arrived(index);
-            }
-            return Ok(());
-        };
-        let t = sample.t.filter(|_| self.config.honor_timestamps);
-        if self.over_limit() {
-            return Ok(());
-        }
-        let Some(place) = self.state.series.find_or_insert(&labels) else {
-            return Err(ScrapeError::Append(AppendError::SeriesLimit));
-        };
-        if self.append(place, t, sample)? {
-            if let Some(index) = self.state.lines.insert(text, Meaning::Series(place), iteration) {
+    pub(super) fn introduce(&mut self, text: &[u8], sample: &mut Sample<'_>) -> Result<(), ScrapeError> {
+        if let Some(meaning) = self.meaning_of(sample)?
+            && let Some(index) = self.state.lines.insert(text, meaning, self.state.iteration)
+        {
+            if let Meaning::Series(place) = meaning {
                 self.state.series.add_line(place);
-                self.state.lines.arrived(index);
             }
-            if !self.counts.sample_limit_hit {
-                self.counts.series_added += 1;
-            }
+            self.state.lines.arrived(index);
         }
         Ok(())
     }
 
-    /// Counts one more sample towards the limit; beyond it, samples are counted but not kept.
-    fn over_limit(&mut self) -> bool {
+    /// Appends a sample whose labels are in `scratch`, and says what its line means; `None` when that is not to be remembered.
+    pub(super) fn meaning_of(&mut self, sample: &mut Sample<'_>) -> Result<Option<Meaning>, ScrapeError> {
+        self.counts.total += 1;
+        let Some(labels) = self.final_labels()? else { return Ok(Some(Meaning::Dropped)) };
+        let t = sample.t.filter(|_| self.config.honor_timestamps);
+        if self.over_limit(sample) {
+            return Ok(None);
+        }
+        let Some(place) = self.state.series.find_or_insert(&labels) else {
+            return Err(ScrapeError::Append(AppendError::SeriesLimit));
+        };
+        if !self.append(place, t, sample)? {
+            return Ok(None);
+        }
+        if !self.counts.sample_limit_hit && !self.counts.bucket_limit_hit {
+            self.counts.series_added += 1;
+        }
+        Ok(Some(Meaning::Series(place)))
+    }
+
+    /// Counts one more sample towards the limit; beyond it, samples are counted but not kept. So are histograms with too many
+    /// buckets.
+    fn over_limit(&mut self, sample: &mut Sample<'_>) -> bool {
+        if self.config.histograms.fit(&mut sample.value) == BucketLimit::Exceeded {
+            self.counts.bucket_limit_hit = true;
+            self.counts.added += 1;
+            return true;
+        }
         self.limited += 1;
         let limit = self.config.limits.samples;
         let over = limit > 0 && self.limited > limit;
@@ -414,50 +302,37 @@ impl Pass<'_> {
         over
     }
 
-    /// Puts a sample into the row, or appends it alone when it has its own time or an exemplar. Says whether it was
+    /// Puts a sample into the row, or appends it alone when it has its own time or is a histogram. Says whether it was
     /// taken.
     fn append(&mut self, place: u32, t: Option<Timestamp>, sample: &Sample<'_>) -> Result<bool, ScrapeError> {
         self.counts.added += 1;
         let iteration = self.state.iteration;
-        let at = t.unwrap_or(self.t);
-        if t.is_none() && sample.exemplar.is_none() {
+        let in_row = self.state.series.is_in_row(place, iteration);
+        if let (None, SampleValue::Float(value)) = (t, &sample.value) {
             // Another spelling of the same series, or the same after relabelling: the first one counts.
-            if self.state.series.is_in_row(place, iteration) {
+            if in_row {
                 self.counts.duplicates += 1;
                 return Ok(true);
             }
-            self.state.series.set(self.app, place, sample.value, iteration)?;
+            self.state.series.set(self.app, place, *value, iteration)?;
             self.state.series.track(place, iteration);
+            self.append_exemplars(place, self.t, &sample.exemplars);
             return Ok(true);
         }
+        let at = t.unwrap_or(self.t);
         // The row goes to the store last, but this line came later than the one in the row: it counts as later.
-        let result = if t.is_some() && at <= self.t && self.state.series.is_in_row(place, iteration) {
-            Err(AppendError::OutOfOrder)
-        } else if at > self.max_time {
-            Err(AppendError::OutOfBounds)
-        } else {
-            self.state.series.append_single(self.app, place, at, sample.value)
+        let result = match t {
+            Some(_) if at <= self.t && in_row => Err(AppendError::OutOfOrder),
+            None if in_row => Err(AppendError::Duplicate),
+            _ if at > self.max_time => Err(AppendError::OutOfBounds),
+            _ => self.state.series.append_single(self.app, place, at, &sample.value),
         };
         match result {
-            Ok(reference) => {
+            Ok(()) => {
                 if t.is_none() || self.config.track_timestamps_staleness {
                     self.state.series.track(place, iteration);
                 }
-                if let Some(exemplar) = &sample.exemplar
-                    && (exemplar.t.is_some()
-                        || !self.state.series.is_last_exemplar(place, exemplar.labels, exemplar.value))
-                {
-                    let exemplar = Exemplar {
-                        labels: decode_exemplar(exemplar.labels),
-                        value: exemplar.value,
-                        t: Some(exemplar.t.unwrap_or(at)),
-                    };
-                    match self.app.append_exemplar(reference, &exemplar) {
-                        Ok(()) => {}
-                        Err(AppendError::OutOfOrder) => self.counts.exemplars_out_of_order += 1,
-                        Err(error) => tracing::debug!(%error, "exemplar not stored"),
-                    }
-                }
+                self.append_exemplars(place, at, &sample.exemplars);
                 Ok(true)
             }
             Err(error) if is_of_one_sample(error) => {
@@ -468,101 +343,46 @@ impl Pass<'_> {
         }
     }
 
-    /// The labels in `scratch` with target labels, relabelled and checked; `None` when relabelling drops them.
-    fn final_labels(&mut self) -> Result<Option<Labels>, ScrapeError> {
-        self.add_target_labels();
-        if !relabel::process(&mut self.builder, &self.config.relabel) || self.builder.is_empty() {
-            return Ok(None);
-        }
-        let labels = self.builder.build();
-        if !labels.has(METRIC_NAME) {
-            return Err(crate::exposition::DecodeError::NoName.into());
-        }
-        if !names_are_valid(&labels, self.config.name_validation) {
-            return Err(ScrapeError::InvalidNames(labels.to_string()));
-        }
-        if let Some(error) = over_label_limits(&labels, &self.config.limits) {
-            self.counts.label_limit_hit = true;
-            return Err(ScrapeError::LabelLimit(error));
-        }
-        Ok(Some(labels))
-    }
-
-    fn add_target_labels(&mut self) {
-        let builder = &mut self.builder;
-        builder.retain(|_, _| false);
-        for (name, value) in &self.scratch.pairs {
-            builder.set(name.as_str(), value.as_str());
-        }
-        let mut pushed_aside: Vec<(&str, String)> = Vec::new();
-        for (name, value) in &self.config.target_labels {
-            // With `honor_labels` even an empty label on the page wins.
-            if self.config.honor_labels && self.scratch.pairs.iter().any(|(own, _)| own == name) {
-                continue;
+    /// Appends exemplars of a sample at `at`, unless they are those that came last.
+    fn append_exemplars(&mut self, place: u32, at: Timestamp, exemplars: &Exemplars<'_>) {
+        let series = &mut self.state.series;
+        let mut decoded: Vec<Exemplar> = match exemplars {
+            Exemplars::None => return,
+            Exemplars::Text(raw) | Exemplars::Protobuf(raw) if series.is_last_exemplar(place, raw) => return,
+            Exemplars::Text(raw) => {
+                vec![Exemplar {
+                    labels: decode_exemplar(raw.labels),
+                    value: raw.value,
+                    t: raw.t.or(Some(at)),
+                }]
             }
-            let own = builder.value(name);
-            if !own.is_empty() {
-                pushed_aside.push((name, own.to_owned()));
+            Exemplars::Protobuf(raw) => {
+                let exemplar = protobuf::decode_exemplar(raw);
+                vec![Exemplar { t: exemplar.t.or(Some(at)), ..exemplar }]
             }
-            builder.set(name, value);
-        }
-        pushed_aside.sort_by_key(|(name, _)| name.len());
-        for (name, value) in pushed_aside {
-            let mut name = format!("{EXPORTED_PREFIX}{name}");
-            while !builder.value(&name).is_empty() {
-                name.insert_str(0, EXPORTED_PREFIX);
+            // An exemplar of a native histogram needs a time of its own, or nobody could tell whether it is new.
+            Exemplars::Native(histogram) => {
+                let raw = || histogram.exemplars().filter(|raw| raw.t.is_some()).take(EXEMPLARS_MAX);
+                if series.are_last_exemplars(place, raw()) {
+                    return;
+                }
+                raw().map(|raw| protobuf::decode_exemplar(&raw)).collect()
             }
-            builder.set(name, value);
+            Exemplars::Collected(exemplars) => exemplars.clone(),
+        };
+        let Some(reference) = series.reference(self.app, place) else { return };
+        decoded.sort_by(|a, b| (a.t, a.value).partial_cmp(&(b.t, b.value)).unwrap_or(a.t.cmp(&b.t)));
+        let (mut taken, mut late) = (0, 0);
+        for exemplar in &decoded {
+            match self.app.append_exemplar(reference, exemplar) {
+                Ok(()) => taken += 1,
+                Err(AppendError::OutOfOrder) => late += 1,
+                Err(error) => tracing::debug!(%error, "exemplar not stored"),
+            }
+        }
+        // Where some are new, the others are those of the last page.
+        if taken == 0 {
+            self.counts.exemplars_out_of_order += late;
         }
     }
-}
-
-fn names_are_valid(labels: &Labels, validation: NameValidation) -> bool {
-    labels.iter().all(|(name, value)| match (validation, name) {
-        (NameValidation::Utf8, _) => !name.is_empty(),
-        (NameValidation::Legacy, METRIC_NAME) => is_legacy_metric_name(value),
-        (NameValidation::Legacy, _) => is_legacy_label_name(name),
-    })
-}
-
-fn shown(text: &str) -> &str {
-    text.char_indices().nth(SHOWN_MAX).map_or(text, |(end, _)| &text[..end])
-}
-
-/// Which label limit a series breaks, in Prometheus' words.
-fn over_label_limits(labels: &Labels, limits: &ScrapeLimits) -> Option<String> {
-    let metric = || shown(labels.metric_name());
-    let count = labels.len() as u64;
-    if limits.labels > 0 && count > limits.labels {
-        return Some(format!(
-            "label_limit exceeded (metric: {}, number of labels: {count}, limit: {})",
-            metric(),
-            limits.labels
-        ));
-    }
-    if limits.label_name_length == 0 && limits.label_value_length == 0 {
-        return None;
-    }
-    labels.iter().find_map(|(name, value)| {
-        if limits.label_name_length > 0 && name.len() as u64 > limits.label_name_length {
-            return Some(format!(
-                "label_name_length_limit exceeded (metric: {}, label name: {}, length: {}, limit: {})",
-                metric(),
-                shown(name),
-                name.len(),
-                limits.label_name_length
-            ));
-        }
-        if limits.label_value_length > 0 && value.len() as u64 > limits.label_value_length {
-            return Some(format!(
-                "label_value_length_limit exceeded (metric: {}, label name: {}, value: {}, length: {}, limit: {})",
-                metric(),
-                shown(name),
-                model::labels::Quoted(shown(value)),
-                value.len(),
-                limits.label_value_length
-            ));
-        }
-        None
-    })
 }

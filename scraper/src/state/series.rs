@@ -6,10 +6,12 @@ use model::sample::stale_nan;
 use model::storage::{
     ABSENT_BITS, AppendError, AppendSample, Appender, LayoutRef, LayoutSlot, Row, RowOutcome, SeriesRef,
 };
-use model::{Labels, Timestamp, is_stale_nan};
+use model::{Labels, SampleValue, Timestamp, is_stale_nan};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::lines::Meaning;
 use super::pass::PassCounts;
+use crate::exposition::RawExemplar;
 
 /// Retired slots a layout may have, beside as many as live ones, before it is opened anew.
 const RETIRED_MAX: usize = 1000;
@@ -28,8 +30,16 @@ pub(super) struct Series {
     in_row: u64,
     /// Lines that mean it.
     lines: u32,
-    /// The last exemplar without a time of its own: the same one is not stored at each scrape again.
-    pub(super) last_exemplar: Option<Box<(Box<[u8]>, u64)>>,
+    /// The exemplar that came last, or a hash of several: the same ones are not decoded and offered at each scrape again.
+    last_exemplar: Option<Box<LastExemplar>>,
+    /// Whether the last sample was a histogram.
+    histogram: bool,
+}
+
+#[derive(Debug, PartialEq)]
+enum LastExemplar {
+    One { labels: Box<[u8]>, value_bits: u64, t: Option<Timestamp> },
+    Several(u64),
 }
 
 /// The series of a target.
@@ -74,6 +84,7 @@ impl SeriesTable {
             in_row: 0,
             lines: 0,
             last_exemplar: None,
+            histogram: false,
         };
         let place = match self.free.pop() {
             Some(place) => {
@@ -90,14 +101,52 @@ impl SeriesTable {
         Some(place)
     }
 
-    /// Whether an exemplar without a time is the one that came last; remembers it if not.
-    pub(super) fn is_last_exemplar(&mut self, place: u32, labels: &[u8], value: f64) -> bool {
+    /// Whether an exemplar is the one that came last; remembers it if not.
+    pub(super) fn is_last_exemplar(&mut self, place: u32, raw: &RawExemplar<'_>) -> bool {
         let last = &mut self.get_mut(place).last_exemplar;
-        if last.as_ref().is_some_and(|last| last.0.as_ref() == labels && last.1 == value.to_bits()) {
+        let value_bits = raw.value.to_bits();
+        if let Some(LastExemplar::One { labels, value_bits: bits, t }) = last.as_deref()
+            && (labels.as_ref(), *bits, *t) == (raw.labels, value_bits, raw.t)
+        {
             return true;
         }
-        *last = Some(Box::new((labels.into(), value.to_bits())));
+        *last = Some(Box::new(LastExemplar::One { labels: raw.labels.into(), value_bits, t: raw.t }));
         false
+    }
+
+    /// Whether several exemplars are those that came last; remembers them if not.
+    pub(super) fn are_last_exemplars<'a>(
+        &mut self,
+        place: u32,
+        raw: impl Iterator<Item = RawExemplar<'a>>,
+    ) -> bool {
+        let hash = raw.fold(0, |hash, raw| {
+            let seed = hash ^ raw.value.to_bits().rotate_left(32) ^ raw.t.unwrap_or(0).unsigned_abs();
+            xxh3_64_with_seed(raw.labels, seed)
+        });
+        let last = &mut self.get_mut(place).last_exemplar;
+        if last.as_deref() == Some(&LastExemplar::Several(hash)) {
+            return true;
+        }
+        *last = Some(Box::new(LastExemplar::Several(hash)));
+        false
+    }
+
+    /// Forgets which exemplars came last: they may not have been stored.
+    pub(super) fn forget_exemplars(&mut self) {
+        for series in self.series.iter_mut().flatten() {
+            series.last_exemplar = None;
+        }
+    }
+
+    /// The reference of the series, which has a slot or had a sample beside the row.
+    pub(super) fn reference(&self, app: &dyn Appender, place: u32) -> Option<SeriesRef> {
+        let series = self.get(place);
+        match (self.layout, series.slot) {
+            (Some(layout), Some(slot)) => app.slot_series(layout, slot),
+            _ => None,
+        }
+        .or(series.reference)
     }
 
     /// One more line means the series.
@@ -144,7 +193,9 @@ impl SeriesTable {
             Some(slot) => slot,
             None => self.introduce(app, place)?,
         };
-        self.get_mut(place).in_row = iteration;
+        let series = self.get_mut(place);
+        series.in_row = iteration;
+        series.histogram = false;
         self.row[slot.0 as usize] = value;
         self.row_used = true;
         Ok(())
@@ -170,19 +221,20 @@ impl SeriesTable {
         app: &mut dyn Appender,
         place: u32,
         t: Timestamp,
-        value: f64,
-    ) -> Result<SeriesRef, AppendError> {
+        value: &SampleValue,
+    ) -> Result<(), AppendError> {
         let series = self.get_mut(place);
-        let sample = AppendSample::float(t, value);
+        let sample = AppendSample { t, value: value.clone(), start: None };
         let appended = match app.append(series.reference, &series.labels, sample.clone()) {
             // The store has dropped the series meanwhile.
             Err(AppendError::UnknownSeries) => app.append(None, &series.labels, sample),
             other => other,
         };
-        if let Ok(reference) = appended {
-            series.reference = Some(reference);
+        series.reference = Some(appended?);
+        if !value.is_stale() {
+            series.histogram = !matches!(value, SampleValue::Float(_));
         }
-        appended
+        Ok(())
     }
 
     /// Notes that the series came in scrape `iteration` and gets a staleness marker when it does not come again.
@@ -209,7 +261,9 @@ impl SeriesTable {
             .map(|(place, _)| place)
             .collect();
         for place in gone {
-            match self.get(place).slot {
+            // The marker of a histogram is a histogram, which a row cannot hold. The store makes one of it.
+            let slot = self.get(place).slot.filter(|_| !self.get(place).histogram);
+            match slot {
                 // A row has one value per series; one that came in this scrape (without being tracked) wins.
                 Some(slot) if self.get(place).in_row != iteration => {
                     self.row[slot.0 as usize] = stale_nan();
@@ -218,7 +272,7 @@ impl SeriesTable {
                 Some(_) => {}
                 None => {
                     // Refusals are expected where another loop has taken over.
-                    let _ = self.append_single(app, place, t, stale_nan());
+                    let _ = self.append_single(app, place, t, &SampleValue::Float(stale_nan()));
                 }
             }
         }

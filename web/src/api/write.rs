@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::extract::State;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, Request, Response, StatusCode};
-use remote::protobuf::DecodeError;
+use remote::protobuf::{DecodeError, WireError};
 use remote::write::{PartialWrite, WriteError};
 
 use crate::app::App;
@@ -93,7 +93,7 @@ enum Version {
 fn refusal(error: &WriteError) -> String {
     match error {
         WriteError::Compression(_) => "snappy: corrupt input".to_owned(),
-        WriteError::Decode(DecodeError::Truncated(_)) => "unexpected EOF".to_owned(),
+        WriteError::Decode(DecodeError::Wire(WireError::Truncated(_))) => "unexpected EOF".to_owned(),
         WriteError::Refused { error, .. } => error.to_string(),
         _ => error.to_string(),
     }
@@ -138,8 +138,14 @@ mod tests {
         };
         assert_eq!(refusal(&refused), "out of order sample");
         assert_eq!(refusal(&WriteError::Compression("literal too long".to_owned())), "snappy: corrupt input");
-        assert_eq!(refusal(&WriteError::Decode(DecodeError::Truncated(3))), "unexpected EOF");
-        assert_eq!(refusal(&WriteError::Decode(DecodeError::InvalidTag(3))), "invalid field tag at byte 3");
+        assert_eq!(
+            refusal(&WriteError::Decode(DecodeError::Wire(WireError::Truncated(3)))),
+            "unexpected EOF"
+        );
+        assert_eq!(
+            refusal(&WriteError::Decode(DecodeError::Wire(WireError::InvalidTag(3)))),
+            "invalid field tag at byte 3"
+        );
     }
 
     #[test]

@@ -1,0 +1,512 @@
+//! Classic histograms of text pages as native ones with custom buckets.
+//!
+//! The series of a classic histogram stand one after the other: [`Converter`] collects those of equal labels and gives the
+//! histogram they make when something else comes. Which lines are alike, and what each says, is remembered with the line, so an unchanged
+//! page costs no labels to be decoded. The rules are those of Prometheus' `NHCBParser` and `convertnhcb`: only families
+//! whose type is said to be `histogram`, buckets in any order, of equal bounds the first, no histogram from counts that contradict each
+//! other.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use model::histogram::{CUSTOM_BUCKETS_SCHEMA, Span};
+use model::labels::{BUCKET_LABEL, METRIC_NAME};
+use model::{Exemplar, FloatHistogram, Histogram, MetricKind, SampleValue, Timestamp};
+
+use super::lines::{Meaning, MetadataLine};
+use super::pass::{Exemplars, Pass, Sample};
+use crate::error::ScrapeError;
+use crate::exposition::{Entry, Format, Parser, SeriesLabels, decode_exemplar, decode_series, parse_float};
+
+/// Runs of empty buckets up to this length stay, as in Prometheus: fewer spans, and they change less often.
+const GAP_MAX: u32 = 2;
+/// Ends the key of a histogram's line. No line of text ends so.
+const KEY_END: u8 = 0xff;
+/// Most exemplars of one histogram.
+const EXEMPLARS_MAX: usize = 1000;
+
+/// The numbers of a classic histogram, as they come.
+#[derive(Debug, Default)]
+pub(super) struct ClassicHistogram {
+    /// Bounds and counts, ascending.
+    buckets: Vec<(f64, f64)>,
+    count: Option<f64>,
+    sum: f64,
+    /// Whether counts contradict each other.
+    broken: bool,
+}
+
+impl ClassicHistogram {
+    fn clear(&mut self) {
+        self.buckets.clear();
+        (self.count, self.sum, self.broken) = (None, 0.0, false);
+    }
+
+    /// A bucket; its bound is a number.
+    pub(super) fn set_bucket(&mut self, bound: f64, count: f64) {
+        let place = self.buckets.partition_point(|(other, _)| *other < bound);
+        let next = self.buckets.get(place);
+        if self.broken || next.is_some_and(|(other, _)| *other == bound) {
+            return;
+        }
+        let below = place.checked_sub(1).and_then(|place| self.buckets.get(place));
+        self.broken = count < 0.0
+            || below.is_some_and(|(_, below)| count < *below)
+            || next.is_some_and(|(_, above)| count > *above);
+        self.buckets.insert(place, (bound, count));
+    }
+
+    pub(super) fn set_count(&mut self, count: f64) {
+        self.broken |= count < 0.0;
+        self.count = Some(count);
+    }
+
+    pub(super) fn set_sum(&mut self, sum: f64) {
+        self.sum = sum;
+    }
+
+    /// The histogram; `None` when the numbers make none.
+    pub(super) fn convert(&mut self) -> Option<SampleValue> {
+        let count = self.count.or(self.buckets.last().map(|(_, count)| *count)).filter(|_| !self.broken)?;
+        if self.buckets.last().is_none_or(|(bound, _)| *bound != f64::INFINITY) {
+            self.buckets.push((f64::INFINITY, count));
+        }
+        if self.buckets.last().is_none_or(|(_, last)| *last != count) {
+            return None;
+        }
+        let bounds: Arc<[f64]> =
+            self.buckets.iter().map(|(bound, _)| *bound).filter(|bound| *bound != f64::INFINITY).collect();
+        let length = u32::try_from(self.buckets.len()).ok()?;
+        let spans = vec![Span { offset: 0, length }];
+        let value = if self.buckets.iter().all(|(_, count)| is_whole(*count)) {
+            self.integer(bounds, spans, count)
+        } else {
+            self.float(bounds, spans, count)
+        };
+        let valid = match &value {
+            SampleValue::Float(_) => false,
+            SampleValue::Histogram(h) => h.validate().is_ok(),
+            SampleValue::FloatHistogram(h) => h.validate().is_ok(),
+        };
+        valid.then_some(value)
+    }
+
+    fn integer(&self, custom_values: Arc<[f64]>, positive_spans: Vec<Span>, count: f64) -> SampleValue {
+        let (mut before, mut previous) = (0i64, 0i64);
+        let positive_buckets = self
+            .buckets
+            .iter()
+            .map(|(_, cumulative)| {
+                let own = (*cumulative as i64).wrapping_sub(before);
+                before = *cumulative as i64;
+                let difference = own.wrapping_sub(previous);
+                previous = own;
+                difference
+            })
+            .collect();
+        let mut histogram = Histogram {
+            schema: CUSTOM_BUCKETS_SCHEMA,
+            count: count as u64,
+            sum: self.sum,
+            positive_spans,
+            positive_buckets,
+            custom_values,
+            ..Histogram::default()
+        };
+        histogram.compact(GAP_MAX);
+        SampleValue::Histogram(Arc::new(histogram))
+    }
+
+    fn float(&self, custom_values: Arc<[f64]>, positive_spans: Vec<Span>, count: f64) -> SampleValue {
+        let mut before = 0.0;
+        let positive_buckets = self
+            .buckets
+            .iter()
+            .map(|(_, cumulative)| {
+                let own = cumulative - before;
+                before = *cumulative;
+                own
+            })
+            .collect();
+        let mut histogram = FloatHistogram {
+            schema: CUSTOM_BUCKETS_SCHEMA,
+            count,
+            sum: self.sum,
+            positive_spans,
+            positive_buckets,
+            custom_values,
+            ..FloatHistogram::default()
+        };
+        histogram.compact();
+        SampleValue::FloatHistogram(Arc::new(histogram))
+    }
+}
+
+/// Whether an integer histogram can count so many.
+fn is_whole(count: f64) -> bool {
+    count.fract() == 0.0 && count.abs() < 9e18
+}
+
+/// What a line says about a classic histogram.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct HistogramPart {
+    group: u32,
+    number: PartNumber,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum PartNumber {
+    Count,
+    Sum,
+    /// With its bound.
+    Bucket(f64),
+    /// A bucket without a bound, or with one that is no number: it stays a series.
+    Odd,
+}
+
+/// Series that make one histogram.
+#[derive(Debug)]
+struct Group {
+    /// Name of the family.
+    name: Box<str>,
+    /// Labels without bound, name and value, the family's name as `__name__`.
+    pairs: Vec<(String, String)>,
+    /// Key of the histogram's line, and of the group.
+    key: Box<[u8]>,
+    last_seen: u64,
+}
+
+/// Puts classic histograms together.
+#[derive(Debug, Default)]
+pub(super) struct Converter {
+    groups: Vec<Option<Group>>,
+    free: Vec<u32>,
+    index: HashMap<Box<[u8]>, u32>,
+    /// The family that the last type line spoke of, if that is a histogram.
+    family: Option<Vec<u8>>,
+    /// The group that is collected.
+    current: Option<u32>,
+    numbers: ClassicHistogram,
+    exemplars: Vec<Exemplar>,
+    t: Option<Timestamp>,
+}
+
+impl Converter {
+    /// A page begins. What an earlier one left behind, which did not end well, is dropped.
+    fn begin(&mut self) {
+        self.family = None;
+        self.current = None;
+        self.numbers.clear();
+        self.exemplars.clear();
+    }
+
+    fn set_type(&mut self, family: &[u8], kind: MetricKind) {
+        self.family = (kind == MetricKind::Histogram).then(|| family.to_vec());
+    }
+
+    /// What the series with these labels is of a histogram; `None` when it is nothing.
+    fn part_of(&mut self, labels: &SeriesLabels, iteration: u64) -> Option<HistogramPart> {
+        let value = |name: &str| labels.pairs.iter().find(|pair| pair.0 == name).map(|pair| pair.1.as_str());
+        let metric = value(METRIC_NAME)?;
+        let (name, number) = if let Some(name) = metric.strip_suffix("_bucket") {
+            let bound = value(BUCKET_LABEL).and_then(|bound| parse_float(bound.as_bytes()).ok());
+            (name, bound.filter(|bound| !bound.is_nan()).map_or(PartNumber::Odd, PartNumber::Bucket))
+        } else if let Some(name) = metric.strip_suffix("_count") {
+            (name, PartNumber::Count)
+        } else {
+            (metric.strip_suffix("_sum")?, PartNumber::Sum)
+        };
+        let pairs: Vec<(String, String)> = labels
+            .pairs
+            .iter()
+            .filter(|pair| pair.0 != BUCKET_LABEL)
+            .map(|(label, value)| {
+                let value = if label == METRIC_NAME { name } else { value.as_str() };
+                (label.clone(), value.to_owned())
+            })
+            .collect();
+        let mut key = Vec::new();
+        for text in pairs.iter().flat_map(|(name, value)| [name, value]) {
+            key.extend_from_slice(&(text.len() as u64).to_le_bytes());
+            key.extend_from_slice(text.as_bytes());
+        }
+        key.push(KEY_END);
+        if let Some(group) = self.index.get(key.as_slice()) {
+            return Some(HistogramPart { group: *group, number });
+        }
+        let key = key.into_boxed_slice();
+        let group = Group { name: name.into(), pairs, key: key.clone(), last_seen: iteration };
+        let place = match self.free.pop() {
+            Some(place) => {
+                self.groups[place as usize] = Some(group);
+                place
+            }
+            None => {
+                let place = u32::try_from(self.groups.len()).ok()?;
+                self.groups.push(Some(group));
+                place
+            }
+        };
+        self.index.insert(key, place);
+        Some(HistogramPart { group: place, number })
+    }
+
+    fn group_mut(&mut self, place: u32) -> &mut Group {
+        self.groups[place as usize].as_mut().expect("lines refer to groups that are there")
+    }
+
+    /// Whether a series with this part ends what is being collected.
+    fn ends(&self, part: Option<HistogramPart>) -> bool {
+        self.current.is_some() && (self.family.is_none() || part.map(|part| part.group) != self.current)
+    }
+
+    /// Takes what a line says. `false`: it says nothing about a histogram here, and is a series as any other.
+    fn take(&mut self, part: HistogramPart, sample: &Sample<'_>, iteration: u64) -> bool {
+        let SampleValue::Float(value) = sample.value else { return false };
+        let group = self.groups[part.group as usize].as_mut().expect("lines refer to groups that are there");
+        group.last_seen = iteration;
+        if self.family.as_deref() != Some(group.name.as_bytes()) || part.number == PartNumber::Odd {
+            return false;
+        }
+        if self.current.is_none() {
+            self.current = Some(part.group);
+            self.numbers.clear();
+            self.exemplars.clear();
+        }
+        self.t = sample.t;
+        match part.number {
+            PartNumber::Count => self.numbers.set_count(value),
+            PartNumber::Sum => self.numbers.set_sum(value),
+            PartNumber::Bucket(bound) => self.numbers.set_bucket(bound, value),
+            PartNumber::Odd => {}
+        }
+        if let Exemplars::Text(raw) = &sample.exemplars
+            && raw.t.is_some()
+            && self.exemplars.len() < EXEMPLARS_MAX
+        {
+            self.exemplars.push(Exemplar { labels: decode_exemplar(raw.labels), value: raw.value, t: raw.t });
+        }
+        true
+    }
+
+    /// Forgets groups that the scrape had nothing of.
+    pub(super) fn flush(&mut self, iteration: u64) {
+        for (place, slot) in self.groups.iter_mut().enumerate() {
+            if slot.as_ref().is_some_and(|group| group.last_seen != iteration)
+                && let Some(group) = slot.take()
+            {
+                self.index.remove(&group.key);
+                self.free.push(place as u32);
+            }
+        }
+    }
+}
+
+impl Pass<'_> {
+    /// A text page, its classic histograms converted.
+    pub(super) fn converted_page(
+        &mut self,
+        parser: &mut Parser<'_>,
+        format: Format,
+    ) -> Result<(), ScrapeError> {
+        self.state.converter.begin();
+        loop {
+            if self.predicted_converted(parser)? {
+                self.counts.known_lines += 1;
+                continue;
+            }
+            let start = parser.position();
+            let Some(entry) = parser.next() else { return self.end_histogram() };
+            self.counts.parsed_lines += 1;
+            match entry? {
+                Entry::Series(series) => {
+                    let mut sample = Sample::from(series.sample);
+                    let index = match self.state.lines.find(series.text) {
+                        Some(index) => Some(index),
+                        None => self.insert_unresolved(series.text, parser.kind())?,
+                    };
+                    if let Some(index) = index {
+                        self.series_line(index, parser.kind(), &mut sample)?;
+                    }
+                }
+                entry => {
+                    if let Entry::Type { family, kind } = entry {
+                        self.state.converter.set_type(family, kind);
+                    }
+                    self.entry(entry, parser.since(start), parser.kind(), format)?;
+                    self.end_histogram()?;
+                }
+            }
+        }
+    }
+
+    /// As [`Pass::predicted`].
+    fn predicted_converted(&mut self, parser: &mut Parser<'_>) -> Result<bool, ScrapeError> {
+        let Some((index, line)) = self.state.lines.predicted() else { return Ok(false) };
+        match line.meaning {
+            Meaning::Series(_) | Meaning::Dropped | Meaning::Unresolved => {
+                let Some(sample) = parser.skip_known(&line.text) else { return Ok(false) };
+                self.series_line(index, parser.kind(), &mut sample?.into())?;
+            }
+            Meaning::Metadata { family, what } => {
+                if !self.predicted(parser)? {
+                    return Ok(false);
+                }
+                if let MetadataLine::Type(kind) = what {
+                    self.state.converter.set_type(self.state.metadata.name(family).as_bytes(), kind);
+                }
+                self.end_histogram()?;
+            }
+            Meaning::Comment => {
+                if !self.predicted(parser)? {
+                    return Ok(false);
+                }
+                self.end_histogram()?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Remembers a new line of a series, without working out what it means.
+    fn insert_unresolved(&mut self, text: &[u8], kind: MetricKind) -> Result<Option<u32>, ScrapeError> {
+        let iteration = self.state.iteration;
+        decode_series(text, kind, &mut self.scratch).inspect_err(|_| self.counts.total += 1)?;
+        // A scrape before the present one: the line's sample is still to come.
+        let index = self.state.lines.insert(text, Meaning::Unresolved, iteration - 1);
+        if let Some(index) = index {
+            let part = self.state.converter.part_of(&self.scratch, iteration);
+            self.state.lines.line_mut(index).part = part.map(Box::new);
+        }
+        Ok(index)
+    }
+
+    /// A sample of a line in the cache.
+    fn series_line(
+        &mut self,
+        index: u32,
+        kind: MetricKind,
+        sample: &mut Sample<'_>,
+    ) -> Result<(), ScrapeError> {
+        let iteration = self.state.iteration;
+        // First this line, then the histogram that it ends: next time they are expected in the order in which they are needed.
+        self.state.lines.arrived(index);
+        let part = self.state.lines.line(index).part.as_deref().copied();
+        if self.state.converter.ends(part) {
+            self.end_histogram()?;
+        }
+        if let Some(part) = part
+            && self.state.converter.take(part, sample, iteration)
+        {
+            if !self.config.histograms.keep_classic {
+                self.state.lines.line_mut(index).last_seen = iteration;
+                return Ok(());
+            }
+            // They are the histogram's.
+            sample.exemplars = Exemplars::None;
+        }
+        if self.state.lines.line(index).meaning != Meaning::Unresolved {
+            return self.known(index, sample);
+        }
+        let text = std::mem::take(&mut self.state.lines.line_mut(index).text);
+        let decoded = decode_series(&text, kind, &mut self.scratch);
+        let line = self.state.lines.line_mut(index);
+        line.text = text;
+        line.last_seen = iteration;
+        decoded?;
+        if let Some(meaning) = self.meaning_of(sample)? {
+            self.state.lines.line_mut(index).meaning = meaning;
+            if let Meaning::Series(place) = meaning {
+                self.state.series.add_line(place);
+            }
+        }
+        Ok(())
+    }
+
+    /// Stores the histogram that was collected, if its numbers make one.
+    fn end_histogram(&mut self) -> Result<(), ScrapeError> {
+        let converter = &mut self.state.converter;
+        let Some(place) = converter.current.take() else { return Ok(()) };
+        let Some(value) = converter.numbers.convert() else { return Ok(()) };
+        let exemplars = match std::mem::take(&mut converter.exemplars) {
+            none if none.is_empty() => Exemplars::None,
+            exemplars => Exemplars::Collected(exemplars),
+        };
+        let mut sample = Sample { value, t: converter.t, exemplars };
+        let mut key = std::mem::take(&mut self.key);
+        key.clear();
+        key.extend_from_slice(&self.state.converter.group_mut(place).key);
+        let done = match self.find_line(&key) {
+            Some(index) => {
+                self.state.lines.arrived(index);
+                self.known(index, &mut sample)
+            }
+            None => {
+                self.scratch.pairs.clone_from(&self.state.converter.group_mut(place).pairs);
+                self.introduce(&key, &mut sample)
+            }
+        };
+        self.key = key;
+        done
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Buckets as `bound:count`, and what comes of them.
+    fn convert(buckets: &[(f64, f64)], count: Option<f64>) -> Option<String> {
+        let mut classic = ClassicHistogram::default();
+        for (bound, count) in buckets {
+            classic.set_bucket(*bound, *count);
+        }
+        if let Some(count) = count {
+            classic.set_count(count);
+        }
+        classic.set_sum(1.5);
+        match classic.convert()? {
+            SampleValue::Histogram(h) => Some(format!("{:?} {}", h.custom_values, h.to_float())),
+            SampleValue::FloatHistogram(h) => Some(format!("float {:?} {h}", h.custom_values)),
+            SampleValue::Float(_) => None,
+        }
+    }
+
+    #[test]
+    fn histograms_from_what_there_is() {
+        let inf = f64::INFINITY;
+        let cases: [(&[(f64, f64)], Option<f64>, Option<&str>); 13] = [
+            (
+                &[(0.1, 1.0), (1.0, 3.0), (inf, 6.0)],
+                Some(6.0),
+                Some("[0.1, 1.0] {count:6, sum:1.5, [-Inf,0.1]:1, (0.1,1]:2, (1,+Inf]:3}"),
+            ),
+            (
+                &[(0.1, 1.0), (1.0, 3.0)],
+                Some(6.0),
+                Some("[0.1, 1.0] {count:6, sum:1.5, [-Inf,0.1]:1, (0.1,1]:2, (1,+Inf]:3}"),
+            ),
+            (&[(0.1, 1.0), (1.0, 3.0)], None, Some("[0.1, 1.0] {count:3, sum:1.5, [-Inf,0.1]:1, (0.1,1]:2}")),
+            (
+                &[(1.0, 3.0), (inf, 6.0), (0.1, 1.0), (1.0, 4.0)],
+                None,
+                Some("[0.1, 1.0] {count:6, sum:1.5, [-Inf,0.1]:1, (0.1,1]:2, (1,+Inf]:3}"),
+            ),
+            (&[], Some(2.0), Some("[] {count:2, sum:1.5, [-Inf,+Inf]:2}")),
+            (
+                &[(1.0, 0.5), (inf, 2.5)],
+                Some(2.5),
+                Some("float [1.0] {count:2.5, sum:1.5, [-Inf,1]:0.5, (1,+Inf]:2}"),
+            ),
+            (&[], None, None),
+            (&[(1.0, 3.0), (inf, 2.0)], Some(2.0), None),
+            (&[(inf, 2.0), (1.0, 3.0)], Some(2.0), None),
+            (&[(1.0, -3.0)], None, None),
+            (&[(1.0, 3.0)], Some(-1.0), None),
+            (&[(1.0, 3.0), (inf, 4.0)], Some(5.0), None),
+            (&[(1.0, 3.0)], Some(2.0), None),
+        ];
+        for (buckets, count, expected) in cases {
+            assert_eq!(convert(buckets, count).as_deref(), expected, "{buckets:?} {count:?}");
+        }
+    }
+}
