@@ -7,12 +7,12 @@ use model::storage::{
     ABSENT_BITS, Append, AppendError, AppendOptions, AppendSample, Appender, CommitSummary, LayoutRef,
     LayoutSlot, Row, RowOutcome, SeriesRef, StorageError,
 };
-use model::{Exemplar, Labels, Metadata, SampleValue, Timestamp, is_stale_nan};
+use model::{Exemplar, Histogram, Labels, Metadata, SampleValue, Timestamp, is_stale_nan};
 use parking_lot::Mutex;
 
 #[derive(Debug, Default)]
 struct Inner {
-    series: BTreeMap<Labels, Vec<(Timestamp, f64)>>,
+    series: BTreeMap<Labels, Vec<(Timestamp, SampleValue)>>,
     refs: Vec<Labels>,
     exemplars: Vec<(Labels, Exemplar)>,
     layouts: BTreeMap<u64, Vec<Option<Labels>>>,
@@ -34,7 +34,7 @@ impl FakeStore {
         let mut found = inner.series.iter().filter(|(labels, _)| labels.metric_name() == name);
         let samples = found.next().map(|(_, samples)| samples.clone()).unwrap_or_default();
         assert!(found.next().is_none(), "several series {name}: {:?}", inner.series.keys());
-        samples.iter().map(|(t, v)| (*t, show(*v))).collect()
+        samples.iter().map(|(t, v)| (*t, show(v))).collect()
     }
 
     /// Values of the only series with this name.
@@ -58,6 +58,17 @@ impl FakeStore {
                 !samples.is_empty() && name != "up" && !name.starts_with("scrape_")
             })
             .map(|(labels, _)| labels.to_string())
+            .collect()
+    }
+
+    /// Samples at `t` but those of the report, and staleness markers.
+    pub(crate) fn at(&self, t: Timestamp) -> Vec<(String, String)> {
+        let inner = self.inner.lock();
+        let all = inner.series.iter().filter(|(labels, _)| !labels.metric_name().starts_with("scrape_"));
+        let found = all.flat_map(|(labels, samples)| samples.iter().map(move |sample| (labels, sample)));
+        found
+            .filter(|(_, (at, value))| *at == t && !value.is_stale())
+            .map(|(labels, (_, value))| (labels.to_string(), show(value)))
             .collect()
     }
 
@@ -86,8 +97,23 @@ impl FakeStore {
     }
 }
 
-fn show(v: f64) -> String {
-    if is_stale_nan(v) { "S".to_owned() } else { model::float::format_fixed(v) }
+/// Staleness markers are `S` or, of histograms, `HS`.
+fn show(value: &SampleValue) -> String {
+    match value {
+        SampleValue::Float(v) if is_stale_nan(*v) => "S".to_owned(),
+        SampleValue::Float(v) => model::float::format_fixed(*v),
+        histogram if histogram.is_stale() => "HS".to_owned(),
+        SampleValue::Histogram(h) => format!("{} {}", h.schema, h.to_float()),
+        SampleValue::FloatHistogram(h) => format!("float {} {h}", h.schema),
+    }
+}
+
+/// Whether both are the same, NaNs by their bits.
+fn same(a: &SampleValue, b: &SampleValue) -> bool {
+    match (a, b) {
+        (SampleValue::Float(a), SampleValue::Float(b)) => a.to_bits() == b.to_bits(),
+        _ => a == b,
+    }
 }
 
 impl Append for FakeStore {
@@ -99,7 +125,7 @@ impl Append for FakeStore {
 struct FakeAppender {
     store: FakeStore,
     options: AppendOptions,
-    pending: Vec<(Labels, Timestamp, f64)>,
+    pending: Vec<(Labels, Timestamp, SampleValue)>,
     exemplars: Vec<(Labels, Exemplar)>,
 }
 
@@ -107,15 +133,19 @@ struct FakeAppender {
 const T_MIN: Timestamp = 1000;
 
 impl FakeAppender {
-    fn check(&self, inner: &Inner, labels: &Labels, t: Timestamp, v: f64) -> Result<(), AppendError> {
+    fn check(
+        &self,
+        inner: &Inner,
+        labels: &Labels,
+        t: Timestamp,
+        v: &SampleValue,
+    ) -> Result<(), AppendError> {
         if t < T_MIN || self.options.max_time.is_some_and(|max| t > max) {
             return Err(AppendError::OutOfBounds);
         }
         match inner.series.get(labels).and_then(|samples| samples.last()) {
             Some((last, _)) if t < *last => Err(AppendError::OutOfOrder),
-            Some((last, value)) if t == *last && value.to_bits() != v.to_bits() => {
-                Err(AppendError::Duplicate)
-            }
+            Some((last, value)) if t == *last && !same(value, v) => Err(AppendError::Duplicate),
             _ => Ok(()),
         }
     }
@@ -135,6 +165,13 @@ impl Appender for FakeAppender {
         let slots = inner.layouts.get_mut(&layout.0).ok_or(AppendError::UnknownSeries)?;
         slots.push(Some(labels.clone()));
         Ok(LayoutSlot(u32::try_from(slots.len() - 1).unwrap()))
+    }
+
+    fn slot_series(&self, layout: LayoutRef, slot: LayoutSlot) -> Option<SeriesRef> {
+        let mut inner = self.store.inner.lock();
+        let labels = inner.layouts.get(&layout.0)?.get(slot.0 as usize)?.clone()?;
+        inner.refs.push(labels);
+        Some(SeriesRef(inner.refs.len() as u64 - 1))
     }
 
     fn retire_slot(&mut self, layout: LayoutRef, slot: LayoutSlot) {
@@ -164,9 +201,10 @@ impl Appender for FakeAppender {
                 continue;
             }
             let labels = slots[index].as_ref().expect("values only for slots in use");
-            match self.check(&inner, labels, row.t, *value) {
+            let value = SampleValue::Float(*value);
+            match self.check(&inner, labels, row.t, &value) {
                 Ok(()) => {
-                    self.pending.push((labels.clone(), row.t, *value));
+                    self.pending.push((labels.clone(), row.t, value));
                     outcome.appended += 1;
                 }
                 Err(error) => outcome.refused.push((LayoutSlot(u32::try_from(index).unwrap()), error)),
@@ -182,8 +220,28 @@ impl Appender for FakeAppender {
         sample: AppendSample,
     ) -> Result<SeriesRef, AppendError> {
         let mut inner = self.store.inner.lock();
-        let SampleValue::Float(v) = sample.value else { panic!("floats only") };
-        self.check(&inner, labels, sample.t, v)?;
+        let last = inner.series.get(labels).and_then(|samples| samples.last());
+        let value = match sample.value {
+            // As the real store does it.
+            value
+                if value.is_stale()
+                    && last.is_some_and(|(_, last)| !matches!(last, SampleValue::Float(_))) =>
+            {
+                let stale = Histogram { sum: model::stale_nan(), ..Histogram::default() };
+                if let SampleValue::Float(_) = value {
+                    SampleValue::Histogram(Arc::new(stale))
+                } else {
+                    value
+                }
+            }
+            value => value,
+        };
+        match &value {
+            SampleValue::Float(_) => {}
+            SampleValue::Histogram(h) => h.validate().map_err(AppendError::InvalidHistogram)?,
+            SampleValue::FloatHistogram(h) => h.validate().map_err(AppendError::InvalidHistogram)?,
+        }
+        self.check(&inner, labels, sample.t, &value)?;
         let reference = match series {
             Some(reference) => {
                 assert_eq!(&inner.refs[usize::try_from(reference.0).unwrap()], labels);
@@ -194,7 +252,7 @@ impl Appender for FakeAppender {
                 SeriesRef(inner.refs.len() as u64 - 1)
             }
         };
-        self.pending.push((labels.clone(), sample.t, v));
+        self.pending.push((labels.clone(), sample.t, value));
         Ok(reference)
     }
 

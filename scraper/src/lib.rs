@@ -24,6 +24,8 @@ mod manager;
 mod manager_tests;
 pub mod metrics;
 mod pool;
+#[cfg(test)]
+mod proto_pages;
 mod scrape_loop;
 mod state;
 mod target;

@@ -351,6 +351,30 @@ mod tests {
         }
     }
 
+    #[test]
+    fn histograms_are_treated_as_labels_say() {
+        let config = config("{job_name: j, scrape_native_histograms: true}");
+        let target = kept(
+            &config,
+            &[
+                ("__address__", "h"),
+                ("__scrape_native_histograms__", "false"),
+                ("__convert_classic_histograms_to_nhcb__", "T"),
+            ],
+        );
+        assert_eq!(
+            (target.histograms.native, target.histograms.keep_classic, target.histograms.convert),
+            (false, false, true)
+        );
+        assert!(kept(&config, &[("__address__", "h")]).histograms.native);
+        let error =
+            target_error(&config, &[("__address__", "h"), ("__always_scrape_classic_histograms__", "yes")]);
+        assert_eq!(
+            error.unwrap(),
+            "instance 0 in group g: error parsing __always_scrape_classic_histograms__: \"yes\" is neither true nor false"
+        );
+    }
+
     fn target_error(config: &ScrapeConfig, labels: &[(&str, &str)]) -> Option<String> {
         target(config, labels).err()
     }

@@ -8,7 +8,7 @@ use model::{ConfigPath, ManualClock};
 
 use super::*;
 use crate::collector::{CollectorFactory, JobSettings};
-use crate::exposition::Format;
+use crate::exposition::{Format, PageFormat};
 
 struct Redis;
 
@@ -133,7 +133,7 @@ fn mistakes_are_found_where_they_are() {
             "{job_name: a, basic_auth: {username: u, password: p}, authorization: {credentials: c}}",
             "at most one of",
         ),
-        ("{job_name: a, fallback_scrape_protocol: PrometheusProto}", "not supported yet"),
+        ("{job_name: a, fallback_scrape_protocol: Protobuf}", "unknown scrape protocol Protobuf"),
     ];
     for (job, expected) in cases {
         let error = build(job).unwrap_err();
@@ -249,9 +249,12 @@ metric_relabel_configs:
 "#;
     let config = build(job).unwrap();
     assert_eq!(config.discovery.len(), 2);
-    assert_eq!(config.fallback_format, Some(Format::Text));
+    assert_eq!(config.fallback_format, Some(PageFormat::Text(Format::Text)));
     assert_eq!(config.limits.keep_dropped_targets, 6);
-    assert_eq!(config.warnings.len(), 3, "{:?}", config.warnings);
+    assert_eq!(config.warnings, Vec::<String>::new());
+    let histograms = &config.histograms;
+    assert!(histograms.native && histograms.keep_classic && histograms.convert);
+    assert_eq!((histograms.buckets_max, histograms.schema_max), (7, 2));
     assert!(!format!("{config:?}").contains("hunter2"));
     assert!(config.same_as(&build(job).unwrap()));
     let changed = build(&job.replace("hunter2", "hunter3")).unwrap();
@@ -260,6 +263,24 @@ metric_relabel_configs:
     assert!(!config.same_series_as(&changed));
     let changed = build(&job.replace("b:2", "b:3")).unwrap();
     assert!(!config.same_discovery(&changed) && !config.same_as(&changed));
+}
+
+#[test]
+fn protobuf_is_asked_for_where_native_histograms_are_wanted() {
+    let protocols = |global: &str, job: &str| build_with(global, job).unwrap().scrape_protocols;
+    let native = "{job_name: a, scrape_native_histograms: true}";
+    assert_eq!(protocols("{}", native), ScrapeProtocol::PROTO_FIRST);
+    assert_eq!(protocols("{scrape_native_histograms: true}", "{job_name: a}"), ScrapeProtocol::PROTO_FIRST);
+    assert_eq!(
+        protocols("{scrape_native_histograms: true}", "{job_name: a, scrape_native_histograms: false}"),
+        ScrapeProtocol::DEFAULT
+    );
+    let text = [ScrapeProtocol::Text0_0_4];
+    assert_eq!(protocols("{scrape_protocols: [PrometheusText0.0.4]}", native), text);
+    let job = "{job_name: a, fallback_scrape_protocol: PrometheusProto}";
+    let config = build_with("{always_scrape_classic_histograms: true}", job).unwrap();
+    assert_eq!(config.fallback_format, Some(PageFormat::Protobuf));
+    assert!(config.histograms.keep_classic && !config.histograms.native);
 }
 
 #[test]

@@ -454,7 +454,9 @@ impl Pass<'_> {
 mod tests {
     use super::*;
 
-    /// Buckets as `bound:count`, and what comes of them.
+    /// Bounds and counts, the count of all, and the histogram.
+    type Case<'a> = (&'a [(f64, f64)], Option<f64>, Option<&'a str>);
+
     fn convert(buckets: &[(f64, f64)], count: Option<f64>) -> Option<String> {
         let mut classic = ClassicHistogram::default();
         for (bound, count) in buckets {
@@ -474,7 +476,7 @@ mod tests {
     #[test]
     fn histograms_from_what_there_is() {
         let inf = f64::INFINITY;
-        let cases: [(&[(f64, f64)], Option<f64>, Option<&str>); 13] = [
+        let cases: [Case<'_>; 13] = [
             (
                 &[(0.1, 1.0), (1.0, 3.0), (inf, 6.0)],
                 Some(6.0),

@@ -21,6 +21,8 @@ mod series;
 mod text;
 
 #[cfg(test)]
+mod histogram_tests;
+#[cfg(test)]
 mod tests;
 
 pub(crate) use limits::{HistogramSettings, schema_for_factor};
@@ -133,6 +135,7 @@ impl ScrapeState {
         let values = report(&counts, error.as_ref());
         self.report.append(app.as_mut(), &config.target_labels, t, &values);
         if let Err(failure) = app.commit() {
+            self.series.forget_exemplars();
             error = Some(ScrapeError::Storage(Arc::new(failure)));
         }
         Stored { counts, error, metadata: self.metadata.take_changed() }

@@ -5,16 +5,19 @@ use proptest::prelude::*;
 use super::*;
 use crate::collector::Scrape;
 use crate::config::{NameValidation, ScrapeLimits};
-use crate::exposition::Format;
+use crate::exposition::{Format, PageFormat};
 use crate::fake_store::FakeStore;
 use model::relabel::{RawRelabelConfig, RelabelConfig};
 use model::{ConfigPath, Labels};
 
-struct Bench {
-    store: FakeStore,
-    state: ScrapeState,
-    config: PassConfig,
-    t: Timestamp,
+pub(super) const TEXT: PageFormat = PageFormat::Text(Format::Text);
+pub(super) const OPENMETRICS: PageFormat = PageFormat::Text(Format::OpenMetrics);
+
+pub(super) struct Bench {
+    pub(super) store: FakeStore,
+    pub(super) state: ScrapeState,
+    pub(super) config: PassConfig,
+    pub(super) t: Timestamp,
 }
 
 fn relabel(yaml: &str) -> Arc<[RelabelConfig]> {
@@ -23,7 +26,7 @@ fn relabel(yaml: &str) -> Arc<[RelabelConfig]> {
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             store: FakeStore::default(),
             state: ScrapeState::new(),
@@ -35,12 +38,13 @@ impl Bench {
                 name_validation: NameValidation::Utf8,
                 relabel: Arc::new([]),
                 limits: ScrapeLimits::default(),
+                histograms: HistogramSettings::default(),
             },
             t: 1_000_000,
         }
     }
 
-    fn store(&mut self, input: &Input<'_>, failure: Option<ScrapeError>) -> Stored {
+    pub(super) fn store(&mut self, input: &Input<'_>, failure: Option<ScrapeError>) -> Stored {
         self.t += 1000;
         let times = ScrapeTimes { t: self.t, now_ms: self.t };
         self.state.store(&self.store, &self.config, input, failure, &times, |counts, error| ReportValues {
@@ -54,21 +58,21 @@ impl Bench {
     }
 
     /// Scrapes a page and returns `up scraped post added`.
-    fn scrape(&mut self, page: &str) -> String {
-        self.scrape_as(page, Format::Text)
+    pub(super) fn scrape(&mut self, page: &str) -> String {
+        self.scrape_as(page, TEXT)
     }
 
-    fn scrape_as(&mut self, page: &str, format: Format) -> String {
+    pub(super) fn scrape_as(&mut self, page: &str, format: PageFormat) -> String {
         let stored = self.store(&Input::Page(page.as_bytes(), format), None);
         self.verdict(&stored)
     }
 
-    fn fail(&mut self) -> String {
+    pub(super) fn fail(&mut self) -> String {
         let stored = self.store(&Input::Nothing, Some(ScrapeError::Status("500".to_owned())));
         self.verdict(&stored)
     }
 
-    fn verdict(&self, stored: &Stored) -> String {
+    pub(super) fn verdict(&self, stored: &Stored) -> String {
         let last = |name: &str| self.store.last(name).unwrap();
         let error = stored.error.as_ref().map(|error| format!(" {error}")).unwrap_or_default();
         format!(
@@ -88,7 +92,7 @@ fn an_unchanged_page_is_one_row_of_known_lines() {
     assert_eq!(bench.scrape(&page(1)), "1 3 3 3");
     let rows = bench.store.rows();
     let again = page(2);
-    let stored = bench.store(&Input::Page(again.as_bytes(), Format::Text), None);
+    let stored = bench.store(&Input::Page(again.as_bytes(), TEXT), None);
     assert_eq!((stored.counts.known_lines, stored.counts.parsed_lines), (6, 0));
     assert_eq!(bench.verdict(&stored), "1 3 3 0");
     assert_eq!(bench.store.rows() - rows, 2, "one row of samples, one of the report");
@@ -132,7 +136,7 @@ fn the_first_of_equal_series_wins() {
     bench.config.limits.samples = 2;
     assert_eq!(bench.scrape("a 1\na 2\na 3\n"), "1 3 3 1");
     assert_eq!(bench.store.values("a"), ["1"]);
-    let stored = bench.store(&Input::Page(b"a 4\na 5\na 6\n", Format::Text), None);
+    let stored = bench.store(&Input::Page(b"a 4\na 5\na 6\n", TEXT), None);
     assert_eq!(stored.counts.duplicates, 2);
     assert_eq!(bench.store.values("a"), ["1", "4"]);
     // The same series in another spelling, with the same labels after relabelling, or with an empty label.
@@ -248,12 +252,12 @@ fn samples_out_of_bounds_and_order_leave_the_scrape_good() {
     assert_eq!(bench.store.series(), [r#"{__name__="c", instance="i", job="j"}"#]);
     let (new, old) = (bench.t - 1, bench.t - 2000);
     bench.scrape(&format!("d 1 {new}\n"));
-    let stored = bench.store(&Input::Page(format!("d 2 {old}\n").as_bytes(), Format::Text), None);
+    let stored = bench.store(&Input::Page(format!("d 2 {old}\n").as_bytes(), TEXT), None);
     assert_eq!((stored.counts.out_of_order, stored.error.is_none()), (1, true));
     // A clock that went back: everything is refused, nothing breaks, nothing ends.
     bench.scrape("c 7\n");
     bench.t -= 10_000;
-    let stored = bench.store(&Input::Page(b"c 8\n", Format::Text), None);
+    let stored = bench.store(&Input::Page(b"c 8\n", TEXT), None);
     assert_eq!((stored.counts.out_of_order, stored.error.is_none()), (1, true));
     bench.t += 20_000;
     bench.scrape("c 9\n");
@@ -264,17 +268,17 @@ fn samples_out_of_bounds_and_order_leave_the_scrape_good() {
 fn exemplars_are_stored_with_the_time_of_the_sample() {
     let mut bench = Bench::new();
     let page = "# TYPE a counter\na_total 1 # {id=\"x\"} 0.5\nb 1\n# EOF\n";
-    assert_eq!(bench.scrape_as(page, Format::OpenMetrics), "1 2 2 2");
-    assert_eq!(bench.scrape_as(page, Format::OpenMetrics), "1 2 2 0");
+    assert_eq!(bench.scrape_as(page, OPENMETRICS), "1 2 2 2");
+    assert_eq!(bench.scrape_as(page, OPENMETRICS), "1 2 2 0");
     let exemplars = bench.store.exemplars();
     assert_eq!(exemplars.len(), 1, "the same exemplar without time is stored once");
     assert_eq!(exemplars[0].1.t, Some(bench.t - 1000));
     assert_eq!(exemplars[0].1.labels.to_string(), r#"{id="x"}"#);
     assert_eq!(bench.store.values("a_total"), ["1", "1"]);
     let page = "# TYPE a counter\na_total 1 # {id=\"x\"} 0.5 7.25\nb 1\n# EOF\n";
-    assert_eq!(bench.scrape_as(page, Format::OpenMetrics), "1 2 2 0");
+    assert_eq!(bench.scrape_as(page, OPENMETRICS), "1 2 2 0");
     assert_eq!(bench.store.exemplars()[1].1.t, Some(7250));
-    assert_eq!(bench.scrape_as("# EOF\n", Format::OpenMetrics), "1 0 0 0");
+    assert_eq!(bench.scrape_as("# EOF\n", OPENMETRICS), "1 0 0 0");
     assert_eq!(bench.store.values("a_total"), ["1", "1", "1", "S"]);
 }
 
@@ -282,7 +286,7 @@ fn exemplars_are_stored_with_the_time_of_the_sample() {
 fn an_older_sample_of_a_series_that_came_without_time_is_out_of_order() {
     let mut bench = Bench::new();
     let page = format!("a 1\na 2 {}\n", bench.t - 5);
-    let stored = bench.store(&Input::Page(page.as_bytes(), Format::Text), None);
+    let stored = bench.store(&Input::Page(page.as_bytes(), TEXT), None);
     assert_eq!((stored.counts.total, stored.counts.added, stored.counts.out_of_order), (2, 2, 1));
     assert_eq!(bench.store.values("a"), ["1"]);
 }
@@ -306,12 +310,12 @@ fn metadata_follows_the_page() {
     let mut bench = Bench::new();
     let list = |stored: Stored| stored.metadata.map(|list| list.to_vec());
     let page = b"# HELP a One \\n two.\n# TYPE a counter\na 1\n# TYPE b gauge\nb 1\n";
-    let found = list(bench.store(&Input::Page(page, Format::Text), None)).unwrap();
+    let found = list(bench.store(&Input::Page(page, TEXT), None)).unwrap();
     assert_eq!(found.len(), 2);
     assert_eq!((found[0].0.as_str(), found[0].1.help.as_str()), ("a", "One \n two."));
     assert_eq!(found[1].1.kind, model::MetricKind::Gauge);
-    assert_eq!(list(bench.store(&Input::Page(page, Format::Text), None)), None);
-    let found = list(bench.store(&Input::Page(b"# TYPE a gauge\na 1\n", Format::Text), None)).unwrap();
+    assert_eq!(list(bench.store(&Input::Page(page, TEXT), None)), None);
+    let found = list(bench.store(&Input::Page(b"# TYPE a gauge\na 1\n", TEXT), None)).unwrap();
     assert_eq!(found[0].1.kind, model::MetricKind::Gauge);
     assert_eq!(found.len(), 2, "remembered for a while");
     for _ in 0..10 {
@@ -319,9 +323,9 @@ fn metadata_follows_the_page() {
     }
     // Of several lines the last one counts, also when all are known.
     for page in ["# HELP a x\n# HELP a y\na 1\n", "# HELP a x\na 1\n", "# HELP a x\na 1\n"] {
-        bench.store(&Input::Page(page.as_bytes(), Format::Text), None);
+        bench.store(&Input::Page(page.as_bytes(), TEXT), None);
     }
-    let found = list(bench.store(&Input::Page(b"# TYPE a counter\na 1\n", Format::Text), None)).unwrap();
+    let found = list(bench.store(&Input::Page(b"# TYPE a counter\na 1\n", TEXT), None)).unwrap();
     assert_eq!(found[0].1.help, "x");
     assert_eq!(found.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["a"]);
 }
@@ -355,7 +359,7 @@ fn a_store_that_forgets_or_refuses_is_told_again() {
     assert_eq!(bench.scrape("a 2\nb 2\n"), "1 2 2 0");
     assert_eq!(bench.store.values("b"), ["1", "2"]);
     bench.store.refuse_commits(true);
-    let stored = bench.store(&Input::Page(b"a 3\nb 3\n", Format::Text), None);
+    let stored = bench.store(&Input::Page(b"a 3\nb 3\n", TEXT), None);
     assert!(matches!(stored.error, Some(ScrapeError::Storage(_))));
     bench.store.refuse_commits(false);
     bench.scrape("a 4\n");
