@@ -112,47 +112,57 @@ impl Columns {
     ///
     /// Histograms that came out of order lose their counter reset hints but for gauges: a hint speaks of the predecessor
     /// that the sender knew.
-    pub(crate) fn normalize(&mut self) {
+    ///
+    /// Answers how many samples went that another value at their time had come before.
+    pub(crate) fn normalize(&mut self) -> usize {
+        let mut dropped = 0;
         if !ascend(&self.times) {
-            let order = order(&self.times);
+            let values = &self.values;
+            let (order, others) = order(&self.times, |a, b| values[a].to_bits() == values[b].to_bits());
+            dropped += others;
             permute(&mut self.times, &order);
             permute(&mut self.values, &order);
             permute(&mut self.starts, &order);
         }
         if !ascend(&self.histogram_times) {
-            let order = order(&self.histogram_times);
+            let values = &self.histograms;
+            let (order, others) = order(&self.histogram_times, |a, b| values[a].same_but_hint(&values[b]));
+            dropped += others;
             permute(&mut self.histogram_times, &order);
             permute(&mut self.histograms, &order);
             permute(&mut self.histogram_starts, &order);
             self.histograms.iter_mut().for_each(HistogramValue::forget_hint);
         }
-        self.drop_histograms_beside_floats();
+        dropped + self.drop_histograms_beside_floats()
     }
 
     /// Both in order of time.
-    fn drop_histograms_beside_floats(&mut self) {
+    fn drop_histograms_beside_floats(&mut self) -> usize {
         if self.times.is_empty() || self.histogram_times.is_empty() {
-            return;
+            return 0;
         }
         let is_beside = |t: &Timestamp| self.times.binary_search(t).is_ok();
         let order: Vec<usize> = (0..self.histogram_times.len())
             .filter(|place| !is_beside(&self.histogram_times[*place]))
             .collect();
-        if order.len() < self.histogram_times.len() {
+        let dropped = self.histogram_times.len() - order.len();
+        if dropped > 0 {
             permute(&mut self.histogram_times, &order);
             permute(&mut self.histograms, &order);
             permute(&mut self.histogram_starts, &order);
             // Some have lost the predecessor that they speak of.
             self.histograms.iter_mut().for_each(HistogramValue::forget_hint);
         }
+        dropped
     }
 
     /// Appends what a later source has of the same series: at times at which there is a sample already, that one stays. Its first
     /// histogram loses its counter reset hint: what came before it there need not be what comes before it here.
-    pub(crate) fn append_part(&mut self, other: &Self) {
+    /// Answers how many of the later source went since the other kind has their time.
+    pub(crate) fn append_part(&mut self, other: &Self) -> usize {
         let seam = self.seam();
         self.append(other);
-        self.close_seam(seam);
+        self.close_seam(seam)
     }
 
     /// Where a later source's samples will begin, for [`Columns::close_seam`].
@@ -162,10 +172,11 @@ impl Columns {
 
     /// As [`Columns::append_part`], when what was appended since [`Columns::seam`] is the later source's. Samples of one kind are
     /// left to [`Columns::normalize`], which knows by their order which of them was first.
-    pub(crate) fn close_seam(&mut self, seam: Seam) {
+    pub(crate) fn close_seam(&mut self, seam: Seam) -> usize {
         if seam.floats == 0 && seam.histograms == 0 {
-            return;
+            return 0;
         }
+        let before = self.len();
         if let Some(first) = self.histograms.get_mut(seam.histograms) {
             first.forget_hint();
         }
@@ -183,6 +194,7 @@ impl Columns {
             keep_from(&mut self.histograms, seam.histograms, &marks);
             keep_from(&mut self.histogram_starts, seam.histograms, &marks);
         }
+        before - self.len()
     }
 
     /// Histograms from place `from` on lose what they say of a predecessor that goes.
@@ -294,12 +306,17 @@ fn ascend(times: &[Timestamp]) -> bool {
     runs.into_iter().all(|(before, after)| before.iter().zip(after).fold(true, |all, (a, b)| all & (a < b)))
 }
 
-/// Places in order of time, of equal times the first.
-fn order(times: &[Timestamp]) -> Vec<usize> {
+/// Places in order of time, of equal times the first; and how many of the others do not have the same value.
+fn order(times: &[Timestamp], is_same: impl Fn(usize, usize) -> bool) -> (Vec<usize>, usize) {
     let mut order: Vec<usize> = (0..times.len()).collect();
     order.sort_by_key(|place| times[*place]);
-    order.dedup_by_key(|place| times[*place]);
-    order
+    let mut others = 0;
+    order.dedup_by(|later, first| {
+        let at_once = times[*later] == times[*first];
+        others += usize::from(at_once && !is_same(*first, *later));
+        at_once
+    });
+    (order, others)
 }
 
 fn permute<T: Clone>(column: &mut Vec<T>, order: &[usize]) {

@@ -55,6 +55,8 @@ pub(crate) struct Metrics {
     pub(crate) reloads_failed: IntCounter,
     pub(crate) compactions: IntCounter,
     pub(crate) compactions_panicked: IntCounter,
+    /// Acknowledged, and not seen since: see [`crate::columns::Columns::close_seam`].
+    pub(crate) duplicates_dropped: IntCounter,
     pub(crate) compactions_triggered: IntCounter,
     pub(crate) compactions_failed: IntCounter,
     pub(crate) vertical_compactions: IntCounter,
@@ -324,6 +326,10 @@ impl Metrics {
                     "nilometer_tsdb_compactions_panicked_total",
                     "Total number of compactions that ended with a panic, each a bug.",
                 ),
+            )?,
+            duplicates_dropped: own(
+                "compaction_duplicate_samples_dropped_total",
+                "Total number of samples that compactions dropped because an older block has another one at their time.",
             )?,
             compactions_triggered: counter(
                 "compactions_triggered_total",

@@ -41,7 +41,8 @@ impl<S: Source> Cursor<S> {
 }
 
 /// Gives the merged series to `sink`, in order of labels, without samples below their floor and never without any. `left` is
-/// told now and then how many series the sources still have.
+/// told now and then how many series the sources still have. Answers how many samples went because an earlier source has another
+/// one at their time.
 ///
 /// # Errors
 /// Those of sources and sink; [`StorageError::Cancelled`].
@@ -51,7 +52,7 @@ pub(crate) fn merge<S: Source>(
     cancel: &Cancel<'_>,
     mut left: impl FnMut(u64),
     mut sink: impl FnMut(&Labels, &Columns) -> Result<(), StorageError>,
-) -> Result<(), StorageError> {
+) -> Result<u64, StorageError> {
     let mut cursors = Vec::with_capacity(sources.len());
     for source in sources {
         let mut cursor = Cursor { source, labels: Labels::empty(), columns: Columns::default(), live: false };
@@ -60,6 +61,7 @@ pub(crate) fn merge<S: Source>(
     }
     let mut joined = Columns::default();
     let mut taken = 0u32;
+    let mut dropped = 0;
     // A handful of sources: looking at all of them for each series is cheaper than a heap, and most agree anyway.
     while let Some(labels) =
         cursors.iter().filter(|cursor| cursor.live).map(|cursor| &cursor.labels).min().cloned()
@@ -75,8 +77,8 @@ pub(crate) fn merge<S: Source>(
             &mut only.columns
         } else {
             joined.clear();
-            at.iter().for_each(|cursor| joined.append_part(&cursor.columns));
-            joined.normalize();
+            dropped += at.iter().map(|cursor| joined.append_part(&cursor.columns) as u64).sum::<u64>();
+            dropped += joined.normalize() as u64;
             &mut joined
         };
         let floor = floors.of(&labels);
@@ -90,7 +92,7 @@ pub(crate) fn merge<S: Source>(
             cursor.advance()?;
         }
     }
-    Ok(())
+    Ok(dropped)
 }
 
 #[cfg(test)]
@@ -141,17 +143,21 @@ mod tests {
     }
 
     fn samples() -> impl Strategy<Value = Samples> {
-        let of_one = prop::collection::btree_map(0i64..60, (any::<u64>(), 0i64..3), 0..12);
-        prop::collection::btree_map(any::<u8>(), of_one, 0..8)
+        let of_one = prop::collection::btree_map(0i64..60, (0u64..3, 0i64..3), 0..12);
+        prop::collection::btree_map(0u8..12, of_one, 0..8)
     }
 
     proptest! {
-        /// Against a map: the first source wins, floors hold, labels ascend.
+        /// Against a map: the first source wins, floors hold, labels ascend, other values that went are counted.
         #[test]
         fn merges_like_a_map(sources in prop::collection::vec(samples(), 0..6), floor in 0i64..30) {
             let mut want = Samples::new();
+            let (mut first, mut others) = (BTreeMap::new(), 0);
             for source in &sources {
                 for (name, samples) in source {
+                    for (t, (bits, _)) in samples {
+                        others += u64::from(*first.entry((name, t)).or_insert(bits) != bits);
+                    }
                     for (t, sample) in samples.iter().filter(|(t, _)| **t >= floor) {
                         want.entry(*name).or_default().entry(*t).or_insert(*sample);
                     }
@@ -160,7 +166,7 @@ mod tests {
             let listed: Vec<_> = sources.iter().map(listed).collect();
             let mut got = Samples::new();
             let mut last = None;
-            merge(listed, &Floors::all(floor), &Cancel::never(), |_| {}, |labels, columns| {
+            let dropped = merge(listed, &Floors::all(floor), &Cancel::never(), |_| {}, |labels, columns| {
                 assert!(last.replace(labels.clone()).is_none_or(|last| last < *labels));
                 assert!(!columns.is_empty() && columns.times.is_sorted());
                 let name = labels.get("n").unwrap().parse().unwrap();
@@ -171,7 +177,7 @@ mod tests {
                 Ok(())
             })
             .unwrap();
-            prop_assert_eq!(got, want);
+            prop_assert_eq!((got, dropped), (want, others));
         }
     }
 

@@ -447,13 +447,14 @@ impl Db {
         let series = sources.iter().map(Source::left).sum();
         let mut progress = Progress::begin(&*self.clock, &self.metrics.compaction_progress, reason, series);
         let left = |left| _ = progress.left(left);
-        merge(sources, floors.as_deref().unwrap_or(&none), cancel, left, |labels, columns| {
+        let dropped = merge(sources, floors.as_deref().unwrap_or(&none), cancel, left, |labels, columns| {
             writer.add(labels, columns)
         })?;
         cancel.check()?;
         let written = writer.finish(made)?;
         let took = self.clock.now_ms().saturating_sub(start).max(0);
         self.metrics.compactions.inc();
+        self.metrics.duplicates_dropped.inc_by(dropped);
         self.metrics.compaction_duration.observe(took as f64 / 1000.0);
         let Some(meta) = &written else {
             tracing::info!(reason, level, "compaction left nothing to be stored");

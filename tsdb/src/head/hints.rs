@@ -24,7 +24,7 @@ impl HistogramValue {
 
     /// Whether all but what is said of the predecessor is the same, bit by bit: a sample that is sent again need not claim
     /// the same.
-    pub(super) fn same_but_hint(&self, other: &Self) -> bool {
+    pub(crate) fn same_but_hint(&self, other: &Self) -> bool {
         let bare = |histogram: &Self| {
             let mut bare = histogram.clone();
             bare.forget_hint();
