@@ -4,6 +4,7 @@
 //! runs; the exit code is decided here and only here.
 #![forbid(unsafe_code)]
 
+mod active_queries;
 mod alert_relay;
 mod check;
 mod cli;

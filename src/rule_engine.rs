@@ -51,9 +51,9 @@ impl Evaluate for RuleEngine {
         self.run(&ParsedQuery::from(expr.clone()), t, QueryOrigin::Rule(rule))
     }
 
-    fn instant_text(&self, text: &str, t: Timestamp) -> Result<Vec<(Labels, f64)>, String> {
+    fn instant_text(&self, text: &str, t: Timestamp, rule: RuleOrigin) -> Result<Vec<(Labels, f64)>, String> {
         let query = self.engine.parse(text).map_err(|error| error.to_string())?;
-        let samples = self.run(&query, t, QueryOrigin::Internal)?;
+        let samples = self.run(&query, t, QueryOrigin::Rule(rule))?;
         Ok(samples.into_iter().map(|sample| (sample.labels.clone(), sample.float_value())).collect())
     }
 }

@@ -12,7 +12,7 @@ use model::Clock;
 use model::storage::Append;
 use net::CpuPool;
 use prometheus::Registry;
-use query::exec::{Engine, EngineOptions, EvalFeatures, MemoryBudget, SubqueryStep};
+use query::exec::{Engine, EngineOptions, EvalFeatures, MemoryBudget, QueryTracker, SubqueryStep};
 use query::parse::ParseOptions;
 use query::rules::restore::RestoreOptions;
 use query::rules::{GroupDeps, ManagerOptions, RuleManager};
@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tsdb::{Db, DbOptions, Progress};
 use web::{App, BuildInfo, Options as WebOptions, Parts, Server};
 
+use crate::active_queries::ActiveQueries;
 use crate::alert_relay::AlertRelay;
 use crate::cli::{Parsed, ServeArgs, Switch};
 use crate::clock::SystemClock;
@@ -145,7 +146,7 @@ async fn serve(
 
     let db = open_store(args, &config, &clock, &registry, &app).await?;
     let evaluation_interval_ms = Arc::new(AtomicI64::new(60_000));
-    let engine = Arc::new(engine(args, features, &evaluation_interval_ms, &clock, &registry));
+    let engine = Arc::new(engine(args, features, &evaluation_interval_ms, &clock, &registry).await);
     let receiver = Arc::new(Receiver::new(
         Arc::clone(&db) as _,
         Arc::clone(&clock),
@@ -379,7 +380,21 @@ fn retention_flags(args: &ServeArgs) -> RetentionFlags {
     RetentionFlags { time: args.retention_time, size_bytes: args.retention_size }
 }
 
-fn engine(
+/// The file of running queries; without it all else works. (The store is open: its directory is there, and ours alone.)
+async fn active_queries(args: &ServeArgs, clock: &Arc<dyn Clock>) -> Option<Arc<dyn QueryTracker>> {
+    let (dir, clock) = (args.storage_path.clone(), Arc::clone(clock));
+    let places = args.query_concurrency_max + rule_evaluations_max();
+    let opened = tokio::task::spawn_blocking(move || ActiveQueries::open(&dir, places, clock)).await;
+    match opened.unwrap_or_else(|lost| Err(std::io::Error::other(lost))) {
+        Ok(active) => Some(Arc::new(active)),
+        Err(error) => {
+            tracing::warn!(%error, "no file of running queries: a crash will not tell what ran");
+            None
+        }
+    }
+}
+
+async fn engine(
     args: &ServeArgs,
     features: Features,
     interval_ms: &Arc<AtomicI64>,
@@ -403,6 +418,7 @@ fn engine(
         subquery_step: SubqueryStep(Arc::new(move |_| interval.load(Ordering::Relaxed))),
         parse: features.parse,
         features: features.eval,
+        tracker: active_queries(args, clock).await,
         registry: Some(registry.clone()),
     })
 }
@@ -419,11 +435,15 @@ fn rule_manager(
             outage_tolerance: args.for_outage_tolerance,
             grace_period: args.for_grace_period,
         },
-        // Groups that wait miss iterations; more at once than cores only take them from queries.
-        evaluations_max: 2 * cores(),
+        evaluations_max: rule_evaluations_max(),
         external_url: external_url.to_owned(),
     };
     RuleManager::new(deps, options, registry)
+}
+
+/// Groups that wait miss iterations; more at once than cores only take them from queries.
+fn rule_evaluations_max() -> usize {
+    2 * cores()
 }
 
 fn cores() -> usize {

@@ -85,6 +85,35 @@ fn when_the_client_goes_the_query_ends_and_the_processor_rests() {
     assert!(used < 25, "{used} hundredths of a second within half a second");
 }
 
+/// What a crash ends is told at the next start, and only then.
+#[test]
+fn queries_that_a_crash_ends_are_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = server(dir.path(), &[]);
+    assert_eq!(first.api("query?query=4")["result"][1], "4");
+    let _client = ask(&first, HEAVY);
+    wait_for_state(&first, "running");
+    let file = dir.path().join("data/queries.active");
+    wait_for("the query to be in the file", || {
+        let text = std::fs::read_to_string(&file).unwrap();
+        text.starts_with("[{\"query\":\"max_over_time(").then_some(())
+    });
+    first.kill();
+    let told = || {
+        let log = std::fs::read_to_string(dir.path().join("nilometer.log")).unwrap();
+        log.lines().filter(|line| line.contains("These queries didn't run to completion")).count()
+    };
+    assert_eq!(told(), 0);
+    let second = server(dir.path(), &[]);
+    assert_eq!(told(), 1);
+    assert!(second.log().contains("quantile_over_time(0.5, vector(time() % 7919)"));
+    assert!(second.stop());
+    let third = server(dir.path(), &[]);
+    assert_eq!(told(), 1);
+    let metrics = third.get("/metrics").body;
+    assert!(metrics.contains("nilometer_query_places_abandoned 0\n"), "{metrics}");
+}
+
 #[test]
 fn a_query_is_stopped_by_its_number() {
     let dir = tempfile::tempdir().unwrap();
@@ -96,7 +125,10 @@ fn a_query_is_stopped_by_its_number() {
     assert_eq!(stop(&server, "999999", &[]).status, 404);
     assert_eq!(stop(&server, "x", &[]).status, 400);
     assert_eq!(server.get(&format!("/api/v1/status/queries/{id}/stop")).status, 405);
-    assert_eq!(stop(&server, &id, &[]).status, 204);
+    assert_eq!(stop(&server, &id, &[("User-Agent", "stopper")]).status, 204);
+    let log = server.log();
+    let told = log.lines().find(|line| line.contains("query told to stop")).unwrap();
+    assert!(told.contains("client=\"127.0.0.1\" user_agent=\"stopper\""), "{told}");
     let text = answer(client);
     assert!(text.starts_with("HTTP/1.1 499"), "{text}");
     assert!(text.contains(r#""errorType":"canceled","error":"query was canceled in expression evaluation""#));

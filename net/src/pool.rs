@@ -4,7 +4,7 @@
 //! job whose caller has gone before it started is skipped. (After Quickwit's `thread_pool`.)
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -14,6 +14,7 @@ pub struct CpuPool {
     permits: Arc<Semaphore>,
     waiting: Arc<AtomicU64>,
     waiting_max: u64,
+    abandoned: Arc<AtomicI64>,
 }
 
 /// All places are taken, and as many jobs wait as may.
@@ -37,7 +38,12 @@ impl CpuPool {
 
     /// The same, with a bound on how many wait for a [`CpuPool::place`].
     pub fn with_queue(jobs_max: usize, waiting_max: u64) -> Self {
-        Self { permits: Arc::new(Semaphore::new(jobs_max.max(1))), waiting: Arc::default(), waiting_max }
+        Self {
+            permits: Arc::new(Semaphore::new(jobs_max.max(1))),
+            waiting: Arc::default(),
+            waiting_max,
+            abandoned: Arc::default(),
+        }
     }
 
     /// Waits for a place to run a job in; dropping the future leaves the queue.
@@ -47,14 +53,14 @@ impl CpuPool {
     pub async fn place(&self) -> Result<Place, PoolFull> {
         let full = PoolFull { waiting_max: self.waiting_max };
         if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
-            return Ok(Place { permit });
+            return Ok(self.with(permit));
         }
         let one_more = |waiting: u64| waiting.checked_add(1).filter(|sum| *sum <= self.waiting_max);
         self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).map_err(|_| full)?;
         let _waiting = Waiting(&self.waiting);
         let permit = Arc::clone(&self.permits).acquire_owned().await;
         // Nobody closes the semaphore.
-        permit.map(|permit| Place { permit }).map_err(|_| full)
+        permit.map(|permit| self.with(permit)).map_err(|_| full)
     }
 
     /// Runs `job` on a thread of its own kind and waits for it. Dropping the future before the job has started skips it.
@@ -68,7 +74,17 @@ impl CpuPool {
         let waiting = Waiting::new(&self.waiting);
         let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| JobLost)?;
         drop(waiting);
-        Place { permit }.run(job).await
+        self.with(permit).run(job).await
+    }
+
+    fn with(&self, permit: OwnedSemaphorePermit) -> Place {
+        Place { permit, abandoned: Arc::clone(&self.abandoned) }
+    }
+
+    /// Number of places held by jobs that nobody waits for any more: they have not noticed yet, or cannot.
+    pub fn abandoned(&self) -> u64 {
+        // The two ends of a job count on their own, in whichever order.
+        self.abandoned.load(Ordering::Relaxed).max(0).unsigned_abs()
     }
 
     /// Number of jobs that wait for a place.
@@ -81,6 +97,7 @@ impl CpuPool {
 #[derive(Debug)]
 pub struct Place {
     permit: OwnedSemaphorePermit,
+    abandoned: Arc<AtomicI64>,
 }
 
 impl Place {
@@ -93,14 +110,53 @@ impl Place {
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, JobLost> {
         let (sender, receiver) = tokio::sync::oneshot::channel();
+        let caller = End { other_has_ended: Arc::default(), abandoned: self.abandoned, is_caller: true };
+        let job_end = caller.of_job();
         tokio::task::spawn_blocking(move || {
             let _permit = self.permit;
             if !sender.is_closed() {
+                let result = job();
+                // Before the caller can go: it has been served.
+                drop(job_end);
                 // The receiver may have gone meanwhile: then nobody wants the result.
-                let _ = sender.send(job());
+                let _ = sender.send(result);
             }
         });
-        receiver.await.map_err(|_| JobLost)
+        let outcome = receiver.await.map_err(|_| JobLost);
+        drop(caller);
+        outcome
+    }
+}
+
+/// One of two ends of a job, its caller's and its own: while only the caller's is gone, the job is abandoned.
+struct End {
+    other_has_ended: Arc<AtomicBool>,
+    abandoned: Arc<AtomicI64>,
+    is_caller: bool,
+}
+
+impl End {
+    fn of_job(&self) -> Self {
+        Self {
+            other_has_ended: Arc::clone(&self.other_has_ended),
+            abandoned: Arc::clone(&self.abandoned),
+            is_caller: false,
+        }
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        match (self.other_has_ended.swap(true, Ordering::AcqRel), self.is_caller) {
+            (false, true) => {
+                self.abandoned.fetch_add(1, Ordering::Relaxed);
+            }
+            // The caller had gone before.
+            (true, false) => {
+                self.abandoned.fetch_sub(1, Ordering::Relaxed);
+            }
+            _ => {}
+        }
     }
 }
 
@@ -146,6 +202,27 @@ mod tests {
         assert!(futures_poll(&mut third).await.is_none());
         assert_eq!(first.run(|| 1).await, Ok(1));
         assert_eq!(third.await.unwrap().run(|| 3).await, Ok(3));
+    }
+
+    #[tokio::test]
+    async fn jobs_whose_callers_have_gone_are_counted() {
+        let pool = CpuPool::new(1);
+        assert_eq!((pool.run(|| 1).await, pool.abandoned()), (Ok(1), 0));
+        let (go, gone) = std::sync::mpsc::channel::<()>();
+        let (begun, begins) = std::sync::mpsc::channel::<()>();
+        let mut job = Box::pin(pool.run(move || {
+            begun.send(()).unwrap();
+            gone.recv().is_err()
+        }));
+        assert!(futures_poll(&mut job).await.is_none());
+        begins.recv().unwrap();
+        assert_eq!(pool.abandoned(), 0);
+        drop(job);
+        assert_eq!(pool.abandoned(), 1);
+        drop(go);
+        // The place is free when the job has ended.
+        assert_eq!(pool.run(|| 2).await, Ok(2));
+        assert_eq!(pool.abandoned(), 0);
     }
 
     /// Polls once.

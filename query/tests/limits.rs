@@ -558,7 +558,7 @@ fn queries_are_registered_while_they_run_and_can_be_stopped() {
         }
     };
     let began = tokio::time::Instant::now();
-    assert!(engine.register().stop(id));
+    assert!(engine.register().stop(id, &query::exec::HttpOrigin::default()));
     let error = running.join().unwrap().unwrap_err();
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
     assert_eq!(error.kind, QueryErrorKind::Canceled);

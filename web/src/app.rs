@@ -166,6 +166,12 @@ impl App {
         queries: CpuPool,
         pool: CpuPool,
     ) -> Result<Self, prometheus::Error> {
+        let pool_of_queries = queries.clone();
+        registry.register(Box::new(prometheus::PullingGauge::new(
+            "nilometer_query_places_abandoned",
+            "Places of --query.max-concurrency held by queries that nobody waits for any more and that have not ended yet.",
+            Box::new(move || pool_of_queries.abandoned() as f64),
+        )?))?;
         Ok(Self {
             started: clock.now_ms(),
             metrics: HttpMetrics::new(&registry)?,

@@ -179,12 +179,12 @@ where
 }
 
 /// Stops a query. Other sites' pages may not: a browser would send this without asking first.
-async fn stop_query(State(app): AppState, Path(id): Path<String>, headers: HeaderMap) -> Response<Body> {
+async fn stop_query(State(app): AppState, Path(id): Path<String>, request: Request<Body>) -> Response<Body> {
     let Some(parts) = app.parts() else { return not_ready() };
-    if caller::is_from_elsewhere(&headers, &app.options.external_url) {
+    if caller::is_from_elsewhere(request.headers(), &app.options.external_url) {
         return text_response(StatusCode::FORBIDDEN, "this may not be done by pages of other sites");
     }
-    of_api(respond(api::queries::stop(parts, &id)))
+    of_api(respond(api::queries::stop(parts, &id, &caller::origin(&request))))
 }
 
 /// A handler that changes what is stored.

@@ -18,7 +18,7 @@ use super::metrics::Metrics;
 use super::options::{EngineOptions, ParsedQuery, QueryOptions, When};
 use super::output;
 use super::query_log::{self, QueryLog};
-use super::register::{Entry, LostQueries, QueryOrigin, QueryRegister, QueryTicket};
+use super::register::{Entry, LostQueries, QueryOrigin, QueryRegister, QueryTicket, QueryTracker};
 use super::state::{SampleCounter, State};
 use super::value::{QueryResult, QueryStats, QueryValue};
 use crate::ast::ValueType;
@@ -46,6 +46,24 @@ struct Reports {
     clock: Option<Arc<dyn Clock>>,
     metrics: Metrics,
     query_log: RwLock<Option<Arc<dyn QueryLog>>>,
+}
+
+/// A query that is remembered while it runs.
+struct Tracked<'a> {
+    tracker: &'a dyn QueryTracker,
+    number: usize,
+}
+
+impl<'a> Tracked<'a> {
+    fn begin(tracker: &'a dyn QueryTracker, text: &str) -> Option<Self> {
+        Some(Self { number: tracker.begin(text)?, tracker })
+    }
+}
+
+impl Drop for Tracked<'_> {
+    fn drop(&mut self) {
+        self.tracker.end(self.number);
+    }
 }
 
 /// What running a query gave.
@@ -267,6 +285,8 @@ impl Engine {
         };
         let stats = QueryStats { queued: ticket.start(), ..QueryStats::default() };
         let mut run = Run { query, when, options, ticket: &ticket, analyze, stats };
+        let _tracked =
+            self.options.tracker.as_deref().and_then(|tracker| Tracked::begin(tracker, &query.text));
         let outcome = if let Err(error) = check_when(query, when) {
             Err(error)
         } else if query.depth <= DEPTH_ON_CALLERS_STACK {

@@ -53,8 +53,8 @@ pub use memory::{MemoryBudget, MemoryHold};
 pub use options::{EngineOptions, ParsedQuery, QueryOptions, SubqueryStep, When};
 pub use query_log::{QueryLog, stats_json};
 pub use register::{
-    Entry, HttpOrigin, QueryOrigin, QueryRegister, QueryState, QueryTicket, RuleOrigin, RunningQuery,
-    SlowQuery,
+    Entry, HttpOrigin, QueryOrigin, QueryRegister, QueryState, QueryTicket, QueryTracker, RuleOrigin,
+    RunningQuery, SlowQuery,
 };
 pub use state::EvalFeatures;
 pub use value::{MatrixSeries, PointValue, QueryResult, QueryStats, QueryValue, VectorSample};

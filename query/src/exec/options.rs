@@ -9,7 +9,7 @@ use model::{Clock, Timestamp};
 use prometheus::Registry;
 
 use super::memory::MemoryBudget;
-use super::register::QueryTicket;
+use super::register::{QueryTicket, QueryTracker};
 use super::state::EvalFeatures;
 use super::steps::Steps;
 use crate::ast::Expr;
@@ -59,6 +59,8 @@ pub struct EngineOptions {
     pub parse: ParseOptions,
     /// Which variants of meaning are on.
     pub features: EvalFeatures,
+    /// Hears of evaluations.
+    pub tracker: Option<Arc<dyn QueryTracker>>,
     /// Where the engine's own metrics go.
     pub registry: Option<Registry>,
 }
@@ -80,6 +82,7 @@ impl Default for EngineOptions {
             subquery_step: SubqueryStep::fixed(60_000),
             parse: ParseOptions::default(),
             features: EvalFeatures::default(),
+            tracker: None,
             registry: None,
         }
     }

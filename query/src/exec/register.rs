@@ -28,6 +28,14 @@ const SLOW_MAX: usize = 100;
 /// Most bytes of a query's text, or of an error's, that are kept.
 const TEXT_BYTES_MAX: usize = 4 << 10;
 
+/// Hears of evaluations while they run, to remember them beyond the process.
+pub trait QueryTracker: Send + Sync + fmt::Debug {
+    /// A query begins; `None`: it is not remembered.
+    fn begin(&self, text: &str) -> Option<usize>;
+    /// What `begin` gave a number has ended.
+    fn end(&self, number: usize);
+}
+
 /// Who asks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -264,12 +272,19 @@ impl QueryRegister {
         self.slow_threshold
     }
 
-    /// Tells a query to stop; false when there is none of this number.
-    pub fn stop(&self, id: u64) -> bool {
+    /// Tells a query to stop, and the log who wants it; false when there is none of this number.
+    pub fn stop(&self, id: u64, by: &HttpOrigin) -> bool {
         let Some(entered) = self.running.lock().get(&id).cloned() else { return false };
         if !entered.stop.swap(true, Ordering::Relaxed) {
             self.stopped_total.inc();
-            tracing::info!(id, query = &*entered.text, "query told to stop");
+            tracing::info!(
+                id,
+                query = &*entered.text,
+                origin = entered.origin.as_str(),
+                client = by.client,
+                user_agent = by.user_agent,
+                "query told to stop"
+            );
         }
         entered.stopped.cancel();
         true
@@ -466,11 +481,12 @@ mod tests {
         assert_eq!(register.running()[0].state, QueryState::Queued);
         ticket.start();
         assert_eq!(register.running()[0].state, QueryState::Running);
-        assert!(!register.stop(ticket.id() + 1));
-        assert!(register.stop(ticket.id()) && ticket.stop_flag().load(Ordering::Relaxed));
+        let by = HttpOrigin::default();
+        assert!(!register.stop(ticket.id() + 1, &by));
+        assert!(register.stop(ticket.id(), &by) && ticket.stop_flag().load(Ordering::Relaxed));
         assert_eq!(register.running()[0].state, QueryState::Stopping);
         // A second time is no second stop.
-        assert!(register.stop(ticket.id()));
+        assert!(register.stop(ticket.id(), &by));
         assert_eq!((register.stopped_total.get(), register.queries.get()), (1, 1));
         drop(ticket);
         assert!(register.running().is_empty());

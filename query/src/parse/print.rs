@@ -8,7 +8,6 @@ use model::float;
 use model::labels::{METRIC_NAME, Quoted, is_legacy_label_name};
 use model::{MatchOp, Matcher};
 
-use super::duration::literal_ms;
 use crate::ast::{
     Aggregate, At, Binary, BinaryOp, Call, Cardinality, DurationExpr, DurationKind, DurationOp, Expr,
     ExprKind, ExtendedRange, MatrixSelector, Number, Subquery, TimeModifiers, Unary, VectorMatching,
@@ -280,16 +279,25 @@ fn write_number(out: &mut dyn Write, number: Number) -> fmt::Result {
             // A zero has a sign, too.
             out.write_str("-")?;
         }
-        return out.write_str(&format_ms(literal_ms(number.value)));
+        return out.write_str(&format_ms(printed_ms(number.value)));
     }
     out.write_str(&float::format_fixed(number.value))
+}
+
+/// Milliseconds of a literal, to the nearest: nanoseconds of hundreds of years, which count elsewhere, are not exact.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "literals are within 2^63 nanoseconds; the cast saturates"
+)]
+fn printed_ms(seconds: f64) -> i64 {
+    (seconds * 1e3).round() as i64
 }
 
 fn write_duration(out: &mut dyn Write, duration: &DurationExpr) -> fmt::Result {
     match &duration.kind {
         DurationKind::Literal { seconds, is_number: true } => out.write_str(&float::format_fixed(*seconds)),
         DurationKind::Literal { seconds, is_number: false } => {
-            out.write_str(&format_ms(literal_ms(*seconds)))
+            out.write_str(&format_ms(printed_ms(*seconds)))
         }
         DurationKind::Step => out.write_str("step()"),
         DurationKind::Range => out.write_str("range()"),

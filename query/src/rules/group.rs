@@ -213,11 +213,7 @@ impl RuleGroup {
         let began_at = self.deps.clock.now_ms();
         let started = Instant::now();
         let mut count = 0;
-        let origin = RuleOrigin {
-            file: self.config.file.clone(),
-            group: self.config.name.clone(),
-            rule: config.name.clone(),
-        };
+        let origin = self.origin(index);
         let outcome = self
             .deps
             .evaluate
@@ -248,13 +244,22 @@ impl RuleGroup {
         (count, took)
     }
 
+    /// Who asks when a rule does.
+    fn origin(&self, index: usize) -> RuleOrigin {
+        RuleOrigin {
+            file: self.config.file.clone(),
+            group: self.config.name.clone(),
+            rule: self.config.rules[index].name.clone(),
+        }
+    }
+
     /// What the rule makes of its expression's result; sends alerts.
     fn apply(&self, index: usize, t: Timestamp, result: Vec<RuleSample>) -> Result<Vec<RuleSample>, String> {
         let (rule, config) = (&self.rules[index], &self.config.rules[index]);
         let Some(texts) = &rule.texts else {
             return record(&config.name, &config.labels, self.config.limit, result);
         };
-        let expansion = texts.expand(t, &result, &self.alert_context);
+        let expansion = texts.expand(t, &result, &self.alert_context, &self.origin(index));
         self.metrics.expansions.inc_by(expansion.expanded);
         self.metrics.expansion_failures.inc_by(expansion.failures.len() as u64);
         if let Some(error) = expansion.failures.first() {

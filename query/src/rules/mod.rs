@@ -42,11 +42,11 @@ pub trait Evaluate: Send + Sync {
     /// The text that is shown as the rule's last error.
     fn instant(&self, expr: &Expr, t: Timestamp, rule: RuleOrigin) -> Result<Vec<RuleSample>, String>;
 
-    /// The same for a text within a template (`query "…"`).
+    /// The same for a text within a template of `rule` (`query "…"`).
     ///
     /// # Errors
     /// The text that takes the template's place.
-    fn instant_text(&self, text: &str, t: Timestamp) -> Result<Vec<(Labels, f64)>, String>;
+    fn instant_text(&self, text: &str, t: Timestamp, rule: RuleOrigin) -> Result<Vec<(Labels, f64)>, String>;
 }
 
 /// One sample of a rule's result.

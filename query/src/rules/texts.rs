@@ -13,6 +13,7 @@ use model::{Labels, LabelsBuilder, Timestamp};
 
 use super::config::{RuleConfig, RuleKind};
 use super::{Evaluate, RuleSample};
+use crate::exec::RuleOrigin;
 
 /// What alerting rules share.
 #[derive(Clone)]
@@ -80,11 +81,18 @@ impl AlertTexts {
     }
 
     /// Labels, annotations and value of the alert of each sample of `result`, which holds at `t`.
-    pub fn expand(&self, t: Timestamp, result: &[RuleSample], context: &AlertContext) -> Expansion {
-        let evaluate = Arc::clone(&context.evaluate);
+    /// Queries within are `rule`'s.
+    pub fn expand(
+        &self,
+        t: Timestamp,
+        result: &[RuleSample],
+        context: &AlertContext,
+        rule: &RuleOrigin,
+    ) -> Expansion {
+        let (evaluate, rule) = (Arc::clone(&context.evaluate), rule.clone());
         let env = Env {
             now: t,
-            query: Some(Arc::new(move |text: &str, at| evaluate.instant_text(text, at))),
+            query: Some(Arc::new(move |text: &str, at| evaluate.instant_text(text, at, rule.clone()))),
             external_url: Arc::clone(&context.external_url),
         };
         let mut expansion = Expansion { alerts: Ok(HashMap::new()), expanded: 0, failures: Vec::new() };

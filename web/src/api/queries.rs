@@ -29,9 +29,12 @@ pub(crate) async fn queries(app: Arc<App>, parts: Parts, _: Params) -> ApiResult
 }
 
 /// `POST /status/queries/ID/stop`
-pub(crate) fn stop(parts: &Parts, id: &str) -> ApiResult {
+pub(crate) fn stop(parts: &Parts, id: &str, origin: &QueryOrigin) -> ApiResult {
     let number: u64 = id.parse().map_err(|_| ApiError::parameter("id", format!("{id:?} is no number")))?;
-    if !parts.engine.register().stop(number) {
+    let (QueryOrigin::Api(by) | QueryOrigin::Ui(by)) = origin else {
+        return Err(ApiError::new(ErrorType::Internal, "who asks is no client"));
+    };
+    if !parts.engine.register().stop(number, by) {
         return Err(ApiError::new(ErrorType::NotFound, format!("there is no query {number} now")));
     }
     Ok(Success::empty())

@@ -357,4 +357,7 @@ fn whoever_looks_at_alerts_waits_neither_for_templates_nor_for_storage() {
     world.store.during_commit(look);
     world.evaluate(&group, 0);
     assert_eq!(looks.load(Ordering::SeqCst), 2);
+    // The template's query is its rule's.
+    let asked = world.script.asked_by();
+    assert_eq!((asked.len(), &*asked[0].group, &*asked[0].rule), (1, "g", "A"));
 }

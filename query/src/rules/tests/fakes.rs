@@ -324,6 +324,8 @@ pub(super) struct Script {
     asked: Mutex<Vec<(String, Timestamp)>>,
     gate: Mutex<Option<(String, Arc<Gate>)>>,
     during_text: Mutex<Option<Arc<dyn Fn() + Send + Sync>>>,
+    /// Rules whose templates asked.
+    asked_by: Mutex<Vec<RuleOrigin>>,
 }
 
 /// What an expression gives.
@@ -374,6 +376,11 @@ impl Script {
     }
 
     /// Runs within each query of a template.
+    /// Rules whose templates asked so far.
+    pub(super) fn asked_by(&self) -> Vec<RuleOrigin> {
+        self.asked_by.lock().clone()
+    }
+
     pub(super) fn during_text(&self, run: impl Fn() + Send + Sync + 'static) {
         *self.during_text.lock() = Some(Arc::new(run));
     }
@@ -405,7 +412,8 @@ impl Evaluate for Script {
         self.answer(&text, t)
     }
 
-    fn instant_text(&self, text: &str, t: Timestamp) -> Result<Vec<(Labels, f64)>, String> {
+    fn instant_text(&self, text: &str, t: Timestamp, rule: RuleOrigin) -> Result<Vec<(Labels, f64)>, String> {
+        self.asked_by.lock().push(rule);
         let during = self.during_text.lock().clone();
         if let Some(run) = during {
             run();
@@ -478,6 +486,7 @@ impl World {
             asked: Mutex::default(),
             gate: Mutex::default(),
             during_text: Mutex::default(),
+            asked_by: Mutex::default(),
         };
         let registry = prometheus::Registry::new();
         // Those of groups made here; a manager registers its own.
