@@ -241,8 +241,8 @@ impl<'s, 'q> Round<'s, 'q> {
         &mut self,
         mut fold: impl FnMut(usize, &mut Column) -> Result<(), QueryError>,
     ) -> Result<(), QueryError> {
-        let part = self.columns[..self.len].iter_mut().enumerate();
-        let outcome = part.map(|(offset, column)| fold(self.first + offset, column)).collect();
+        let mut part = self.columns[..self.len].iter_mut().enumerate();
+        let outcome = part.try_for_each(|(offset, column)| fold(self.first + offset, column));
         self.state.limits.release_bytes(std::mem::take(&mut self.histograms));
         outcome
     }
