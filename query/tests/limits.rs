@@ -535,7 +535,9 @@ fn series_are_bounded() {
         engine.instant(&storage, &query, 1000, &QueryOptions::default())
     };
     assert_eq!(run("x").unwrap().stats.series, 6);
-    let error = run("x + x").unwrap_err();
+    // Equal expressions are selected once.
+    assert_eq!(run("x + x").unwrap().stats.series, 6);
+    let error = run("x + x{i!=\"none\"}").unwrap_err();
     assert_eq!(error.message, "query selects more than 10 series (--query.max-series)");
 }
 

@@ -265,6 +265,15 @@ impl Column {
         self.float_count() + self.histograms.iter().map(|(_, h)| histogram_size(h)).sum::<usize>()
     }
 
+    /// The part of [`Column::sample_size`] that one step has.
+    pub(crate) fn size_at(&self, step: usize) -> usize {
+        match self.cell(step) {
+            None => 0,
+            Some(Cell::Float(_)) => 1,
+            Some(Cell::Histogram(histogram)) => histogram_size(histogram),
+        }
+    }
+
     /// Takes over the cells of `other`; answers whether a step had something already.
     pub(crate) fn merge(&mut self, other: &Self) -> bool {
         let mut clash = false;

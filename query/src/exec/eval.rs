@@ -9,13 +9,18 @@ use super::date::date;
 use super::error::QueryError;
 use super::labels::{is_metadata_label, label_bytes, without_metadata};
 use super::selector::{self, RangeStream, Resampled};
-use super::state::{STEPS_PER_CHECK, Scratch, State};
+use super::state::{Kept, STEPS_PER_CHECK, Scratch, State};
 use super::steps::Steps;
 use super::stream::{Head, Source, Stream, Table};
 use super::{aggregate, binary, histogram_fn, info, label_fn, range, sort};
 use crate::ast::BinaryOp;
 use crate::plan::{HistogramStat, MathFn, RangePlan, ScalarPlan, SubqueryPlan, VectorPlan, WithScalarPlan};
 use model::Labels;
+
+/// What one expression of several equal ones may take to be kept for the others: floats of 1000 series at 1000 steps.
+const KEPT_BYTES_MAX: u64 = 8 << 20;
+/// And of the memory of the query one part in so many.
+const KEPT_SHARE: u64 = 16;
 
 /// A number at each step.
 #[derive(Clone, Debug)]
@@ -133,6 +138,7 @@ fn build_vector<'q>(
     match plan {
         VectorPlan::Selector(selector) => selector::instant(state, selector, steps),
         VectorPlan::Invariant(inner) => invariant(state, inner, steps),
+        VectorPlan::Shared { id, inner } => shared(state, *id, inner, steps),
         VectorPlan::OfScalar(plan) => {
             let values = scalar(state, plan, steps)?;
             one_series(state, steps, &values)
@@ -217,6 +223,44 @@ fn build_vector<'q>(
         VectorPlan::Aggregate(plan) => aggregate::aggregate(state, plan, steps),
         VectorPlan::Binary(plan) => binary::binary(state, plan, steps),
         VectorPlan::WithScalar(plan) => with_scalar(state, plan, steps),
+    }
+}
+
+/// One of several equal expressions: the first one is kept for the others where that takes little memory.
+///
+/// What has something to say about its place in the text is not kept: the others have other places.
+fn shared<'q>(
+    state: &'q State<'q>,
+    id: usize,
+    inner: &'q VectorPlan,
+    steps: Steps,
+) -> Result<Stream<'q>, QueryError> {
+    if let Some(kept) = state.kept.get(id, steps) {
+        state.samples.count_again(&kept.samples);
+        return Ok(Stream::new(steps, kept.heads.clone(), KeptColumns(kept)));
+    }
+    let (samples, notes) = (state.samples.mark(), state.notes.additions());
+    let stream = vector(state, inner, steps)?;
+    let bytes = stream.len().saturating_mul(Column::bytes_of(steps.count)) as u64;
+    if bytes > KEPT_BYTES_MAX.min(state.limits.bytes_max() / KEPT_SHARE) {
+        return Ok(stream);
+    }
+    let table = stream.materialize(state)?;
+    if state.notes.additions() != notes {
+        return Ok(table.into_stream());
+    }
+    let samples = state.samples.since(samples);
+    let (heads, columns) = table.into_parts();
+    let kept = state.kept.put(id, Kept { steps, heads, columns, samples });
+    Ok(Stream::new(steps, kept.heads.clone(), KeptColumns(kept)))
+}
+
+struct KeptColumns(Arc<Kept>);
+
+impl Source for KeptColumns {
+    fn read(&self, index: usize, into: &mut Column, _: &mut Scratch) -> Result<(), QueryError> {
+        into.clone_from(&self.0.columns[index]);
+        Ok(())
     }
 }
 

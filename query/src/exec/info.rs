@@ -93,6 +93,7 @@ fn info_series<'q>(
     matchers.extend(name_matchers.iter().cloned());
     matchers.extend(data_matchers.iter().cloned());
     let select = |value| Selector {
+        shared: None,
         matchers: matchers.clone(),
         time: plan.time,
         window_ms: 0,

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use model::histogram::GoFloat;
@@ -48,6 +49,8 @@ pub(crate) struct Notes {
     notes: Mutex<BTreeMap<(Level, String), Note>>,
     /// What storage said: texts that have no place.
     foreign: Mutex<Annotations>,
+    /// How often something was noted, maybe again.
+    additions: AtomicU64,
 }
 
 /// An operation on histograms, as named in annotations.
@@ -78,7 +81,13 @@ fn for_metric(name: &str) -> String {
 }
 
 impl Notes {
+    /// How often something was noted, maybe again, of what has a place.
+    pub(crate) fn additions(&self) -> u64 {
+        self.additions.load(Ordering::Relaxed)
+    }
+
     fn add(&self, level: Level, place: Place, text: String) {
+        self.additions.fetch_add(1, Ordering::Relaxed);
         lock(&self.notes)
             .entry((level, text))
             .and_modify(|note| note.place = later(note.place, place))

@@ -20,7 +20,10 @@ fn select(
     selector: &Selector,
     steps: Steps,
     range: TimeRange,
-) -> Result<Box<dyn SeriesSet>, QueryError> {
+) -> Result<Arc<dyn SeriesSet>, QueryError> {
+    if let Some(set) = selector.shared.and_then(|id| state.kept.set(id, range)) {
+        return Ok(set);
+    }
     let hints = SelectHints {
         range: Some(range),
         step_ms: if steps.count > 1 { steps.interval } else { 0 },
@@ -30,9 +33,12 @@ fn select(
         grouping_is_by: selector.hints.by,
         ..SelectHints::default()
     };
-    let set = state.querier.select(&selector.matchers, &hints)?;
+    let set: Arc<dyn SeriesSet> = state.querier.select(&selector.matchers, &hints)?.into();
     state.notes.merge_foreign(&set.annotations());
     state.limits.select(set.len())?;
+    if let Some(id) = selector.shared {
+        state.kept.put_set(id, range, &set);
+    }
     Ok(set)
 }
 
@@ -147,7 +153,7 @@ struct Instant<'q> {
     state: &'q State<'q>,
     selector: &'q Selector,
     steps: Steps,
-    set: Box<dyn SeriesSet>,
+    set: Arc<dyn SeriesSet>,
 }
 
 impl Source for Instant<'_> {
@@ -175,7 +181,7 @@ impl Source for Instant<'_> {
         scratch.give_samples(samples);
         outcome?;
         let size = into.sample_size() as u64;
-        self.state.samples.add(self.steps, size, |step| u64::from(into.has(step)));
+        self.state.samples.add(self.steps, size, |step| into.size_at(step) as u64);
         Ok(())
     }
 }
@@ -297,7 +303,7 @@ impl RangeSource for NoSamples {
 
 struct Stored<'q> {
     state: &'q State<'q>,
-    set: Box<dyn SeriesSet>,
+    set: Arc<dyn SeriesSet>,
     keep_starts: bool,
     histograms: HistogramView,
 }

@@ -1,10 +1,11 @@
 //! What all operators of one running query share: the view of storage, limits, annotations, statistics, scratch memory.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use model::Timestamp;
-use model::storage::{Querier, SeriesColumns};
+use model::storage::{Querier, SeriesColumns, SeriesSet};
+use model::{TimeRange, Timestamp};
 
 use super::column::{Column, histogram_size};
 use super::error::QueryError;
@@ -13,6 +14,7 @@ use super::limits::{Limits, Progress};
 use super::notes::Notes;
 use super::range::{WindowKey, WindowTable};
 use super::steps::Steps;
+use super::stream::Head;
 
 /// Steps between two looks at the clock within the loops of one series.
 pub(crate) const STEPS_PER_CHECK: usize = 256;
@@ -42,6 +44,8 @@ pub(crate) struct State<'q> {
     pub(crate) profile: Option<Profile>,
     /// Worker threads to use; 1: none but the caller's.
     pub(crate) threads: usize,
+    /// Of expressions and selectors that the query has more than once.
+    pub(crate) kept: KeptOnes,
     scratch: Mutex<Vec<Scratch>>,
 }
 
@@ -64,6 +68,7 @@ impl<'q> State<'q> {
             samples,
             profile,
             threads,
+            kept: KeptOnes::default(),
             scratch: Mutex::new(Vec::new()),
         }
     }
@@ -77,6 +82,57 @@ impl<'q> State<'q> {
         self.scratch.lock().unwrap_or_else(PoisonError::into_inner).push(scratch);
         out
     }
+}
+
+/// What was evaluated for several equal expressions.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    pub(crate) steps: Steps,
+    pub(crate) heads: Vec<Head>,
+    pub(crate) columns: Vec<Column>,
+    /// What each of them looks at.
+    pub(crate) samples: CountedSamples,
+}
+
+/// The series of a selector, and the range they were selected for.
+type SelectedSet = (TimeRange, Arc<dyn SeriesSet>);
+
+/// By the number that equal expressions have in common.
+#[derive(Default)]
+pub(crate) struct KeptOnes {
+    vectors: Mutex<HashMap<usize, Arc<Kept>>>,
+    sets: Mutex<HashMap<usize, SelectedSet>>,
+}
+
+impl KeptOnes {
+    pub(crate) fn get(&self, id: usize, steps: Steps) -> Option<Arc<Kept>> {
+        let vectors = self.vectors.lock().unwrap_or_else(PoisonError::into_inner);
+        vectors.get(&id).filter(|kept| kept.steps == steps).map(Arc::clone)
+    }
+
+    pub(crate) fn put(&self, id: usize, kept: Kept) -> Arc<Kept> {
+        let kept = Arc::new(kept);
+        let mut vectors = self.vectors.lock().unwrap_or_else(PoisonError::into_inner);
+        vectors.insert(id, Arc::clone(&kept));
+        kept
+    }
+
+    /// The series of a selector over a range, if they were put here.
+    pub(crate) fn set(&self, id: usize, range: TimeRange) -> Option<Arc<dyn SeriesSet>> {
+        let sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
+        sets.get(&id).filter(|(of, _)| *of == range).map(|(_, set)| Arc::clone(set))
+    }
+
+    pub(crate) fn put_set(&self, id: usize, range: TimeRange, set: &Arc<dyn SeriesSet>) {
+        self.sets.lock().unwrap_or_else(PoisonError::into_inner).insert(id, (range, Arc::clone(set)));
+    }
+}
+
+/// Samples looked at between two moments.
+#[derive(Debug)]
+pub(crate) struct CountedSamples {
+    total: u64,
+    per_step: Vec<u64>,
 }
 
 /// Counts samples looked at, in all and for each step of the outermost evaluation.
@@ -112,6 +168,32 @@ impl SampleCounter {
             let samples = if own.count == steps.count { of_step(step) } else { total };
             counter.fetch_add(samples, Ordering::Relaxed);
         }
+    }
+
+    /// All that was counted up to now.
+    pub(crate) fn mark(&self) -> CountedSamples {
+        let steps = self.per_step.iter().flat_map(|(_, counters)| counters);
+        CountedSamples {
+            total: self.progress.samples.load(Ordering::Relaxed),
+            per_step: steps.map(|counter| counter.load(Ordering::Relaxed)).collect(),
+        }
+    }
+
+    /// What was counted since.
+    pub(crate) fn since(&self, mark: CountedSamples) -> CountedSamples {
+        let mut now = self.mark();
+        now.total = now.total.saturating_sub(mark.total);
+        now.per_step.iter_mut().zip(mark.per_step).for_each(|(now, then)| *now = now.saturating_sub(then));
+        now
+    }
+
+    /// Counts what an equal expression would have looked at.
+    pub(crate) fn count_again(&self, counted: &CountedSamples) {
+        self.progress.samples.fetch_add(counted.total, Ordering::Relaxed);
+        let counters = self.per_step.iter().flat_map(|(_, counters)| counters);
+        counters.zip(&counted.per_step).for_each(|(counter, more)| {
+            counter.fetch_add(*more, Ordering::Relaxed);
+        });
     }
 
     pub(crate) fn wants_steps(&self) -> bool {

@@ -309,6 +309,12 @@ impl<'q> Table<'q> {
         self.push(column)
     }
 
+    /// What is in it, which counts for as long as the query runs.
+    pub(crate) fn into_parts(mut self) -> (Vec<Head>, Vec<Column>) {
+        (self.held, self.bytes) = (0, 0);
+        (std::mem::take(&mut self.heads), std::mem::take(&mut self.columns))
+    }
+
     pub(crate) fn into_stream(mut self) -> Stream<'q> {
         let heads = std::mem::take(&mut self.heads);
         Stream::new(self.steps, heads, self)

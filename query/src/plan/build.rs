@@ -4,6 +4,7 @@ use model::labels::METRIC_NAME;
 use model::regex::{RegexBudget, RegexMatcher};
 use model::{Labels, LabelsBuilder, MatchOp, Matcher};
 
+use super::repeated::Repeated;
 use super::{
     AggregatePlan, BinaryPlan, DateFn, FractionPlan, Hints, HistogramStat, InfoPlan, InstantValue,
     LabelReplacePlan, MathFn, Plan, QuantilesPlan, RangeCall, RangeFn, RangePlan, ScalarPlan, Selector,
@@ -34,7 +35,7 @@ pub(crate) fn build(
     default_step_ms: &dyn Fn(i64) -> i64,
 ) -> Result<Plan, QueryError> {
     let patterns = RegexBudget::new(PATTERNS_BYTES_MAX);
-    let builder = Builder { times, default_step_ms, patterns };
+    let builder = Builder { times, default_step_ms, repeated: Repeated::of(expr), patterns };
     let top = Context::default();
     Ok(match value_type(expr) {
         ValueType::Vector => {
@@ -50,6 +51,7 @@ pub(crate) fn build(
 struct Builder<'a> {
     times: &'a QueryTimes,
     default_step_ms: &'a dyn Fn(i64) -> i64,
+    repeated: Repeated,
     /// What the regular expressions of `label_replace` may take.
     patterns: RegexBudget,
 }
@@ -152,11 +154,23 @@ impl Builder<'_> {
             value: InstantValue::Sample,
             histograms: context.view(),
             hints: context.hints.clone(),
+            shared: None,
             span,
         })
     }
 
     fn vector(&self, expr: &Expr, context: &Context) -> Result<Planned, QueryError> {
+        let planned = self.unshared(expr, context)?;
+        Ok(match self.repeated.id(expr, context.view()) {
+            Some(id) => {
+                let plan = VectorPlan::Shared { id, inner: Box::new(planned.plan) };
+                Planned { plan, ..planned }
+            }
+            None => planned,
+        })
+    }
+
+    fn unshared(&self, expr: &Expr, context: &Context) -> Result<Planned, QueryError> {
         match &expr.kind {
             ExprKind::Paren(inner) => self.vector(inner, context),
             ExprKind::Vector(vector) => {
@@ -238,7 +252,8 @@ impl Builder<'_> {
         match &expr.kind {
             ExprKind::Paren(inner) => self.range(inner, context),
             ExprKind::Matrix(matrix) => {
-                let selector = self.matrix(matrix, context)?;
+                let shared = self.repeated.id(expr, context.view());
+                let selector = Selector { shared, ..self.matrix(matrix, context)? };
                 let fixed = selector.time.is_fixed();
                 Ok((RangePlan::Selector(selector), fixed, expr.span))
             }
@@ -468,7 +483,7 @@ impl Builder<'_> {
             "timestamp" => InstantValue::Time,
             _ => InstantValue::Start,
         };
-        let planned = self.vector(arg(call, 0)?, inner)?;
+        let planned = self.unshared(arg(call, 0)?, inner)?;
         match planned.plan {
             VectorPlan::Selector(selector) if !selector.is_smoothed() => {
                 let fixed = selector.time.is_fixed();

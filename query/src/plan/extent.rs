@@ -67,6 +67,7 @@ impl Extent {
         match plan {
             VectorPlan::Selector(selector) => self.selector(selector, times),
             VectorPlan::Invariant(inner)
+            | VectorPlan::Shared { inner, .. }
             | VectorPlan::Absent { arg: inner, .. }
             | VectorPlan::Date { arg: Some(inner), .. }
             | VectorPlan::StepTime { arg: inner }

@@ -2,13 +2,15 @@
 //!
 //! What the tree leaves open is resolved here: `@`, offsets and duration expressions become absolute, functions become
 //! operators with typed operands, selectors learn what storage may leave out ([`Hints`]), and sub-expressions that are
-//! the same at every step are wrapped so that they are evaluated once ([`VectorPlan::Invariant`]).
+//! the same at every step are wrapped so that they are evaluated once ([`VectorPlan::Invariant`]), as are those that occur
+//! more than once ([`VectorPlan::Shared`]).
 //!
 //! Nothing here touches data.
 
 mod build;
 mod extent;
 mod functions;
+mod repeated;
 
 pub(crate) use build::build;
 pub(crate) use extent::extent;
@@ -38,6 +40,8 @@ pub(crate) enum VectorPlan {
     Selector(Selector),
     /// Evaluated once, the same at each step.
     Invariant(Box<VectorPlan>),
+    /// One of several equal expressions, which have the number in common.
+    Shared { id: usize, inner: Box<VectorPlan> },
     /// `vector(s)`
     OfScalar(Box<ScalarPlan>),
     /// `rate(x[5m])` and its like.
@@ -147,6 +151,8 @@ pub(crate) struct Selector {
     pub(crate) value: InstantValue,
     pub(crate) histograms: HistogramView,
     pub(crate) hints: Hints,
+    /// The number that equal selectors of range vectors have in common, if there is another one.
+    pub(crate) shared: Option<usize>,
     pub(crate) span: Span,
 }
 

@@ -118,6 +118,9 @@ impl Trees<'_> {
         let node = match plan {
             VectorPlan::Selector(one) => selector(one),
             VectorPlan::Invariant(inner) => PlanNode::new("evaluate_once").over([self.vector(inner)]),
+            VectorPlan::Shared { id, inner } => {
+                PlanNode::new("share").with("number", *id).over([self.vector(inner)])
+            }
             VectorPlan::OfScalar(scalar) => call("vector".to_owned()).over([self.scalar(scalar)]),
             VectorPlan::Range(range) => PlanNode::new("slide")
                 .with("function", range_function(range.function))
