@@ -599,6 +599,12 @@ fn samples_count_as_in_prometheus() {
         let steps = [60_000, 70_000, 80_000].map(|t| (t, per_step));
         assert_eq!(stats.samples_per_step, Some(steps.to_vec()), "{text}");
     }
+    // Unlike there, what a join or `and` drops for its labels is not read, and does not count (3 there).
+    for text in ["x and on(i) x{i=\"0\"}", "x * on(i) x{i=\"0\"}", "x{i=\"0\"} * on(i) group_left() x"] {
+        let query = engine.parse(text).unwrap();
+        let stats = engine.instant(&storage, &query, 60_000, &QueryOptions::default()).unwrap().stats;
+        assert_eq!(stats.total_samples, 2, "{text}");
+    }
     // As the result of a query a subquery counts what it looked at.
     for (text, total) in [("x[10s:2s]", 10), ("rate(x[4s])[10s:2s]", 40)] {
         let query = engine.parse(text).unwrap();

@@ -20,6 +20,7 @@ pub(crate) mod arith;
 mod binary;
 mod column;
 pub(crate) mod date;
+mod elementwise;
 mod engine;
 pub(crate) mod error;
 mod eval;

@@ -21,7 +21,7 @@ pub(crate) fn sort<'q>(
         if !by_value {
             return Ok(stream);
         }
-        return Ok(super::eval::mapped(stream, |column| column.drop_histograms()));
+        return Ok(super::elementwise::mapped(stream, |column| column.drop_histograms()));
     }
     let mut table = stream.materialize(state)?;
     let mut rows: Vec<(Head, super::column::Column)> =

@@ -61,7 +61,7 @@ impl Element {
 fn columns(plan: &BinaryPlan, left: &Column, right: &Column, into: &mut Column, notes: &OpNotes<'_>) {
     into.reset(left.steps());
     let op = plan.op;
-    if left.histograms().is_empty() && right.histograms().is_empty() && !super::eval::is_trim(op) {
+    if left.histograms().is_empty() && right.histograms().is_empty() && !super::elementwise::is_trim(op) {
         left.for_each_float(|step, a| {
             let Some(b) = right.float(step) else { return };
             if !op.is_comparison() {
