@@ -177,10 +177,10 @@ impl fmt::Display for HistogramFault {
             ),
             Self::BoundsOrder { previous, current } => write!(
                 f,
-                "custom buckets: previous bound is {:.6} and current is {:.6}: histogram custom bounds must be in \
+                "custom buckets: previous bound is {} and current is {}: histogram custom bounds must be in \
                  strictly increasing order",
-                previous.value(),
-                current.value()
+                six_decimals(previous.value()),
+                six_decimals(current.value())
             ),
             Self::InfiniteBound => f.write_str(
                 "custom buckets: last +Inf bound must not be explicitly defined: histogram custom bounds must be finite",
@@ -206,6 +206,11 @@ impl fmt::Display for HistogramFault {
             ),
         }
     }
+}
+
+/// Go's `%f`.
+fn six_decimals(value: f64) -> String {
+    if value.is_infinite() { GoFloat(value).to_string() } else { format!("{value:.6}") }
 }
 
 /// All but counts.
@@ -247,9 +252,14 @@ impl Shape<'_> {
         if self.bounds.iter().any(|bound| bound.is_nan()) {
             return Err(HistogramFault::NanBound);
         }
-        if let Some(pair) = self.bounds.windows(2).find(|pair| pair[1] <= pair[0]) {
-            let (previous, current) = (Count::float(pair[0]), Count::float(pair[1]));
-            return Err(HistogramFault::BoundsOrder { previous, current });
+        // Nothing lies below the first bound but minus infinity.
+        let mut previous = f64::NEG_INFINITY;
+        for current in self.bounds {
+            if *current <= previous {
+                let (previous, current) = (Count::float(previous), Count::float(*current));
+                return Err(HistogramFault::BoundsOrder { previous, current });
+            }
+            previous = *current;
         }
         if self.bounds.last() == Some(&f64::INFINITY) {
             return Err(HistogramFault::InfiniteBound);
@@ -439,6 +449,11 @@ mod tests {
             (
                 Histogram { custom_values: [5.0, f64::INFINITY].into(), ..custom() },
                 "custom buckets: last +Inf bound must not be explicitly defined: histogram custom bounds must be finite",
+            ),
+            (
+                Histogram { custom_values: [f64::NEG_INFINITY, 1.0].into(), ..custom() },
+                "custom buckets: previous bound is -Inf and current is -Inf: histogram custom bounds must be in strictly \
+                 increasing order",
             ),
             (
                 Histogram { custom_values: [f64::NAN].into(), ..custom() },

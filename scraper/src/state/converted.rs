@@ -160,8 +160,11 @@ enum PartNumber {
     Sum,
     /// With its bound.
     Bucket(f64),
-    /// A bucket without a bound, or with one that is no number: it stays a series.
+    /// A bucket without a bound, or with one that is no number, or a series with the name of the family: it stays a series, and
+    /// does not end the histogram.
     Odd,
+    /// The time since when it counts (OpenMetrics): a converted histogram has no series of that.
+    Created,
 }
 
 /// Series that make one histogram.
@@ -205,7 +208,7 @@ impl Converter {
     }
 
     /// What the series with these labels is of a histogram; `None` when it is nothing.
-    fn part_of(&mut self, labels: &SeriesLabels, iteration: u64) -> Option<HistogramPart> {
+    fn part_of(&mut self, labels: &SeriesLabels, format: Format, iteration: u64) -> Option<HistogramPart> {
         let value = |name: &str| labels.pairs.iter().find(|pair| pair.0 == name).map(|pair| pair.1.as_str());
         let metric = value(METRIC_NAME)?;
         let (name, number) = if let Some(name) = metric.strip_suffix("_bucket") {
@@ -213,8 +216,14 @@ impl Converter {
             (name, bound.filter(|bound| !bound.is_nan()).map_or(PartNumber::Odd, PartNumber::Bucket))
         } else if let Some(name) = metric.strip_suffix("_count") {
             (name, PartNumber::Count)
+        } else if let Some(name) = metric.strip_suffix("_sum") {
+            (name, PartNumber::Sum)
+        } else if let Some(name) = metric.strip_suffix("_created").filter(|_| format == Format::OpenMetrics) {
+            (name, PartNumber::Created)
+        } else if self.family.as_deref() == Some(metric.as_bytes()) {
+            (metric, PartNumber::Odd)
         } else {
-            (metric.strip_suffix("_sum")?, PartNumber::Sum)
+            return None;
         };
         let pairs: Vec<(String, String)> = labels
             .pairs
@@ -268,6 +277,9 @@ impl Converter {
         if self.family.as_deref() != Some(group.name.as_bytes()) || part.number == PartNumber::Odd {
             return false;
         }
+        if part.number == PartNumber::Created {
+            return true;
+        }
         if self.current.is_none() {
             self.current = Some(part.group);
             self.numbers.clear();
@@ -278,7 +290,7 @@ impl Converter {
             PartNumber::Count => self.numbers.set_count(value),
             PartNumber::Sum => self.numbers.set_sum(value),
             PartNumber::Bucket(bound) => self.numbers.set_bucket(bound, value),
-            PartNumber::Odd => {}
+            PartNumber::Odd | PartNumber::Created => {}
         }
         if let Exemplars::Text(raw) = &sample.exemplars
             && raw.t.is_some()
@@ -323,7 +335,7 @@ impl Pass<'_> {
                     let mut sample = Sample::from(series.sample);
                     let index = match self.state.lines.find(series.text) {
                         Some(index) => Some(index),
-                        None => self.insert_unresolved(series.text, parser.kind())?,
+                        None => self.insert_unresolved(series.text, parser.kind(), format)?,
                     };
                     if let Some(index) = index {
                         self.series_line(index, parser.kind(), &mut sample)?;
@@ -368,13 +380,18 @@ impl Pass<'_> {
     }
 
     /// Remembers a new line of a series, without working out what it means.
-    fn insert_unresolved(&mut self, text: &[u8], kind: MetricKind) -> Result<Option<u32>, ScrapeError> {
+    fn insert_unresolved(
+        &mut self,
+        text: &[u8],
+        kind: MetricKind,
+        format: Format,
+    ) -> Result<Option<u32>, ScrapeError> {
         let iteration = self.state.iteration;
         decode_series(text, kind, &mut self.scratch).inspect_err(|_| self.counts.total += 1)?;
         // A scrape before the present one: the line's sample is still to come.
         let index = self.state.lines.insert(text, Meaning::Unresolved, iteration - 1);
         if let Some(index) = index {
-            let part = self.state.converter.part_of(&self.scratch, iteration);
+            let part = self.state.converter.part_of(&self.scratch, format, iteration);
             self.state.lines.line_mut(index).part = part.map(Box::new);
         }
         Ok(index)
@@ -397,7 +414,7 @@ impl Pass<'_> {
         if let Some(part) = part
             && self.state.converter.take(part, sample, iteration)
         {
-            if !self.config.histograms.keep_classic {
+            if !self.config.histograms.keep_classic || part.number == PartNumber::Created {
                 self.state.lines.line_mut(index).last_seen = iteration;
                 return Ok(());
             }

@@ -14,7 +14,7 @@ use super::converted::ClassicHistogram;
 use super::pass::{Exemplars, Pass, Sample};
 use crate::error::ScrapeError;
 use crate::exposition::format_bound;
-use crate::exposition::protobuf::{Families, Family, FamilyType, Metric, MetricHistogram};
+use crate::exposition::protobuf::{Families, Family, FamilyType, LabelsError, Metric, MetricHistogram};
 
 /// Which series of a metric. A key is: labels as on the wire, bits of the bound (buckets and quantiles), name of the family, tag
 /// of the part, length of the labels. Its end says where its other pieces end, so no two series have the same one.
@@ -159,7 +159,7 @@ impl Pass<'_> {
                     if *native {
                         self.native_histogram(family, &metric, &histogram)?;
                         if self.config.histograms.keep_classic && histogram.has_buckets() {
-                            self.classic_histogram(family, &metric, &histogram)?;
+                            self.classic_histogram(family, &metric, &histogram, true)?;
                             *native = is_native;
                         }
                     } else {
@@ -192,11 +192,13 @@ impl Pass<'_> {
         family: &Family<'_>,
         metric: &Metric<'_>,
         histogram: &MetricHistogram<'_>,
+        with_exemplars: bool,
     ) -> Result<(), ScrapeError> {
         self.part(family, metric, Part::Count, Sample::float(float(histogram.count())))?;
         self.part(family, metric, Part::Sum, Sample::float(float(histogram.sum)))?;
         for bucket in histogram.buckets() {
-            let exemplars = bucket.exemplar.map_or(Exemplars::None, Exemplars::Protobuf);
+            let exemplar = bucket.exemplar.filter(|_| with_exemplars);
+            let exemplars = exemplar.map_or(Exemplars::None, Exemplars::Protobuf);
             let sample = Sample { exemplars, ..Sample::float(float(bucket.count)) };
             self.part(family, metric, Part::Bucket(bucket.upper_bound), sample)?;
         }
@@ -226,7 +228,7 @@ impl Pass<'_> {
     ) -> Result<(), ScrapeError> {
         let settings = &self.config.histograms;
         if !settings.convert || family.family_type == FamilyType::GaugeHistogram {
-            return self.classic_histogram(family, metric, histogram);
+            return self.classic_histogram(family, metric, histogram, true);
         }
         let mut classic = ClassicHistogram::default();
         classic.set_count(histogram.count());
@@ -240,7 +242,8 @@ impl Pass<'_> {
             }
         }
         if settings.keep_classic {
-            self.classic_histogram(family, metric, histogram)?;
+            // The exemplars are the converted histogram's.
+            self.classic_histogram(family, metric, histogram, false)?;
         } else {
             for bucket in odd {
                 let exemplars = bucket.exemplar.map_or(Exemplars::None, Exemplars::Protobuf);
@@ -286,7 +289,8 @@ impl Pass<'_> {
             {
                 Ok(()) => self.introduce(&key, &mut sample),
                 Err(error) => {
-                    self.counts.total += 1;
+                    // A label that breaks the format ends the page before its sample counts.
+                    self.counts.total += u64::from(matches!(error, LabelsError::Series(_)));
                     Err(error.into())
                 }
             },

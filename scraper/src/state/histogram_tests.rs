@@ -172,9 +172,9 @@ fn broken_histograms_fail_the_scrape() {
     let mut bench = Bench::with(NATIVE);
     let broken = family("h", HISTOGRAM, &[&[message(7, &[int(1, 5), span(12, 0, 3), packed(13, &[1])])]]);
     let (verdict, _) = bench.scrape_proto(&broken);
-    assert!(verdict.starts_with("0 1 1 0 positive side: spans need 3 buckets, have 1 buckets"), "{verdict}");
+    assert!(verdict.starts_with("0 1 0 0 positive side: spans need 3 buckets, have 1 buckets"), "{verdict}");
     let (verdict, _) = bench.scrape_proto(&family("x", COUNTER, &[&[label("", "v")]]));
-    assert_eq!(verdict, "0 1 0 0 invalid label name: ");
+    assert_eq!(verdict, "0 0 0 0 invalid label name: ");
 }
 
 #[test]
@@ -221,6 +221,21 @@ fn exemplars_are_offered_once() {
     assert_eq!(shown(&bench), first);
     bench.scrape_proto(&page("y"));
     assert_eq!(shown(&bench).len(), 6, "what was not stored is offered again");
+}
+
+#[test]
+fn what_belongs_to_a_histogram_does_not_divide_it() {
+    let page = "# TYPE h histogram\nh_bucket{le=\"1\"} 1\nh 5\nh_bucket{le=\"2\"} 2\nh_count 2\nh_created 7\n# TYPE c counter\nc_created 7\n# EOF\n";
+    let mut bench = Bench::with(CONVERT);
+    for added in [3, 0] {
+        assert_eq!(
+            bench.scrape_as(page, OPENMETRICS),
+            format!("1 3 3 {added}"),
+            "h, the histogram, c_created"
+        );
+    }
+    assert_eq!(bench.store.values("h"), ["5", "5"], "the first at its time");
+    assert_eq!(bench.store.series().len(), 2);
 }
 
 /// A text page of classic histograms, one per label set.

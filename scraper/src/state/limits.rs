@@ -32,6 +32,9 @@ impl Default for HistogramSettings {
     }
 }
 
+/// Finest schema that the formula of bounds has a meaning for: one step of it is one of a double's mantissa.
+const SCHEMA_RESERVED_MAX: i32 = 52;
+
 /// Whether a histogram is within the bound of its buckets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BucketLimit {
@@ -61,7 +64,8 @@ impl HistogramSettings {
         if custom {
             return if count > max { BucketLimit::Exceeded } else { BucketLimit::Kept };
         }
-        if schema > self.schema_max {
+        // What is finer still is no schema; the store says so.
+        if schema > self.schema_max && schema <= SCHEMA_RESERVED_MAX {
             schema = self.schema_max;
             reduce(value, schema);
         }
@@ -142,5 +146,8 @@ mod tests {
         assert_eq!(fit(settings, histogram(-4, 6)).0, BucketLimit::Exceeded);
         assert_eq!(fit(settings, histogram(CUSTOM_BUCKETS_SCHEMA, 6)).0, BucketLimit::Exceeded);
         assert_eq!(fit(settings, histogram(CUSTOM_BUCKETS_SCHEMA, 5)).0, BucketLimit::Kept);
+        let settings = HistogramSettings::default();
+        assert_eq!(fit(settings, histogram(10, 16)), (BucketLimit::Kept, 8, 4), "finer than is stored");
+        assert_eq!(fit(settings, histogram(53, 16)), (BucketLimit::Kept, 53, 16), "the store refuses it");
     }
 }

@@ -323,12 +323,18 @@ impl Pass<'_> {
         // The row goes to the store last, but this line came later than the one in the row: it counts as later.
         let result = match t {
             Some(_) if at <= self.t && in_row => Err(AppendError::OutOfOrder),
-            None if in_row => Err(AppendError::Duplicate),
+            None if in_row => {
+                self.counts.duplicates += 1;
+                return Ok(true);
+            }
             _ if at > self.max_time => Err(AppendError::OutOfBounds),
             _ => self.state.series.append_single(self.app, place, at, &sample.value),
         };
         match result {
             Ok(()) => {
+                if t.is_none() {
+                    self.state.series.at_scrape_time(place, iteration);
+                }
                 if t.is_none() || self.config.track_timestamps_staleness {
                     self.state.series.track(place, iteration);
                 }
@@ -339,7 +345,10 @@ impl Pass<'_> {
                 self.counts.refused(error);
                 Ok(false)
             }
-            Err(error) => Err(error.into()),
+            Err(error) => {
+                self.counts.added -= 1;
+                Err(error.into())
+            }
         }
     }
 

@@ -26,7 +26,7 @@ pub(super) struct Series {
     pub(super) reference: Option<SeriesRef>,
     /// Scrape that last had it in a way that calls for a staleness marker when it goes.
     tracked: u64,
-    /// Scrape in whose row it is.
+    /// Scrape in whose row it is, or in which it had a histogram at the same time beside the row.
     in_row: u64,
     /// Lines that mean it.
     lines: u32,
@@ -175,7 +175,12 @@ impl SeriesTable {
         self.row_used = false;
     }
 
-    /// Whether the series is in the row of scrape `iteration` already.
+    /// Notes that the series has a sample at the time of scrape `iteration` that is not in the row.
+    pub(super) fn at_scrape_time(&mut self, place: u32, iteration: u64) {
+        self.get_mut(place).in_row = iteration;
+    }
+
+    /// Whether the series has a sample at the time of scrape `iteration` already.
     pub(super) fn is_in_row(&self, place: u32, iteration: u64) -> bool {
         self.get(place).in_row == iteration
     }
