@@ -26,6 +26,7 @@ pub(crate) fn configs(files: &[PathBuf], syntax_only: bool, args: &CheckArgs) ->
             collectors: collectors(),
             clock: Arc::new(SystemClock),
             parse_options: Features::new(&args.enable_feature).parse,
+            start_times: Features::new(&args.enable_feature).start_times,
             own_address: String::new(),
         };
         let summary = load(&request).map(|config| {

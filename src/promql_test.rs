@@ -17,7 +17,7 @@ pub(crate) fn run(files: &[PathBuf], features: &[String]) -> ExitCode {
     let options = if features.is_empty() {
         script::engine_options()
     } else {
-        let Features { parse, eval } = Features::new(features);
+        let Features { parse, eval, .. } = Features::new(features);
         EngineOptions { parse, features: eval, ..script::engine_options() }
     };
     let engine = Engine::new(options);

@@ -19,6 +19,7 @@ use query::rules::{GroupDeps, ManagerOptions, RuleManager};
 use remote::write::{Receiver, ReceiverOptions};
 use scraper::collector::CollectorFactory;
 use scraper::collector::redis::RedisFactory;
+use scraper::config::StartTimes;
 use scraper::loopback::Loopback;
 use scraper::{ScrapeManager, ScrapeManagerOptions};
 use tokio::signal::unix::{SignalKind, signal};
@@ -85,6 +86,7 @@ pub(crate) fn run(parsed: &Parsed) -> Result<(), ServeError> {
         collectors: collectors(),
         clock: Arc::clone(&clock),
         parse_options: features.parse.clone(),
+        start_times: features.start_times,
         own_address: own_address(args),
     };
     if request.file.is_none() && Path::new("prometheus.yml").exists() {
@@ -570,12 +572,18 @@ pub(crate) struct Features {
     pub parse: ParseOptions,
     /// The engine's.
     pub eval: EvalFeatures,
+    /// Those of scraping.
+    pub start_times: StartTimes,
 }
 
 impl Features {
     /// Reads `--enable-feature`. Unknown ones are logged, as in Prometheus.
     pub(crate) fn new(names: &[String]) -> Self {
-        let mut features = Self { parse: ParseOptions::default(), eval: EvalFeatures::default() };
+        let mut features = Self {
+            parse: ParseOptions::default(),
+            eval: EvalFeatures::default(),
+            start_times: StartTimes::default(),
+        };
         for name in names.iter().map(|name| name.trim()).filter(|name| !name.is_empty()) {
             match name {
                 "all" => {
@@ -588,6 +596,10 @@ impl Features {
                 "promql-extended-range-selectors" => features.parse.extended_range_selectors = true,
                 "promql-duration-expr" => features.parse.duration_expressions = true,
                 "promql-delayed-name-removal" => features.eval.delayed_name_removal = true,
+                // Of both, the one that keeps more.
+                "created-timestamp-zero-ingestion" if features.start_times == StartTimes::Stored => {}
+                "created-timestamp-zero-ingestion" => features.start_times = StartTimes::ZeroSamples,
+                "st-storage" => features.start_times = StartTimes::Stored,
                 // Read where the API is set up.
                 "promql-per-step-stats" => {}
                 "type-and-unit-labels" => features.eval.type_and_unit_labels = true,
@@ -606,12 +618,11 @@ impl Features {
 }
 
 /// Features of Prometheus that need no switch here.
-const KNOWN_FEATURES: [&str; 19] = [
+const KNOWN_FEATURES: [&str; 17] = [
     "auto-gomaxprocs",
     "auto-gomemlimit",
     "auto-reload-config",
     "concurrent-rule-eval",
-    "created-timestamp-zero-ingestion",
     "delayed-compaction",
     "exemplar-storage",
     "expand-external-labels",
@@ -623,7 +634,6 @@ const KNOWN_FEATURES: [&str; 19] = [
     "old-ui",
     "otlp-deltatocumulative",
     "search-api",
-    "st-storage",
     "use-uncached-io",
     "xor2-encoding",
 ];

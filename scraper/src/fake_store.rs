@@ -19,6 +19,7 @@ struct Inner {
     layouts_opened: u64,
     rows: usize,
     refuse_commits: bool,
+    starts: Vec<Timestamp>,
 }
 
 /// The store; clones share their content.
@@ -70,6 +71,11 @@ impl FakeStore {
             .filter(|(_, (at, value))| *at == t && !value.is_stale())
             .map(|(labels, (_, value))| (labels.to_string(), show(value)))
             .collect()
+    }
+
+    /// Start times that came with samples.
+    pub(crate) fn starts(&self) -> Vec<Timestamp> {
+        self.inner.lock().starts.clone()
     }
 
     pub(crate) fn exemplars(&self) -> Vec<(String, Exemplar)> {
@@ -236,6 +242,7 @@ impl Appender for FakeAppender {
             }
             value => value,
         };
+        inner.starts.extend(sample.start);
         match &value {
             SampleValue::Float(_) => {}
             SampleValue::Histogram(h) => h.validate().map_err(AppendError::InvalidHistogram)?,

@@ -121,6 +121,7 @@ impl LoopHandle {
                 relabel: Arc::clone(&config.metric_relabel_configs),
                 limits: config.limits,
                 histograms: target.histograms,
+                start_times: config.start_times,
             },
             fallback_format: config.fallback_format,
             extra_metrics: config.extra_scrape_metrics,

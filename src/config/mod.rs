@@ -21,7 +21,8 @@ use query::parse::ParseOptions;
 use query::rules::{GroupConfig, RuleFileContext};
 use scraper::collector::CollectorFactory;
 use scraper::config::{
-    BuildContext, RawScrapeConfigFile, ScrapeConfig, ScrapeDefaults, check_job_names, scrape_config_files,
+    BuildContext, RawScrapeConfigFile, ScrapeConfig, ScrapeDefaults, StartTimes, check_job_names,
+    scrape_config_files,
 };
 use tsdb::RetentionRule;
 
@@ -62,6 +63,8 @@ pub(crate) struct LoadRequest {
     pub clock: Arc<dyn Clock>,
     /// Language features of rules.
     pub parse_options: ParseOptions,
+    /// What scrape jobs do with start times.
+    pub start_times: StartTimes,
     /// Where the built-in defaults find ourselves.
     pub own_address: String,
 }
@@ -181,7 +184,8 @@ impl Loader<'_> {
         let root = ConfigPath::root();
         self.refuse_unsupported(&raw, &root);
         let global = raw.global.unwrap_or_default();
-        let scrape_defaults = self.keep(global.scrape_defaults(&root.key("global")))?;
+        let mut scrape_defaults = self.keep(global.scrape_defaults(&root.key("global")))?;
+        scrape_defaults.start_times = self.request.start_times;
         let scrape_configs =
             self.scrape_configs(raw.scrape_configs, raw.scrape_config_files, &scrape_defaults);
         let query_log_file = global

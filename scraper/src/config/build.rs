@@ -11,7 +11,7 @@ use model::{Clock, ConfigError, ConfigPath};
 use super::global::non_zero;
 use super::{
     NameEscaping, NameValidation, Opaque, RawScrapeConfig, ScrapeConfig, ScrapeDefaults, ScrapeLimits,
-    ScrapeProtocol,
+    ScrapeProtocol, StartTimes,
 };
 use crate::collector::{Collector, CollectorFactory, JobSettings};
 use crate::discovery::{DiscoveryConfig, StaticConfig};
@@ -104,6 +104,7 @@ impl RawScrapeConfig {
             extra_scrape_metrics: self.extra_scrape_metrics.unwrap_or(defaults.extra_scrape_metrics),
             limits: self.limits(&defaults.limits),
             histograms,
+            start_times: defaults.start_times,
             relabel_configs,
             metric_relabel_configs: metric_relabel_configs.into(),
             http: self.http_client().build(path, context.dir)?,
@@ -172,7 +173,9 @@ impl RawScrapeConfig {
         let native = self.scrape_native_histograms.unwrap_or(defaults.scrape_native_histograms);
         Ok(match &defaults.scrape_protocols {
             Some(protocols) => protocols.clone(),
-            None if native => ScrapeProtocol::PROTO_FIRST.to_vec(),
+            None if native || defaults.start_times != StartTimes::Ignored => {
+                ScrapeProtocol::PROTO_FIRST.to_vec()
+            }
             None => ScrapeProtocol::DEFAULT.to_vec(),
         })
     }

@@ -9,7 +9,7 @@ use model::{ConfigError, ConfigPath};
 use serde::Deserialize;
 
 use super::build::{escaping, protocols, validation};
-use super::{NameEscaping, NameValidation, ScrapeLimits, ScrapeProtocol};
+use super::{NameEscaping, NameValidation, ScrapeLimits, ScrapeProtocol, StartTimes};
 
 /// `global` as written: all of its keys, since unknown ones are refused; those that are not about scraping are for
 /// others to use.
@@ -63,6 +63,8 @@ pub struct ScrapeDefaults {
     pub convert_classic_histograms_to_nhcb: bool,
     /// Whether classic histograms are kept beside native ones.
     pub always_scrape_classic_histograms: bool,
+    /// What is done with start times. No key says this: features are switched on at the start.
+    pub start_times: StartTimes,
     /// Whether limits and sizes are stored as series too.
     pub extra_scrape_metrics: bool,
 }
@@ -79,6 +81,7 @@ impl Default for ScrapeDefaults {
             scrape_native_histograms: false,
             convert_classic_histograms_to_nhcb: false,
             always_scrape_classic_histograms: false,
+            start_times: StartTimes::Ignored,
             extra_scrape_metrics: false,
         }
     }
@@ -131,6 +134,7 @@ impl RawGlobalConfig {
             scrape_native_histograms: self.scrape_native_histograms.unwrap_or(false),
             convert_classic_histograms_to_nhcb: self.convert_classic_histograms_to_nhcb.unwrap_or(false),
             always_scrape_classic_histograms: self.always_scrape_classic_histograms.unwrap_or(false),
+            start_times: base.start_times,
             extra_scrape_metrics: self.extra_scrape_metrics.unwrap_or(false),
         })
     }

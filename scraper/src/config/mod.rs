@@ -122,6 +122,18 @@ impl ScrapeProtocol {
     }
 }
 
+/// What is done with the times since when counters, histograms and summaries count, where pages tell them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StartTimes {
+    /// Nothing; `_created` lines of OpenMetrics are series as any other.
+    #[default]
+    Ignored,
+    /// A sample of 0 is stored at that time (`created-timestamp-zero-ingestion`).
+    ZeroSamples,
+    /// They are stored with each sample (`st-storage`).
+    Stored,
+}
+
 /// Bounds of a scrape; 0 is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ScrapeLimits {
@@ -178,6 +190,8 @@ pub struct ScrapeConfig {
     pub limits: ScrapeLimits,
     /// What becomes of histograms, unless labels of a target say otherwise.
     pub(crate) histograms: HistogramSettings,
+    /// What becomes of start times.
+    pub(crate) start_times: StartTimes,
     /// Relabelling of targets.
     pub relabel_configs: Vec<RelabelConfig>,
     /// Relabelling of series.
@@ -224,7 +238,7 @@ impl ScrapeConfig {
             && self.name_validation == other.name_validation
             && self.collector.is_some() == other.collector.is_some()
             && a.metric_relabel_configs == b.metric_relabel_configs
-            && self.histograms == other.histograms
+            && (self.histograms, self.start_times) == (other.histograms, other.start_times)
             && (self.limits.labels, self.limits.label_name_length, self.limits.label_value_length)
                 == (other.limits.labels, other.limits.label_name_length, other.limits.label_value_length)
     }

@@ -1,4 +1,5 @@
-//! Classic histograms of text pages as native ones with custom buckets.
+//! Text pages of which lines belong together: classic histograms as native ones with custom buckets, and `_created` lines as
+//! start times of others (OpenMetrics).
 //!
 //! The series of a classic histogram stand one after the other: [`Converter`] collects those of equal labels and gives the
 //! histogram they make when something else comes. Which lines are alike, and what each says, is remembered with the line, so an unchanged
@@ -10,7 +11,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use model::histogram::{CUSTOM_BUCKETS_SCHEMA, Span};
-use model::labels::{BUCKET_LABEL, METRIC_NAME};
+use model::labels::{BUCKET_LABEL, METRIC_NAME, QUANTILE_LABEL};
 use model::{Exemplar, FloatHistogram, Histogram, MetricKind, SampleValue, Timestamp};
 
 use super::lines::{Meaning, MetadataLine};
@@ -22,6 +23,8 @@ use crate::exposition::{Entry, Format, Parser, SeriesLabels, decode_exemplar, de
 const GAP_MAX: u32 = 2;
 /// Ends the key of a histogram's line. No line of text ends so.
 const KEY_END: u8 = 0xff;
+/// Ends the name of a series that tells a start time.
+const CREATED: &[u8] = b"_created";
 /// Most exemplars of one histogram.
 const EXEMPLARS_MAX: usize = 1000;
 
@@ -177,6 +180,8 @@ struct Group {
     /// Key of the histogram's line, and of the group.
     key: Box<[u8]>,
     last_seen: u64,
+    /// Since when it counts, and which scrape said so.
+    start: Option<(u64, Timestamp)>,
 }
 
 /// Puts classic histograms together.
@@ -185,29 +190,42 @@ pub(super) struct Converter {
     groups: Vec<Option<Group>>,
     free: Vec<u32>,
     index: HashMap<Box<[u8]>, u32>,
-    /// The family that the last type line spoke of, if that is a histogram.
-    family: Option<Vec<u8>>,
+    /// The family that the last type line spoke of.
+    family: Vec<u8>,
+    kind: MetricKind,
+    /// Whether histograms are converted, and whether start times are read.
+    convert: bool,
+    starts: bool,
     /// The group that is collected.
     current: Option<u32>,
     numbers: ClassicHistogram,
     exemplars: Vec<Exemplar>,
     t: Option<Timestamp>,
+    start: Option<Timestamp>,
 }
 
 impl Converter {
     /// A page begins. What an earlier one left behind, which did not end well, is dropped.
-    fn begin(&mut self) {
-        self.family = None;
+    fn begin(&mut self, convert: bool, starts: bool) {
+        (self.convert, self.starts) = (convert, starts);
+        self.set_type(&[], MetricKind::Unknown);
         self.current = None;
         self.numbers.clear();
         self.exemplars.clear();
     }
 
     fn set_type(&mut self, family: &[u8], kind: MetricKind) {
-        self.family = (kind == MetricKind::Histogram).then(|| family.to_vec());
+        self.family.clear();
+        self.family.extend_from_slice(family);
+        self.kind = kind;
     }
 
-    /// What the series with these labels is of a histogram; `None` when it is nothing.
+    /// Whether the family is one whose metrics have a start.
+    fn counts(&self) -> bool {
+        matches!(self.kind, MetricKind::Counter | MetricKind::Histogram | MetricKind::Summary)
+    }
+
+    /// What the series with these labels is of a histogram or another metric of several lines; `None` when it is nothing.
     fn part_of(&mut self, labels: &SeriesLabels, format: Format, iteration: u64) -> Option<HistogramPart> {
         let value = |name: &str| labels.pairs.iter().find(|pair| pair.0 == name).map(|pair| pair.1.as_str());
         let metric = value(METRIC_NAME)?;
@@ -220,7 +238,9 @@ impl Converter {
             (name, PartNumber::Sum)
         } else if let Some(name) = metric.strip_suffix("_created").filter(|_| format == Format::OpenMetrics) {
             (name, PartNumber::Created)
-        } else if self.family.as_deref() == Some(metric.as_bytes()) {
+        } else if let Some(name) = metric.strip_suffix("_total").filter(|_| self.starts) {
+            (name, PartNumber::Odd)
+        } else if self.family == metric.as_bytes() {
             (metric, PartNumber::Odd)
         } else {
             return None;
@@ -228,7 +248,9 @@ impl Converter {
         let pairs: Vec<(String, String)> = labels
             .pairs
             .iter()
-            .filter(|pair| pair.0 != BUCKET_LABEL)
+            .filter(|pair| {
+                pair.0 != BUCKET_LABEL && !(self.kind == MetricKind::Summary && pair.0 == QUANTILE_LABEL)
+            })
             .map(|(label, value)| {
                 let value = if label == METRIC_NAME { name } else { value.as_str() };
                 (label.clone(), value.to_owned())
@@ -244,7 +266,7 @@ impl Converter {
             return Some(HistogramPart { group: *group, number });
         }
         let key = key.into_boxed_slice();
-        let group = Group { name: name.into(), pairs, key: key.clone(), last_seen: iteration };
+        let group = Group { name: name.into(), pairs, key: key.clone(), last_seen: iteration, start: None };
         let place = match self.free.pop() {
             Some(place) => {
                 self.groups[place as usize] = Some(group);
@@ -266,26 +288,32 @@ impl Converter {
 
     /// Whether a series with this part ends what is being collected.
     fn ends(&self, part: Option<HistogramPart>) -> bool {
-        self.current.is_some() && (self.family.is_none() || part.map(|part| part.group) != self.current)
+        self.current.is_some()
+            && (self.kind != MetricKind::Histogram || part.map(|part| part.group) != self.current)
     }
 
     /// Takes what a line says. `false`: it says nothing about a histogram here, and is a series as any other.
     fn take(&mut self, part: HistogramPart, sample: &Sample<'_>, iteration: u64) -> bool {
         let SampleValue::Float(value) = sample.value else { return false };
+        let counts = self.counts();
         let group = self.groups[part.group as usize].as_mut().expect("lines refer to groups that are there");
         group.last_seen = iteration;
-        if self.family.as_deref() != Some(group.name.as_bytes()) || part.number == PartNumber::Odd {
+        if self.family != group.name.as_bytes() {
             return false;
         }
+        let histogram = self.convert && self.kind == MetricKind::Histogram;
         if part.number == PartNumber::Created {
-            return true;
+            return histogram || (self.starts && counts);
+        }
+        if !histogram || part.number == PartNumber::Odd {
+            return false;
         }
         if self.current.is_none() {
             self.current = Some(part.group);
             self.numbers.clear();
             self.exemplars.clear();
         }
-        self.t = sample.t;
+        (self.t, self.start) = (sample.t, sample.start);
         match part.number {
             PartNumber::Count => self.numbers.set_count(value),
             PartNumber::Sum => self.numbers.set_sum(value),
@@ -299,6 +327,13 @@ impl Converter {
             self.exemplars.push(Exemplar { labels: decode_exemplar(raw.labels), value: raw.value, t: raw.t });
         }
         true
+    }
+
+    /// Since when the metric counts that a line is of.
+    fn start_of(&self, part: HistogramPart, iteration: u64) -> Option<Timestamp> {
+        let group = self.groups[part.group as usize].as_ref()?;
+        let known = self.starts && self.counts() && self.family == group.name.as_bytes();
+        group.start.filter(|(scrape, _)| known && *scrape == iteration).map(|(_, start)| start)
     }
 
     /// Forgets groups that the scrape had nothing of.
@@ -321,7 +356,12 @@ impl Pass<'_> {
         parser: &mut Parser<'_>,
         format: Format,
     ) -> Result<(), ScrapeError> {
-        self.state.converter.begin();
+        let starts = self.reads_starts(format);
+        self.state.converter.begin(self.config.histograms.convert, starts);
+        if starts {
+            self.read_starts(parser.clone())?;
+            self.state.converter.set_type(&[], MetricKind::Unknown);
+        }
         loop {
             if self.predicted_converted(parser)? {
                 self.counts.known_lines += 1;
@@ -350,6 +390,30 @@ impl Pass<'_> {
                 }
             }
         }
+    }
+
+    /// Reads `_created` lines ahead: they stand behind the samples whose start they tell. An error is left for the proper pass.
+    fn read_starts(&mut self, mut parser: Parser<'_>) -> Result<(), ScrapeError> {
+        let iteration = self.state.iteration;
+        while let Some(Ok(entry)) = parser.next() {
+            match entry {
+                Entry::Type { family, kind } => self.state.converter.set_type(family, kind),
+                Entry::Series(series) if memchr::memmem::find(series.text, CREATED).is_some() => {
+                    let index = match self.state.lines.find(series.text) {
+                        Some(index) => Some(index),
+                        None => self.insert_unresolved(series.text, parser.kind(), Format::OpenMetrics)?,
+                    };
+                    let part = index.and_then(|index| self.state.lines.line(index).part.as_deref().copied());
+                    if let Some(part) = part.filter(|part| part.number == PartNumber::Created) {
+                        // Whole milliseconds, as with other times in OpenMetrics; saturates.
+                        let start = (series.sample.value * 1000.0) as Timestamp;
+                        self.state.converter.group_mut(part.group).start = Some((iteration, start));
+                    }
+                }
+                Entry::Series(_) | Entry::Help { .. } | Entry::Unit { .. } | Entry::Comment => {}
+            }
+        }
+        Ok(())
     }
 
     /// As [`Pass::predicted`].
@@ -411,6 +475,7 @@ impl Pass<'_> {
         if self.state.converter.ends(part) {
             self.end_histogram()?;
         }
+        sample.start = part.and_then(|part| self.state.converter.start_of(part, iteration));
         if let Some(part) = part
             && self.state.converter.take(part, sample, iteration)
         {
@@ -448,7 +513,8 @@ impl Pass<'_> {
             none if none.is_empty() => Exemplars::None,
             exemplars => Exemplars::Collected(exemplars),
         };
-        let mut sample = Sample { value, t: converter.t, exemplars };
+        let start = converter.start;
+        let mut sample = Sample { value, t: converter.t, exemplars, start };
         let mut key = std::mem::take(&mut self.key);
         key.clear();
         key.extend_from_slice(&self.state.converter.group_mut(place).key);

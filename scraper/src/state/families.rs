@@ -174,15 +174,17 @@ impl Pass<'_> {
     fn value(&mut self, family: &Family<'_>, metric: &Metric<'_>) -> Result<(), ScrapeError> {
         let value = metric.value(family)?;
         let exemplars = value.exemplar.map_or(Exemplars::None, Exemplars::Protobuf);
-        self.part(family, metric, Part::Whole, Sample { exemplars, ..Sample::float(float(value.value)) })
+        let sample = Sample { exemplars, start: value.start, ..Sample::float(float(value.value)) };
+        self.part(family, metric, Part::Whole, sample)
     }
 
     fn summary(&mut self, family: &Family<'_>, metric: &Metric<'_>) -> Result<(), ScrapeError> {
         let summary = metric.summary(family)?;
-        self.part(family, metric, Part::Count, Sample::float(summary.count as f64))?;
-        self.part(family, metric, Part::Sum, Sample::float(float(summary.sum)))?;
+        let of = |value| Sample { start: summary.start, ..Sample::float(value) };
+        self.part(family, metric, Part::Count, of(summary.count as f64))?;
+        self.part(family, metric, Part::Sum, of(float(summary.sum)))?;
         for (quantile, value) in summary.quantiles() {
-            self.part(family, metric, Part::Quantile(quantile), Sample::float(float(value)))?;
+            self.part(family, metric, Part::Quantile(quantile), of(float(value)))?;
         }
         Ok(())
     }
@@ -194,12 +196,13 @@ impl Pass<'_> {
         histogram: &MetricHistogram<'_>,
         with_exemplars: bool,
     ) -> Result<(), ScrapeError> {
-        self.part(family, metric, Part::Count, Sample::float(float(histogram.count())))?;
-        self.part(family, metric, Part::Sum, Sample::float(float(histogram.sum)))?;
+        let of = |value| Sample { start: histogram.start, ..Sample::float(float(value)) };
+        self.part(family, metric, Part::Count, of(histogram.count()))?;
+        self.part(family, metric, Part::Sum, of(histogram.sum))?;
         for bucket in histogram.buckets() {
             let exemplar = bucket.exemplar.filter(|_| with_exemplars);
             let exemplars = exemplar.map_or(Exemplars::None, Exemplars::Protobuf);
-            let sample = Sample { exemplars, ..Sample::float(float(bucket.count)) };
+            let sample = Sample { exemplars, ..of(bucket.count) };
             self.part(family, metric, Part::Bucket(bucket.upper_bound), sample)?;
         }
         Ok(())
@@ -216,7 +219,12 @@ impl Pass<'_> {
             return Err(ScrapeError::BucketLimit);
         };
         let exemplars = Exemplars::Native(*histogram);
-        self.part(family, metric, Part::Whole, Sample { value: with_plain_sum(value), t: None, exemplars })
+        self.part(
+            family,
+            metric,
+            Part::Whole,
+            Sample { value: with_plain_sum(value), t: None, exemplars, start: histogram.start },
+        )
     }
 
     /// A histogram that has only the classic form, as it is or with custom buckets. Those of gauges stay as they are.
@@ -254,7 +262,12 @@ impl Pass<'_> {
         match classic.convert() {
             Some(value) => {
                 let exemplars = Exemplars::Native(*histogram);
-                self.part(family, metric, Part::Whole, Sample { value, t: None, exemplars })
+                self.part(
+                    family,
+                    metric,
+                    Part::Whole,
+                    Sample { value, t: None, exemplars, start: histogram.start },
+                )
             }
             None => Ok(()),
         }

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::tests::{Bench, OPENMETRICS, TEXT};
 use super::*;
+use crate::config::StartTimes;
 use crate::exposition::PageFormat;
 use crate::proto_pages::{
     COUNTER, GAUGE, HISTOGRAM, SUMMARY, bucket, bytes, double, exemplar, family, int, label, message, packed,
@@ -236,6 +237,106 @@ fn what_belongs_to_a_histogram_does_not_divide_it() {
     }
     assert_eq!(bench.store.values("h"), ["5", "5"], "the first at its time");
     assert_eq!(bench.store.series().len(), 2);
+}
+
+/// A counter, a summary and a histogram that began at second 500, as OpenMetrics and as protobuf.
+fn pages_with_starts(start: u64) -> (String, Vec<u8>) {
+    let text = format!(
+        "# TYPE c counter\nc_total{{a=\"1\"}} 5\nc_created{{a=\"1\"}} {start}.0\nc_total{{a=\"2\"}} 6\n\
+         # TYPE s summary\ns{{quantile=\"0.5\"}} 1\ns_count 3\ns_sum 4\ns_created {start}\n\
+         # TYPE h histogram\nh_bucket{{le=\"+Inf\"}} 2\nh_count 2\nh_sum 4\nh_created {start}\n\
+         # TYPE g gauge\ng_created 9\n# EOF\n"
+    );
+    let since = |number: u64| message(number, &[int(1, start)]);
+    let proto = [
+        family(
+            "c_total",
+            COUNTER,
+            &[
+                &[label("a", "1"), message(3, &[double(1, 5.0), since(3)])],
+                &[label("a", "2"), message(3, &[double(1, 6.0)])],
+            ],
+        ),
+        family(
+            "s",
+            SUMMARY,
+            &[&[message(
+                4,
+                &[int(1, 3), double(2, 4.0), message(3, &[double(1, 0.5), double(2, 1.0)]), since(4)],
+            )]],
+        ),
+        family("h", HISTOGRAM, &[&[message(7, &[int(1, 2), double(2, 4.0), since(15)])]]),
+        family("g_created", GAUGE, &[&[message(2, &[double(1, 9.0)])]]),
+    ]
+    .concat();
+    (text, proto)
+}
+
+#[test]
+fn zeros_are_stored_where_counters_began() {
+    for (format, convert) in [
+        (OPENMETRICS, false),
+        (OPENMETRICS, true),
+        (PageFormat::Protobuf, false),
+        (PageFormat::Protobuf, true),
+    ] {
+        let mut bench = Bench::with(HistogramSettings { convert, ..NATIVE });
+        bench.config.start_times = StartTimes::ZeroSamples;
+        let mut scrape = |start: u64| {
+            let (text, proto) = pages_with_starts(start);
+            let page = if format == OPENMETRICS { text.as_bytes() } else { &proto };
+            let stored = bench.store(&Input::Page(page, format), None);
+            bench.verdict(&stored)
+        };
+        let series = if convert { 7 } else { 9 };
+        assert_eq!(scrape(500), format!("1 {series} {series} {series}"), "{format:?} {convert}");
+        assert_eq!(scrape(500), format!("1 {series} {series} 0"), "the same start is nothing new");
+        // Reset between the last scrape (at 1002 s) and this one, and a start that lies within what is stored.
+        bench.t += 10_000;
+        let (text, proto) = pages_with_starts(1005);
+        let page = if format == OPENMETRICS { text.as_bytes() } else { &proto };
+        bench.store(&Input::Page(page, format), None);
+        let (text, proto) = pages_with_starts(1003);
+        let page = if format == OPENMETRICS { text.as_bytes() } else { &proto };
+        bench.store(&Input::Page(page, format), None);
+        let times: Vec<i64> = bench.store.samples("s_count").into_iter().map(|(t, _)| t).collect();
+        assert_eq!(times, [500_000, 1_001_000, 1_002_000, 1_005_000, 1_013_000, 1_014_000]);
+        assert_eq!(bench.store.values("s_sum"), ["0", "4", "4", "0", "4", "4"]);
+        assert_eq!(bench.store.values("g_created"), ["9"; 4], "a gauge has no start");
+        if convert {
+            assert_eq!(bench.store.samples("h")[0], (500_000, "-53 {count:0, sum:0}".to_owned()));
+        } else {
+            assert_eq!(bench.store.values("h_sum"), ["0", "4", "4", "0", "4", "4"]);
+        }
+        let names = bench.store.series().join(" ");
+        assert!(!names.contains("c_created") && !names.contains("h_created"), "{names}");
+    }
+}
+
+#[test]
+fn starts_are_stored_with_samples() {
+    for format in [OPENMETRICS, PageFormat::Protobuf] {
+        let mut bench = Bench::with(NATIVE);
+        bench.config.start_times = StartTimes::Stored;
+        let (text, proto) = pages_with_starts(500);
+        let page = if format == OPENMETRICS { text.as_bytes() } else { &proto };
+        for added in [9, 0] {
+            let stored = bench.store(&Input::Page(page, format), None);
+            assert_eq!(bench.verdict(&stored), format!("1 9 9 {added}"));
+        }
+        assert_eq!(bench.store.values("s_sum"), ["4", "4"]);
+        let starts = bench.store.starts();
+        assert_eq!(starts.len(), 2 * 7, "all but the counter without one, and the gauge: {starts:?}");
+        assert!(starts.iter().all(|start| *start == 500_000));
+        assert_eq!(bench.scrape_as("# EOF\n", OPENMETRICS), "1 0 0 0");
+        assert_eq!(bench.store.last("s_sum").as_deref(), Some("S"));
+    }
+}
+
+#[test]
+fn without_the_feature_created_lines_are_series() {
+    let mut bench = Bench::with(NATIVE);
+    assert_eq!(bench.scrape_as(&pages_with_starts(500).0, OPENMETRICS), "1 12 12 12");
 }
 
 /// A text page of classic histograms, one per label set.

@@ -19,6 +19,7 @@ mod pass;
 mod report;
 mod series;
 mod text;
+mod zeros;
 
 #[cfg(test)]
 mod histogram_tests;
@@ -39,6 +40,7 @@ use model::Timestamp;
 use model::storage::{Append, AppendOptions, Appender, StorageError};
 use report::ReportLayout;
 use series::SeriesTable;
+use zeros::Zeros;
 
 use crate::error::ScrapeError;
 
@@ -56,6 +58,7 @@ pub(crate) struct ScrapeState {
     series: SeriesTable,
     metadata: MetadataCache,
     converter: Converter,
+    zeros: Zeros,
     report: ReportLayout,
     /// Number of the scrape; 0 means "never" in all the marks.
     iteration: u64,
@@ -122,12 +125,16 @@ impl ScrapeState {
         let mut counts = PassCounts::default();
         let success = error.is_none() && !input.is_empty();
         match self.pass(app.as_mut(), config, input, t, max_time, &mut counts) {
-            Ok(()) => self.end_iteration(app.as_mut(), success, &mut counts),
+            Ok(()) => {
+                self.zeros.store(&mut self.series, store, max_time);
+                self.end_iteration(app.as_mut(), success, &mut counts);
+            }
             Err(failure) => {
                 error = error.or(Some(failure));
+                self.zeros.clear();
                 app.rollback();
                 app = store.appender(options);
-                self.series.forget_exemplars();
+                self.series.forget_offered();
                 self.mark_stale_only(app.as_mut(), t);
                 self.end_iteration(app.as_mut(), false, &mut counts);
             }
@@ -135,7 +142,7 @@ impl ScrapeState {
         let values = report(&counts, error.as_ref());
         self.report.append(app.as_mut(), &config.target_labels, t, &values);
         if let Err(failure) = app.commit() {
-            self.series.forget_exemplars();
+            self.series.forget_offered();
             error = Some(ScrapeError::Storage(Arc::new(failure)));
         }
         Stored { counts, error, metadata: self.metadata.take_changed() }

@@ -9,7 +9,7 @@ use super::ScrapeState;
 use super::limits::{BucketLimit, HistogramSettings};
 use super::lines::Meaning;
 use crate::collector::Scrape;
-use crate::config::{NameValidation, ScrapeLimits};
+use crate::config::{NameValidation, ScrapeLimits, StartTimes};
 use crate::error::ScrapeError;
 use crate::exposition::protobuf::{self, MetricHistogram};
 use crate::exposition::{PageFormat, RawExemplar, SeriesLabels, decode_exemplar};
@@ -25,6 +25,7 @@ pub(crate) struct PassConfig {
     pub(crate) relabel: Arc<[RelabelConfig]>,
     pub(crate) limits: ScrapeLimits,
     pub(crate) histograms: HistogramSettings,
+    pub(crate) start_times: StartTimes,
 }
 
 /// What a scrape brought.
@@ -160,11 +161,13 @@ pub(super) struct Sample<'a> {
     pub(super) value: SampleValue,
     pub(super) t: Option<Timestamp>,
     pub(super) exemplars: Exemplars<'a>,
+    /// Since when it counts, if the page says so.
+    pub(super) start: Option<Timestamp>,
 }
 
 impl Sample<'_> {
     pub(super) fn float(value: f64) -> Self {
-        Self { value: SampleValue::Float(value), t: None, exemplars: Exemplars::None }
+        Self { value: SampleValue::Float(value), t: None, exemplars: Exemplars::None, start: None }
     }
 }
 
@@ -308,7 +311,15 @@ impl Pass<'_> {
         self.counts.added += 1;
         let iteration = self.state.iteration;
         let in_row = self.state.series.is_in_row(place, iteration);
-        if let (None, SampleValue::Float(value)) = (t, &sample.value) {
+        let at = t.unwrap_or(self.t);
+        let start = match self.config.start_times {
+            StartTimes::Ignored => None,
+            StartTimes::ZeroSamples | StartTimes::Stored => {
+                sample.start.filter(|start| (1..at).contains(start))
+            }
+        };
+        let stored_start = start.filter(|_| self.config.start_times == StartTimes::Stored);
+        if let (None, SampleValue::Float(value), None) = (t, &sample.value, stored_start) {
             // Another spelling of the same series, or the same after relabelling: the first one counts.
             if in_row {
                 self.counts.duplicates += 1;
@@ -316,10 +327,10 @@ impl Pass<'_> {
             }
             self.state.series.set(self.app, place, *value, iteration)?;
             self.state.series.track(place, iteration);
-            self.append_exemplars(place, self.t, &sample.exemplars);
+            self.state.zeros.note(&mut self.state.series, place, start, &sample.value);
+            self.append_exemplars(place, at, &sample.exemplars);
             return Ok(true);
         }
-        let at = t.unwrap_or(self.t);
         // The row goes to the store last, but this line came later than the one in the row: it counts as later.
         let result = match t {
             Some(_) if at <= self.t && in_row => Err(AppendError::OutOfOrder),
@@ -328,7 +339,7 @@ impl Pass<'_> {
                 return Ok(true);
             }
             _ if at > self.max_time => Err(AppendError::OutOfBounds),
-            _ => self.state.series.append_single(self.app, place, at, &sample.value),
+            _ => self.state.series.append_single(self.app, place, at, &sample.value, stored_start),
         };
         match result {
             Ok(()) => {
@@ -337,6 +348,9 @@ impl Pass<'_> {
                 }
                 if t.is_none() || self.config.track_timestamps_staleness {
                     self.state.series.track(place, iteration);
+                }
+                if stored_start.is_none() {
+                    self.state.zeros.note(&mut self.state.series, place, start, &sample.value);
                 }
                 self.append_exemplars(place, at, &sample.exemplars);
                 Ok(true)

@@ -34,6 +34,8 @@ pub(super) struct Series {
     last_exemplar: Option<Box<LastExemplar>>,
     /// Whether the last sample was a histogram.
     histogram: bool,
+    /// The start time for which there is a sample of zero; 0 is none.
+    zero_at: Timestamp,
 }
 
 #[derive(Debug, PartialEq)]
@@ -85,6 +87,7 @@ impl SeriesTable {
             lines: 0,
             last_exemplar: None,
             histogram: false,
+            zero_at: 0,
         };
         let place = match self.free.pop() {
             Some(place) => {
@@ -132,11 +135,17 @@ impl SeriesTable {
         false
     }
 
-    /// Forgets which exemplars came last: they may not have been stored.
-    pub(super) fn forget_exemplars(&mut self) {
+    /// Forgets which exemplars and start times came last: they may not have been stored.
+    pub(super) fn forget_offered(&mut self) {
         for series in self.series.iter_mut().flatten() {
             series.last_exemplar = None;
+            series.zero_at = 0;
         }
+    }
+
+    /// Whether the series begins at another time than the one that was noted last; notes it.
+    pub(super) fn starts_anew(&mut self, place: u32, start: Timestamp) -> bool {
+        std::mem::replace(&mut self.get_mut(place).zero_at, start) != start
     }
 
     /// The reference of the series, which has a slot or had a sample beside the row.
@@ -227,9 +236,10 @@ impl SeriesTable {
         place: u32,
         t: Timestamp,
         value: &SampleValue,
+        start: Option<Timestamp>,
     ) -> Result<(), AppendError> {
         let series = self.get_mut(place);
-        let sample = AppendSample { t, value: value.clone(), start: None };
+        let sample = AppendSample { t, value: value.clone(), start };
         let appended = match app.append(series.reference, &series.labels, sample.clone()) {
             // The store has dropped the series meanwhile.
             Err(AppendError::UnknownSeries) => app.append(None, &series.labels, sample),
@@ -277,7 +287,7 @@ impl SeriesTable {
                 Some(_) => {}
                 None => {
                     // Refusals are expected where another loop has taken over.
-                    let _ = self.append_single(app, place, t, &SampleValue::Float(stale_nan()));
+                    let _ = self.append_single(app, place, t, &SampleValue::Float(stale_nan()), None);
                 }
             }
         }

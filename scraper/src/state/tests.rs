@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::collector::Scrape;
-use crate::config::{NameValidation, ScrapeLimits};
+use crate::config::{NameValidation, ScrapeLimits, StartTimes};
 use crate::exposition::{Format, PageFormat};
 use crate::fake_store::FakeStore;
 use model::relabel::{RawRelabelConfig, RelabelConfig};
@@ -39,6 +39,7 @@ impl Bench {
                 relabel: Arc::new([]),
                 limits: ScrapeLimits::default(),
                 histograms: HistogramSettings::default(),
+                start_times: StartTimes::Ignored,
             },
             t: 1_000_000,
         }

@@ -5,6 +5,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::lines::{Meaning, MetadataLine};
 use super::pass::{Exemplars, Pass, Sample};
+use crate::config::StartTimes;
 use crate::error::ScrapeError;
 use crate::exposition::{Entry, Format, LineSample, Parser, decode_series, unescape_help};
 
@@ -16,12 +17,17 @@ impl<'a> From<LineSample<'a>> for Sample<'a> {
 }
 
 impl Pass<'_> {
+    /// Whether the page may say in lines of their own since when counters count, and that is wanted.
+    pub(super) fn reads_starts(&self, format: Format) -> bool {
+        self.config.start_times != StartTimes::Ignored && format == Format::OpenMetrics
+    }
+
     pub(super) fn page(&mut self, page: &[u8], format: Format) -> Result<(), ScrapeError> {
         if page.is_empty() {
             return Ok(());
         }
         let mut parser = Parser::new(page, format);
-        if self.config.histograms.convert {
+        if self.config.histograms.convert || self.reads_starts(format) {
             return self.converted_page(&mut parser, format);
         }
         loop {
