@@ -365,7 +365,8 @@ fn memory_is_bounded_everywhere() {
         let query = small.parse(text).unwrap();
         let options = QueryOptions::default();
         let error = small.range(&storage, &query, 0, 4_000_000, 1000, &options).unwrap_err();
-        assert_eq!(error.kind, QueryErrorKind::Unavailable, "{text}: {error}");
+        assert_eq!(error.kind, QueryErrorKind::Execution, "{text}: {error}");
+        assert!(error.message.contains("1 MiB of memory that all queries may use"), "{text}: {error}");
         assert_eq!(budget.used_bytes(), 0, "{text}");
         let large = engine(EngineOptions { max_query_bytes: 1 << 20, ..EngineOptions::default() });
         let error = large.range(&storage, &query, 0, 4_000_000, 1000, &options).unwrap_err();

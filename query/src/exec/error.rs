@@ -97,6 +97,14 @@ impl QueryError {
         )
     }
 
+    /// More than there would be if no other query ran: to try again is no use.
+    pub(crate) fn memory_too_small(max_bytes: u64) -> Self {
+        Self::execution(format!(
+            "query needs more than the {} of memory that all queries may use (--query.max-memory)",
+            bytes_text(max_bytes)
+        ))
+    }
+
     pub(crate) fn same_labels() -> Self {
         Self::execution("vector cannot contain metrics with the same labelset")
     }

@@ -82,6 +82,7 @@ impl Stops {
 const FITS: u8 = 0;
 const QUERY_TOO_BIG: u8 = 1;
 const BUDGET_EXHAUSTED: u8 = 2;
+const BUDGET_TOO_SMALL: u8 = 3;
 
 /// The limits of one query.
 #[derive(Debug)]
@@ -123,9 +124,22 @@ impl Limits {
         }
         match self.overflow.load(Ordering::Relaxed) {
             FITS => Ok(()),
-            QUERY_TOO_BIG => Err(QueryError::too_much_memory(self.bounds.bytes_max)),
-            _ => Err(QueryError::memory_exhausted(self.bounds.budget.max_bytes())),
+            overflow => Err(self.overflow_error(overflow)),
         }
+    }
+
+    fn overflow_error(&self, overflow: u8) -> QueryError {
+        let Bounds { bytes_max, budget, .. } = &self.bounds;
+        match overflow {
+            QUERY_TOO_BIG => QueryError::too_much_memory(*bytes_max),
+            BUDGET_TOO_SMALL => QueryError::memory_too_small(budget.reach_bytes()),
+            _ => QueryError::memory_exhausted(budget.max_bytes()),
+        }
+    }
+
+    fn overflows(&self, overflow: u8) -> QueryError {
+        self.overflow.store(overflow, Ordering::Relaxed);
+        self.overflow_error(overflow)
     }
 
     /// [`Limits::check`] every so many steps.
@@ -172,8 +186,7 @@ impl Limits {
         self.progress.bytes_peak.fetch_max(held, Ordering::Relaxed);
         let held = held.max(0).unsigned_abs();
         if held > self.bounds.bytes_max {
-            self.overflow.store(QUERY_TOO_BIG, Ordering::Relaxed);
-            return Err(QueryError::too_much_memory(self.bounds.bytes_max));
+            return Err(self.overflows(QUERY_TOO_BIG));
         }
         if held > self.reserved.load(Ordering::Relaxed) { self.reserve(held) } else { Ok(()) }
     }
@@ -211,13 +224,12 @@ impl Limits {
                 return Ok(());
             }
         }
-        self.overflow.store(BUDGET_EXHAUSTED, Ordering::Relaxed);
-        Err(QueryError::memory_exhausted(budget.max_bytes()))
+        Err(self.overflows(if budget.could_hold(held) { BUDGET_EXHAUSTED } else { BUDGET_TOO_SMALL }))
     }
 
     /// Most bytes the query may hold, as far as it depends on limits alone.
     pub(crate) fn bytes_max(&self) -> u64 {
-        self.bounds.bytes_max.min(self.bounds.budget.max_bytes())
+        self.bounds.bytes_max.min(self.bounds.budget.reach_bytes())
     }
 
     /// Bytes held now.
@@ -253,7 +265,10 @@ mod tests {
         let limits = limits(1 << 30, &budget);
         limits.hold_bytes(SMALL_CHANGE as usize).unwrap();
         limits.check().unwrap();
-        assert_eq!(limits.hold_bytes(1).unwrap_err().kind, QueryErrorKind::Unavailable);
+        // To try again would be no use.
+        let error = limits.hold_bytes(1).unwrap_err();
+        assert_eq!(error.kind, QueryErrorKind::Execution);
+        assert!(error.message.contains("0 B of memory that all queries may use"), "{error}");
     }
 
     #[test]

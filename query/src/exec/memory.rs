@@ -45,6 +45,11 @@ impl MemoryBudget {
         self.shared.max
     }
 
+    /// Most bytes that this clone may take.
+    pub fn reach_bytes(&self) -> u64 {
+        self.reach
+    }
+
     /// Whether so many bytes were there if nobody else had any.
     pub fn could_hold(&self, bytes: u64) -> bool {
         bytes <= self.reach
