@@ -1,4 +1,5 @@
 //! A store for tests: a map of series, with the layouts, order rules and transactions of `model::storage::Append`.
+#![cfg_attr(not(test), expect(dead_code, reason = "fuzzers only write"))]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -170,7 +171,7 @@ impl Appender for FakeAppender {
         let mut inner = self.store.inner.lock();
         let slots = inner.layouts.get_mut(&layout.0).ok_or(AppendError::UnknownSeries)?;
         slots.push(Some(labels.clone()));
-        Ok(LayoutSlot(u32::try_from(slots.len() - 1).unwrap()))
+        Ok(LayoutSlot(u32::try_from(slots.len() - 1).expect("few slots")))
     }
 
     fn slot_series(&self, layout: LayoutRef, slot: LayoutSlot) -> Option<SeriesRef> {
@@ -213,7 +214,9 @@ impl Appender for FakeAppender {
                     self.pending.push((labels.clone(), row.t, value));
                     outcome.appended += 1;
                 }
-                Err(error) => outcome.refused.push((LayoutSlot(u32::try_from(index).unwrap()), error)),
+                Err(error) => {
+                    outcome.refused.push((LayoutSlot(u32::try_from(index).expect("few slots")), error))
+                }
             }
         }
         outcome
@@ -251,7 +254,7 @@ impl Appender for FakeAppender {
         self.check(&inner, labels, sample.t, &value)?;
         let reference = match series {
             Some(reference) => {
-                assert_eq!(&inner.refs[usize::try_from(reference.0).unwrap()], labels);
+                assert_eq!(&inner.refs[usize::try_from(reference.0).expect("few series")], labels);
                 reference
             }
             None => {
@@ -264,7 +267,7 @@ impl Appender for FakeAppender {
     }
 
     fn append_exemplar(&mut self, series: SeriesRef, exemplar: &Exemplar) -> Result<(), AppendError> {
-        let labels = self.store.inner.lock().refs[usize::try_from(series.0).unwrap()].clone();
+        let labels = self.store.inner.lock().refs[usize::try_from(series.0).expect("few series")].clone();
         self.exemplars.push((labels, exemplar.clone()));
         Ok(())
     }

@@ -15,8 +15,10 @@ pub mod config;
 pub mod discovery;
 pub mod error;
 pub mod exposition;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 mod fake_store;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 mod http;
 pub mod loopback;
 mod manager;

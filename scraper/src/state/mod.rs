@@ -24,12 +24,15 @@ mod zeros;
 #[cfg(test)]
 mod histogram_tests;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub(crate) use limits::{HistogramSettings, schema_for_factor};
 pub(crate) use meta::MetadataList;
 pub(crate) use pass::{Input, PassConfig, PassCounts};
 pub(crate) use report::ReportValues;
+
+#[cfg(test)]
+pub(crate) use tests::Bench;
 
 use std::sync::Arc;
 

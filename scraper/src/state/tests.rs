@@ -13,11 +13,11 @@ use model::{ConfigPath, Labels};
 pub(super) const TEXT: PageFormat = PageFormat::Text(Format::Text);
 pub(super) const OPENMETRICS: PageFormat = PageFormat::Text(Format::OpenMetrics);
 
-pub(super) struct Bench {
-    pub(super) store: FakeStore,
-    pub(super) state: ScrapeState,
-    pub(super) config: PassConfig,
-    pub(super) t: Timestamp,
+pub(crate) struct Bench {
+    pub(crate) store: FakeStore,
+    pub(crate) state: ScrapeState,
+    pub(crate) config: PassConfig,
+    pub(crate) t: Timestamp,
 }
 
 fn relabel(yaml: &str) -> Arc<[RelabelConfig]> {
@@ -26,7 +26,7 @@ fn relabel(yaml: &str) -> Arc<[RelabelConfig]> {
 }
 
 impl Bench {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             store: FakeStore::default(),
             state: ScrapeState::new(),
@@ -45,7 +45,7 @@ impl Bench {
         }
     }
 
-    pub(super) fn store(&mut self, input: &Input<'_>, failure: Option<ScrapeError>) -> Stored {
+    pub(crate) fn store(&mut self, input: &Input<'_>, failure: Option<ScrapeError>) -> Stored {
         self.t += 1000;
         let times = ScrapeTimes { t: self.t, now_ms: self.t };
         self.state.store(&self.store, &self.config, input, failure, &times, |counts, error| ReportValues {
@@ -59,21 +59,21 @@ impl Bench {
     }
 
     /// Scrapes a page and returns `up scraped post added`.
-    pub(super) fn scrape(&mut self, page: &str) -> String {
+    pub(crate) fn scrape(&mut self, page: &str) -> String {
         self.scrape_as(page, TEXT)
     }
 
-    pub(super) fn scrape_as(&mut self, page: &str, format: PageFormat) -> String {
+    pub(crate) fn scrape_as(&mut self, page: &str, format: PageFormat) -> String {
         let stored = self.store(&Input::Page(page.as_bytes(), format), None);
         self.verdict(&stored)
     }
 
-    pub(super) fn fail(&mut self) -> String {
+    pub(crate) fn fail(&mut self) -> String {
         let stored = self.store(&Input::Nothing, Some(ScrapeError::Status("500".to_owned())));
         self.verdict(&stored)
     }
 
-    pub(super) fn verdict(&self, stored: &Stored) -> String {
+    pub(crate) fn verdict(&self, stored: &Stored) -> String {
         let last = |name: &str| self.store.last(name).unwrap();
         let error = stored.error.as_ref().map(|error| format!(" {error}")).unwrap_or_default();
         format!(
