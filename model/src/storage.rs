@@ -170,6 +170,32 @@ pub struct SelectHints {
     pub limit: usize,
     /// Whether series must come in order of their labels. Otherwise any order that is the same for the same data.
     pub sorted: bool,
+    /// Asked now and then whether the selection may go on; `None`: it always may.
+    pub interrupt: Option<Interrupt>,
+}
+
+/// Says to long work whether it should end: its caller has gone, or time is up. Then it ends with [`StorageError::Cancelled`].
+///
+/// Asked every few thousand series or values, from any thread, and perhaps from several at once: what it does should be cheap.
+#[derive(Clone)]
+pub struct Interrupt(Arc<dyn Fn() -> bool + Send + Sync>);
+
+impl Interrupt {
+    /// From what says whether work should end. Once it says so it should say so for ever.
+    pub fn new(is_due: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(is_due))
+    }
+
+    /// Whether work should end now.
+    pub fn is_due(&self) -> bool {
+        (self.0)()
+    }
+}
+
+impl std::fmt::Debug for Interrupt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Interrupt")
+    }
 }
 
 /// Bounds of label look-ups.

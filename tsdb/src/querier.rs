@@ -13,6 +13,7 @@ use crate::columns::Columns;
 use crate::db::Shared;
 use crate::head::compaction::HeadPart;
 use crate::head::view::View;
+use crate::index::pace::{Interrupted, Pace};
 
 /// A view of a span of time of the head.
 #[derive(Debug)]
@@ -33,10 +34,11 @@ impl HeadQuerier {
         self.shared.head.range().is_some_and(|range| range.overlaps(&self.range))
     }
 
-    fn ids(&self, matchers: &[Matcher], range: TimeRange) -> Vec<u32> {
-        let mut ids = self.shared.head.catalogue.read().select(matchers);
+    fn ids(&self, matchers: &[Matcher], range: TimeRange, pace: &Pace<'_>) -> Result<Vec<u32>, Interrupted> {
+        let mut ids = self.shared.head.catalogue.read().select_at(pace, matchers)?;
+        pace.look()?;
         self.shared.head.table.filter(&mut ids, |series| series.may_overlap(range));
-        ids
+        Ok(ids)
     }
 
     /// What the view may see of the querier's range.
@@ -44,23 +46,33 @@ impl HeadQuerier {
         TimeRange::new(range.min.max(self.view.floor), range.max)
     }
 
+    /// The ids when nobody interrupts it.
+    fn all_ids(&self, matchers: &[Matcher]) -> Vec<u32> {
+        self.ids(matchers, self.visible(self.range), &Pace::free()).expect("nobody interrupts it")
+    }
+
     /// The series that may have samples within `range`; in order of labels if `sorted`, at most `limit` unless that is 0.
+    ///
+    /// # Errors
+    /// When `pace` says to end.
     pub(crate) fn selection(
         &self,
         matchers: &[Matcher],
         range: TimeRange,
         sorted: bool,
         limit: usize,
-    ) -> HeadSelection {
+        pace: &Pace<'_>,
+    ) -> Result<HeadSelection, Interrupted> {
         let range = self.visible(range);
-        let mut ids = if range.min <= range.max { self.ids(matchers, range) } else { Vec::new() };
+        let mut ids = if range.min <= range.max { self.ids(matchers, range, pace)? } else { Vec::new() };
         if sorted {
+            pace.look()?;
             self.shared.head.catalogue.read().sort_by_labels(&mut ids);
         }
         if limit > 0 {
             ids.truncate(limit);
         }
-        HeadSelection { shared: Arc::clone(&self.shared), view: Arc::clone(&self.view), ids }
+        Ok(HeadSelection { shared: Arc::clone(&self.shared), view: Arc::clone(&self.view), ids })
     }
 
     /// Names of labels on the series that `matchers` accept, sorted.
@@ -72,7 +84,7 @@ impl HeadQuerier {
             let catalogue = self.shared.head.catalogue.read();
             return list(catalogue.label_names(), hints.limit);
         }
-        let ids = self.ids(matchers, self.visible(self.range));
+        let ids = self.all_ids(matchers);
         let catalogue = self.shared.head.catalogue.read();
         list(catalogue.label_names_of(&ids), hints.limit)
     }
@@ -86,7 +98,7 @@ impl HeadQuerier {
             let catalogue = self.shared.head.catalogue.read();
             return list(catalogue.label_values(name), hints.limit);
         }
-        let ids = self.ids(matchers, self.visible(self.range));
+        let ids = self.all_ids(matchers);
         let catalogue = self.shared.head.catalogue.read();
         list(catalogue.label_values_of(name, &ids), hints.limit)
     }

@@ -14,13 +14,16 @@ use model::annotations::Annotations;
 use model::labels::Labels;
 use model::matcher::Matcher;
 use model::sample::TimeRange;
-use model::storage::{LabelHints, LabelList, Querier, SelectHints, SeriesColumns, SeriesSet, StorageError};
+use model::storage::{
+    Interrupt, LabelHints, LabelList, Querier, SelectHints, SeriesColumns, SeriesSet, StorageError,
+};
 use rayon::prelude::*;
 
 use crate::block::Block;
 use crate::columns::Columns;
 use crate::compact::rules::Floors;
 use crate::compact::set::BlockList;
+use crate::index::pace::Pace;
 use crate::querier::{HeadQuerier, HeadSelection};
 
 /// Labels made at a time for a source.
@@ -56,9 +59,18 @@ impl StoreQuerier {
     }
 
     /// The blocks that may have samples in `range`, each with the series that it has of those wanted.
-    fn select_blocks(&self, matchers: &[Matcher], range: TimeRange) -> Result<Vec<Found>, StorageError> {
+    fn select_blocks(
+        &self,
+        matchers: &[Matcher],
+        range: TimeRange,
+        interrupt: Option<&Interrupt>,
+    ) -> Result<Vec<Found>, StorageError> {
         let within = |block: &&Arc<Block>| crate::compact::set::overlaps(block.meta(), range);
-        let select = |block: &Arc<Block>| Ok((Arc::clone(block), block.index().select(matchers)?));
+        let select = |block: &Arc<Block>| {
+            let pace = Pace::new(interrupt);
+            pace.look()?;
+            Ok((Arc::clone(block), block.index().select_at(&pace, matchers)?))
+        };
         let found: Result<Vec<_>, StorageError> = if self.blocks.len() < PARALLEL_BLOCKS_MIN {
             self.blocks.iter().filter(within).map(select).collect()
         } else {
@@ -104,12 +116,15 @@ impl Querier for StoreQuerier {
     fn select(&self, matchers: &[Matcher], hints: &SelectHints) -> Result<Box<dyn SeriesSet>, StorageError> {
         let wanted = hints.range.unwrap_or(self.range);
         let range = TimeRange::new(self.range.min.max(wanted.min), self.range.max.min(wanted.max));
-        let blocks = if range.min <= range.max { self.select_blocks(matchers, range)? } else { Vec::new() };
+        let interrupt = hints.interrupt.as_ref();
+        let pace = Pace::new(interrupt);
+        let blocks =
+            if range.min <= range.max { self.select_blocks(matchers, range, interrupt)? } else { Vec::new() };
         // Joining needs the head's series in order of labels; then it is no use to cut them before.
         let head = if blocks.is_empty() {
-            self.head.selection(matchers, range, hints.sorted, hints.limit)
+            self.head.selection(matchers, range, hints.sorted, hints.limit, &pace)?
         } else {
-            self.head.selection(matchers, range, true, 0)
+            self.head.selection(matchers, range, true, 0, &pace)?
         };
         let mut sources: Vec<Source> =
             blocks.into_iter().map(|(block, series)| Source::Block { block, series }).collect();
@@ -118,7 +133,7 @@ impl Querier for StoreQuerier {
         }
         let rows = match &sources[..] {
             [Source::Head(_)] => None,
-            _ => Some(join(&sources, hints.limit)?),
+            _ => Some(join(&sources, hints.limit, &pace)?),
         };
         Ok(Box::new(Selection { sources, rows, range, floors: self.floors.clone() }))
     }
@@ -209,8 +224,8 @@ impl Cursor<'_> {
     }
 }
 
-/// Joins sources by labels, in order of them; at most `limit` rows unless that is 0.
-fn join(sources: &[Source], limit: usize) -> Result<Rows, StorageError> {
+/// Joins sources by labels, in order of them; at most `limit` rows unless that is 0, and unless `pace` says to end.
+fn join(sources: &[Source], limit: usize, pace: &Pace<'_>) -> Result<Rows, StorageError> {
     let mut cursors: Vec<Cursor<'_>> =
         sources.iter().map(|source| Cursor { source, at: 0, ready: VecDeque::new() }).collect();
     let many = sources.iter().map(Source::len).sum::<usize>() >= PARALLEL_MIN;
@@ -218,6 +233,7 @@ fn join(sources: &[Source], limit: usize) -> Result<Rows, StorageError> {
     let mut rows = Rows::default();
     while rows.labels.len() < most {
         if cursors.iter().any(|cursor| cursor.ready.is_empty() && !cursor.is_whole()) {
+            pace.look()?;
             // All that are running low together: they run at about the same speed.
             let low: Vec<&mut Cursor<'_>> = cursors
                 .iter_mut()

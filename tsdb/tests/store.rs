@@ -4,7 +4,7 @@
 mod common;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use common::{content, open, open_with, options, series, write};
@@ -13,8 +13,8 @@ use model::labels::Labels;
 use model::matcher::{MatchOp, Matcher};
 use model::sample::{SampleValue, TimeRange, is_stale_nan, stale_nan};
 use model::storage::{
-    Append, AppendError, AppendOptions, AppendSample, ExemplarQueryable, LabelHints, Queryable, Row,
-    SelectHints, SeriesColumns, StorageAdmin,
+    Append, AppendError, AppendOptions, AppendSample, ExemplarQueryable, Interrupt, LabelHints, Queryable,
+    Row, SelectHints, SeriesColumns, StorageAdmin, StorageError,
 };
 use model::{Exemplar, Metadata, MetricKind};
 use tsdb::Db;
@@ -498,4 +498,51 @@ fn samples_that_come_after_a_deletion_are_seen() {
     }
     db.clean_tombstones().unwrap();
     check(&db, "cleaned");
+}
+
+/// In the head, in blocks and where they are joined: whoever has gone is not waited for.
+#[test]
+fn a_selection_ends_when_it_is_interrupted() {
+    let fs = FaultyFs::new();
+    let mut options = options();
+    options.block_duration_min = Duration::from_secs(100);
+    let db = open_with(&fs, options).unwrap();
+    let names: Vec<String> = (0..9000).map(|n| format!("m{n:04}")).collect();
+    for t in [0, 90_000, 180_000] {
+        let samples: Vec<_> = names.iter().map(|name| (name.as_str(), t, 1.0)).collect();
+        write(&db, &samples).unwrap();
+    }
+    let matcher = |op, value: &str| Matcher::new(op, "__name__", value).unwrap();
+    let job = || Matcher::equal("job", "test");
+    let selectors = [
+        (vec![job()], 9000, 2),
+        (vec![job(), matcher(MatchOp::Regex, ".*[05]")], 1800, 4),
+        (vec![job(), matcher(MatchOp::NotRegex, ".*[05]")], 7200, 4),
+        (vec![matcher(MatchOp::Equal, "m0001")], 1, 1),
+    ];
+    for blocks in [0, 1] {
+        assert_eq!(db.blocks().len(), blocks);
+        let querier = db.querier(TimeRange::ALL).unwrap();
+        for (matchers, count, least) in &selectors {
+            // It says when to end at every look: none is too late to be of use.
+            let mut looks = 0;
+            loop {
+                let asked = Arc::new(AtomicU64::new(0));
+                let counted = Arc::clone(&asked);
+                let interrupt = Interrupt::new(move || counted.fetch_add(1, Ordering::Relaxed) >= looks);
+                let hints =
+                    SelectHints { sorted: true, interrupt: Some(interrupt), ..SelectHints::default() };
+                match querier.select(matchers, &hints) {
+                    Ok(set) => {
+                        assert_eq!(set.len(), *count);
+                        break;
+                    }
+                    Err(error) => assert!(matches!(error, StorageError::Cancelled), "{error}"),
+                }
+                looks += 1;
+            }
+            assert!(looks >= *least, "{matchers:?}: {looks} looks with {blocks} blocks");
+        }
+        db.compact(200_000).unwrap();
+    }
 }

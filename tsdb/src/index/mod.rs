@@ -10,6 +10,7 @@
 //! Memory is what it is about: a million series with eight to ten labels each take some 35 MB, all in.
 
 mod entries;
+pub(crate) mod pace;
 pub(crate) mod plan;
 mod postings;
 mod table;
@@ -18,7 +19,6 @@ mod words;
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
-use std::convert::Infallible;
 use std::slice;
 
 use model::labels::{Labels, METRIC_NAME};
@@ -26,6 +26,7 @@ use model::matcher::Matcher;
 use roaring::RoaringBitmap;
 
 use entries::{Entries, Entry, OwnPairs};
+use pace::{Interrupted, Pace};
 pub(crate) use plan::Searchable;
 pub(crate) use postings::{Postings, Union};
 use table::NumberTable;
@@ -259,10 +260,12 @@ impl Catalogue {
 
     /// Ids, ascending, of the series that all `matchers` accept.
     pub(crate) fn select(&self, matchers: &[Matcher]) -> Vec<u32> {
-        match plan::select(self, matchers) {
-            Ok(ids) => ids,
-            Err(never) => match never {},
-        }
+        self.select_at(&Pace::free(), matchers).expect("nobody interrupts it")
+    }
+
+    /// As [`Catalogue::select`], unless `pace` says to end.
+    pub(crate) fn select_at(&self, pace: &Pace<'_>, matchers: &[Matcher]) -> Result<Vec<u32>, Interrupted> {
+        plan::select(self, matchers, pace)
     }
 
     /// Names of the labels that the series `ids` have, sorted.
@@ -351,7 +354,7 @@ impl Catalogue {
 }
 
 impl Searchable for Catalogue {
-    type Error = Infallible;
+    type Error = Interrupted;
     type Name = u32;
     type Pair = u32;
     type Cursor = ();
@@ -375,11 +378,11 @@ impl Searchable for Catalogue {
         self.words.name(name).having.len()
     }
 
-    fn having(&self, name: u32) -> Result<Cow<'_, Postings>, Infallible> {
+    fn having(&self, name: u32) -> Result<Cow<'_, Postings>, Interrupted> {
         Ok(Cow::Borrowed(&self.words.name(name).having))
     }
 
-    fn pair(&self, name: u32, value: &str) -> Result<Option<u32>, Infallible> {
+    fn pair(&self, name: u32, value: &str) -> Result<Option<u32>, Interrupted> {
         let found = self.words.find(name, value);
         Ok(found.filter(|pair| !self.words.pair(*pair).postings.is_empty()))
     }
@@ -396,7 +399,7 @@ impl Searchable for Catalogue {
         self.words.pair(*pair).postings.len()
     }
 
-    fn postings(&self, pair: &u32) -> Result<Cow<'_, Postings>, Infallible> {
+    fn postings(&self, pair: &u32) -> Result<Cow<'_, Postings>, Interrupted> {
         Ok(Cow::Borrowed(&self.words.pair(*pair).postings))
     }
 
@@ -404,9 +407,9 @@ impl Searchable for Catalogue {
         &self,
         name: u32,
         prefix: &str,
-        accept: &mut dyn FnMut(&str) -> bool,
+        accept: &mut dyn FnMut(&str) -> Result<bool, Interrupted>,
         union: &mut Union,
-    ) -> Result<(), Infallible> {
+    ) -> Result<(), Interrupted> {
         let sorted = self.words.sorted(name);
         let start = sorted.partition_point(|pair| &*self.words.pair(*pair).value < prefix);
         for pair in &sorted[start..] {
@@ -414,18 +417,18 @@ impl Searchable for Catalogue {
             if !pair.value.starts_with(prefix) {
                 break;
             }
-            if !pair.postings.is_empty() && accept(&pair.value) {
+            if !pair.postings.is_empty() && accept(&pair.value)? {
                 union.add(&pair.postings);
             }
         }
         Ok(())
     }
 
-    fn pair_of(&self, _: &mut (), series: u32, name: u32) -> Result<Option<u32>, Infallible> {
+    fn pair_of(&self, _: &mut (), series: u32, name: u32) -> Result<Option<u32>, Interrupted> {
         Ok(self.pair_with(series, name))
     }
 
-    fn value(&self, pair: u32) -> Result<Cow<'_, str>, Infallible> {
+    fn value(&self, pair: u32) -> Result<Cow<'_, str>, Interrupted> {
         Ok(Cow::Borrowed(&self.words.pair(pair).value))
     }
 }

@@ -15,13 +15,14 @@ use model::regex::{RegexMatcher, RegexShape};
 use roaring::RoaringBitmap;
 
 use super::Postings;
+use super::pace::{Interrupted, Pace};
 use super::postings::{Ids, Union};
 
 /// An inverted index that can be asked for series. Implementers owe: ids ascend; values of a name are unique; only series
 /// that may be selected occur, in postings and in [`Searchable::all`] alike; a pair's number stands for one name and value.
 pub(crate) trait Searchable {
     /// What may go wrong.
-    type Error;
+    type Error: From<Interrupted>;
     /// A label name.
     type Name: Copy;
     /// One label pair, and where its postings are.
@@ -54,12 +55,12 @@ pub(crate) trait Searchable {
     /// The series with a pair.
     fn postings(&self, pair: &Self::Pair) -> Result<Cow<'_, Postings>, Self::Error>;
     /// Adds the series with each value of a label that begins with `prefix` and that `accept` accepts. Each value is
-    /// shown once.
+    /// shown once, until there is an error.
     fn add_values(
         &self,
         name: Self::Name,
         prefix: &str,
-        accept: &mut dyn FnMut(&str) -> bool,
+        accept: &mut dyn FnMut(&str) -> Result<bool, Self::Error>,
         union: &mut Union,
     ) -> Result<(), Self::Error>;
     /// The number of the pair by which a series has a label.
@@ -94,8 +95,12 @@ enum Planned<'a, I: Searchable> {
     Step(Step<'a, I>),
 }
 
-/// Ids, ascending, of the series that all `matchers` accept.
-pub(crate) fn select<I: Searchable>(index: &I, matchers: &[Matcher]) -> Result<Vec<u32>, I::Error> {
+/// Ids, ascending, of the series that all `matchers` accept, unless `pace` says to end.
+pub(crate) fn select<I: Searchable>(
+    index: &I,
+    matchers: &[Matcher],
+    pace: &Pace<'_>,
+) -> Result<Vec<u32>, I::Error> {
     let mut steps = Vec::with_capacity(matchers.len());
     for matcher in matchers {
         match plan(index, matcher)? {
@@ -121,7 +126,7 @@ pub(crate) fn select<I: Searchable>(index: &I, matchers: &[Matcher]) -> Result<V
         }
         [Step::Values { matcher, name, negate: false }, tail @ ..] => {
             rest = tail;
-            Ids::Map(union(index, matcher, *name, true)?)
+            Ids::Map(union(index, matcher, *name, true, pace)?)
         }
         _ => Ids::Map(index.all()),
     };
@@ -129,7 +134,8 @@ pub(crate) fn select<I: Searchable>(index: &I, matchers: &[Matcher]) -> Result<V
         if ids.is_empty() {
             break;
         }
-        narrow(index, &mut ids, step)?;
+        pace.look()?;
+        narrow(index, &mut ids, step, pace)?;
     }
     Ok(ids.into_vec())
 }
@@ -147,20 +153,25 @@ fn cost<I: Searchable>(index: &I, step: &Step<'_, I>) -> (u8, u64) {
     }
 }
 
-fn narrow<I: Searchable>(index: &I, ids: &mut Ids, step: &Step<'_, I>) -> Result<(), I::Error> {
+fn narrow<I: Searchable>(
+    index: &I,
+    ids: &mut Ids,
+    step: &Step<'_, I>,
+    pace: &Pace<'_>,
+) -> Result<(), I::Error> {
     let too_long = |len: u64, ids: &Ids| ids.len().saturating_mul(I::POSTINGS_PER_CANDIDATE) < len;
     match step {
         Step::Pair(pair) if too_long(index.postings_len(pair), ids) => {
-            filter(index, ids, index.name_of(pair), |found| found == Some(index.number(pair)))?;
+            filter(index, ids, index.name_of(pair), pace, |found| found == Some(index.number(pair)))?;
         }
         Step::NotPair(pair) if too_long(index.postings_len(pair), ids) => {
-            filter(index, ids, index.name_of(pair), |found| found != Some(index.number(pair)))?;
+            filter(index, ids, index.name_of(pair), pace, |found| found != Some(index.number(pair)))?;
         }
         Step::Has(name) if too_long(index.having_len(*name), ids) => {
-            filter(index, ids, *name, |found| found.is_some())?;
+            filter(index, ids, *name, pace, |found| found.is_some())?;
         }
         Step::HasNot(name) if too_long(index.having_len(*name), ids) => {
-            filter(index, ids, *name, |found| found.is_none())?;
+            filter(index, ids, *name, pace, |found| found.is_none())?;
         }
         Step::Pair(pair) => ids.intersect(&*index.postings(pair)?),
         Step::NotPair(pair) => ids.subtract(&*index.postings(pair)?),
@@ -169,13 +180,13 @@ fn narrow<I: Searchable>(index: &I, ids: &mut Ids, step: &Step<'_, I>) -> Result
         Step::Values { matcher, name, .. }
             if ids.len().saturating_mul(I::SERIES_COST) < index.values(*name) =>
         {
-            filter_by_value(index, ids, matcher, *name)?;
+            filter_by_value(index, ids, matcher, *name, pace)?;
         }
         Step::Values { matcher, name, negate: false } => {
-            ids.intersect_map(&union(index, matcher, *name, true)?);
+            ids.intersect_map(&union(index, matcher, *name, true, pace)?);
         }
         Step::Values { matcher, name, negate: true } => {
-            ids.subtract_map(&union(index, matcher, *name, false)?);
+            ids.subtract_map(&union(index, matcher, *name, false, pace)?);
         }
     }
     Ok(())
@@ -186,10 +197,14 @@ fn filter<I: Searchable>(
     index: &I,
     ids: &mut Ids,
     name: I::Name,
+    pace: &Pace<'_>,
     keep: impl Fn(Option<u32>) -> bool,
 ) -> Result<(), I::Error> {
     let mut cursor = I::Cursor::default();
-    ids.try_retain(|id| Ok(keep(index.pair_of(&mut cursor, id, name)?)))
+    ids.try_retain(|id| {
+        pace.step()?;
+        Ok(keep(index.pair_of(&mut cursor, id, name)?))
+    })
 }
 
 /// Looks at each candidate's own value; equal values are judged once.
@@ -198,11 +213,13 @@ fn filter_by_value<I: Searchable>(
     ids: &mut Ids,
     matcher: &Matcher,
     name: I::Name,
+    pace: &Pace<'_>,
 ) -> Result<(), I::Error> {
     let mut judged: HashMap<u32, bool> = HashMap::new();
     let empty = matcher.matches_empty();
     let mut cursor = I::Cursor::default();
     ids.try_retain(|id| {
+        pace.step()?;
         let Some(pair) = index.pair_of(&mut cursor, id, name)? else { return Ok(empty) };
         if let Some(known) = judged.get(&pair) {
             return Ok(*known);
@@ -244,34 +261,43 @@ fn union<I: Searchable>(
     matcher: &Matcher,
     name: I::Name,
     accepted: bool,
+    pace: &Pace<'_>,
 ) -> Result<RoaringBitmap, I::Error> {
     let mut union = Union::default();
+    let add = |prefix: &str, accept: &dyn Fn(&str) -> bool, union: &mut Union| {
+        let mut accept = |value: &str| {
+            pace.step()?;
+            Ok(accept(value))
+        };
+        index.add_values(name, prefix, &mut accept, union)
+    };
     // Values for which the bare expression is true are wanted when this is true, those for which it is false else.
     let positive = (matcher.op == MatchOp::Regex) == accepted;
     let Some(regex) = matcher.regex().filter(|_| positive) else {
-        index.add_values(name, "", &mut |value| matcher.matches(value) == accepted, &mut union)?;
+        add("", &|value| matcher.matches(value) == accepted, &mut union)?;
         return Ok(union.finish());
     };
     match regex.shape() {
         RegexShape::Literals(literals) => {
             for literal in literals {
+                pace.step()?;
                 if let Some(pair) = index.pair(name, literal)? {
                     union.add(&*index.postings(&pair)?);
                 }
             }
         }
-        RegexShape::Prefix(prefix) => index.add_values(name, prefix, &mut |_| true, &mut union)?,
+        RegexShape::Prefix(prefix) => add(prefix, &|_| true, &mut union)?,
         RegexShape::Suffix(suffix) => {
-            index.add_values(name, "", &mut |value| value.ends_with(suffix.as_str()), &mut union)?;
+            add("", &|value| value.ends_with(suffix.as_str()), &mut union)?;
         }
         RegexShape::Contains(part) => {
             let finder = memchr::memmem::Finder::new(part);
-            index.add_values(name, "", &mut |value| finder.find(value.as_bytes()).is_some(), &mut union)?;
+            add("", &|value| finder.find(value.as_bytes()).is_some(), &mut union)?;
         }
         RegexShape::Automaton { prefix } => {
-            index.add_values(name, prefix, &mut |value| regex.is_match(value), &mut union)?;
+            add(prefix, &|value| regex.is_match(value), &mut union)?;
         }
-        _ => index.add_values(name, "", &mut |value| regex.is_match(value), &mut union)?,
+        _ => add("", &|value| regex.is_match(value), &mut union)?,
     }
     Ok(union.finish())
 }

@@ -19,6 +19,7 @@ use crate::block::Damage;
 use crate::cache::{BlockCache, FileId};
 use crate::coding::{DecodeError, Reader};
 use crate::fs::{FileSystem, ReadAt};
+use crate::index::pace::Pace;
 use crate::index::{Postings, Searchable, plan};
 
 /// Most bytes of a table: what a damaged footer can make us allocate is also bounded by the length of the file.
@@ -107,7 +108,19 @@ impl IndexReader {
     /// # Errors
     /// The system's, and damage.
     pub(crate) fn select(&self, matchers: &[model::matcher::Matcher]) -> Result<Vec<u32>, StorageError> {
-        plan::select(self, matchers)
+        self.select_at(&Pace::free(), matchers)
+    }
+
+    /// As [`IndexReader::select`], unless `pace` says to end.
+    ///
+    /// # Errors
+    /// The system's, and damage; [`StorageError::Cancelled`].
+    pub(crate) fn select_at(
+        &self,
+        pace: &Pace<'_>,
+        matchers: &[model::matcher::Matcher],
+    ) -> Result<Vec<u32>, StorageError> {
+        plan::select(self, matchers, pace)
     }
 
     /// The labels of a series.

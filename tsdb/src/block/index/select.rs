@@ -73,11 +73,11 @@ impl Searchable for IndexReader {
         &self,
         name: usize,
         prefix: &str,
-        accept: &mut dyn FnMut(&str) -> bool,
+        accept: &mut dyn FnMut(&str) -> Result<bool, StorageError>,
         union: &mut Union,
     ) -> Result<(), StorageError> {
         self.each_value(name, prefix, |_, value, found| {
-            if accept(value) {
+            if accept(value)? {
                 union.add(&self.postings_at(found)?);
             }
             Ok(())
