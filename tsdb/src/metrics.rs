@@ -463,3 +463,27 @@ impl Metrics {
         counter.with_label_values(&[kind.as_str()]).inc();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    /// Who looks after a store finds all metrics of our own in the document, and none that is not there.
+    #[test]
+    fn the_document_names_all_of_our_own() {
+        let registry = Registry::new();
+        Metrics::register(&registry).unwrap();
+        let families = registry.gather();
+        let own = families.iter().map(|family| family.name()).filter(|name| name.starts_with("nilometer_"));
+        let own: BTreeSet<&str> = own.collect();
+        let document = include_str!("../../docs/stored-data.md");
+        let rows = document.lines().filter(|line| line.starts_with("| `nilometer_"));
+        let names = rows.filter_map(|line| line.split('|').nth(1)).flat_map(|cell| cell.split(", "));
+        let named: Vec<&str> = names.map(|name| name.trim().trim_matches('`')).collect();
+        let listed: BTreeSet<&str> =
+            named.iter().copied().filter(|name| name.starts_with("nilometer_tsdb_")).collect();
+        assert_eq!(listed, own);
+        assert_eq!(named.len(), listed.len(), "each once");
+    }
+}
