@@ -301,3 +301,22 @@ fn the_example_of_the_document_is_true() {
     fs.write(&path, example);
     assert_eq!(scanned(&open(&fs).unwrap()).unwrap(), expected(&series));
 }
+
+/// The document's second example: a batch whose series are those of the batch before.
+#[test]
+fn the_example_of_a_reference_to_another_batch_is_true() {
+    let mut columns = Columns::default();
+    (0..32).for_each(|n| columns.push_float(1000 + n * 1000, n as f64, 0));
+    let fs = FaultyFs::new();
+    let series = [columns.clone(), columns];
+    let options =
+        BlockOptions { compression: Compression::None, batch_series: 1, ..BlockOptions::for_level(1) };
+    write(&fs, &series, options).unwrap();
+    let path = dir().join(CHUNKS_DIR).join("000001");
+    let written = fs.read(&path).unwrap();
+    let hex: String = written.iter().map(|b| format!("{b:02x} ")).collect();
+    let example = example_at(include_str!("../../../../docs/formats/block.md"), 1);
+    assert_eq!(example, written, "written: {hex}");
+    fs.write(&path, example);
+    assert_eq!(scanned(&open(&fs).unwrap()).unwrap(), expected(&series));
+}

@@ -23,7 +23,12 @@ use crate::fs::{Fault, FaultKind, FaultyFs};
 
 /// The bytes of the first block of a document that is marked `hex`; what follows `;` on a line is comment.
 pub(super) fn example(document: &str) -> Vec<u8> {
-    let block = document.split("```hex\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    example_at(document, 0)
+}
+
+/// As [`example`], of a block that has so many before it.
+fn example_at(document: &str, before: usize) -> Vec<u8> {
+    let block = document.split("```hex\n").nth(before + 1).and_then(|rest| rest.split("```").next()).unwrap();
     let digits: String = block.lines().filter_map(|line| line.split(';').next()).collect();
     let digits: Vec<u8> = digits.bytes().filter(|b| !b.is_ascii_whitespace()).collect();
     let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
