@@ -209,6 +209,29 @@ fn size_and_speed_of_a_block_of_many_series() {
     assert!(reader.size_bytes() < 30 * series.len() as u64);
 }
 
+/// What a writer takes when each series has a value of its own, as under churn.
+#[test]
+#[ignore = "measures"]
+fn memory_of_a_writer_of_values_of_their_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut file = RealFs.create(&dir.path().join("index")).unwrap();
+    let before = rss();
+    let per = |what: &str| {
+        println!("{what}: {:.1} B/series", rss().saturating_sub(before) as f64 / series_count() as f64);
+    };
+    let mut writer = IndexWriter::new();
+    for n in 0..series_count() {
+        let id = format!("{:016x}", (n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let metric = format!("metric_{:03}", n * 100 / series_count());
+        let pairs =
+            [("__name__", metric), ("a_number", format!("{n:09}")), ("id", id), ("job", "x".to_owned())];
+        writer.add(&Labels::from_pairs(pairs), &[]).unwrap();
+    }
+    per("writer");
+    writer.finish(&mut *file).unwrap();
+    per("peak");
+}
+
 /// Series of a recording: `TBREC1`, targets with scrapes and series, see where it was made.
 fn recorded(path: &Path) -> Vec<Labels> {
     let mut decoder = zstd::stream::read::Decoder::new(std::fs::File::open(path).unwrap()).unwrap();
