@@ -63,6 +63,13 @@ fn rss() -> usize {
     statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
 }
 
+/// The most there ever was.
+fn peak() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
+}
+
 /// The shortest of `times` runs; of one, the time of the processor.
 fn timed<T>(what: &str, times: u32, mut run: impl FnMut() -> T) -> T {
     let (start, clock) = (now(), Instant::now());
@@ -216,8 +223,8 @@ fn memory_of_a_writer_of_values_of_their_own() {
     let dir = tempfile::tempdir().unwrap();
     let mut file = RealFs.create(&dir.path().join("index")).unwrap();
     let before = rss();
-    let per = |what: &str| {
-        println!("{what}: {:.1} B/series", rss().saturating_sub(before) as f64 / series_count() as f64);
+    let per = |what: &str, bytes: usize| {
+        println!("{what}: {:.1} B/series", bytes.saturating_sub(before) as f64 / series_count() as f64);
     };
     let mut writer = IndexWriter::new();
     for n in 0..series_count() {
@@ -227,9 +234,9 @@ fn memory_of_a_writer_of_values_of_their_own() {
             [("__name__", metric), ("a_number", format!("{n:09}")), ("id", id), ("job", "x".to_owned())];
         writer.add(&Labels::from_pairs(pairs), &[]).unwrap();
     }
-    per("writer");
+    per("before the end", rss());
     writer.finish(&mut *file).unwrap();
-    per("peak");
+    per("at most", peak());
 }
 
 /// Series of a recording: `TBREC1`, targets with scrapes and series, see where it was made.

@@ -20,23 +20,30 @@ const PLACE_INLINE: u64 = 0;
 const PLACE_LIST: u64 = 1;
 const PLACE_BITMAP: u64 = 2;
 
-/// Collects the series of one label pair, ascending.
+/// Collects the series of one label pair, ascending. There is one for each pair of a block until the end, and where there are many
+/// pairs most have one run: only others have more than that.
 #[derive(Debug, Default)]
 pub(super) struct ListBuilder {
-    bytes: Vec<u8>,
-    count: u32,
-    runs: u32,
-    /// Behind the last run in `bytes`.
-    coded: u32,
     /// The run that is still growing.
     start: u32,
     len: u32,
+    closed: Option<Box<ClosedRuns>>,
+}
+
+/// The runs of a list but for the last.
+#[derive(Debug, Default)]
+struct ClosedRuns {
+    bytes: Vec<u8>,
+    /// Series in them.
+    count: u32,
+    runs: u32,
+    /// Behind the last of them.
+    end: u32,
 }
 
 impl ListBuilder {
     /// Adds a series above all that were added.
     pub(super) fn push(&mut self, series: u32) {
-        self.count += 1;
         if self.len > 0 && self.start + self.len == series {
             self.len += 1;
             return;
@@ -50,34 +57,38 @@ impl ListBuilder {
         if self.len == 0 {
             return;
         }
-        let gap = u64::from(self.start - self.coded);
-        put_uvarint(&mut self.bytes, gap << 1 | u64::from(self.len > 1));
+        let closed = self.closed.get_or_insert_default();
+        let gap = u64::from(self.start - closed.end);
+        put_uvarint(&mut closed.bytes, gap << 1 | u64::from(self.len > 1));
         if self.len > 1 {
-            put_uvarint(&mut self.bytes, u64::from(self.len - 2));
+            put_uvarint(&mut closed.bytes, u64::from(self.len - 2));
         }
-        self.coded = self.start + self.len;
-        self.runs += 1;
+        closed.count += self.len;
+        closed.runs += 1;
+        closed.end = self.start + self.len;
         self.len = 0;
     }
 
     /// Writes what [`PostingsRef::decode`] reads to `out`, and what does not fit there to `section`.
     pub(super) fn finish(mut self, out: &mut Vec<u8>, section: &mut Vec<u8>) {
-        put_uvarint(out, u64::from(self.count));
-        if self.count == 1 {
+        if self.closed.is_none() && self.len == 1 {
+            put_uvarint(out, 1);
             put_uvarint(out, u64::from(self.start));
             return;
         }
         self.close_run();
-        if self.bytes.len() <= INLINE_MAX {
-            put_uvarint(out, (self.bytes.len() as u64) << 2 | PLACE_INLINE);
-            out.extend_from_slice(&self.bytes);
+        let closed = self.closed.unwrap_or_default();
+        put_uvarint(out, u64::from(closed.count));
+        if closed.bytes.len() <= INLINE_MAX {
+            put_uvarint(out, (closed.bytes.len() as u64) << 2 | PLACE_INLINE);
+            out.extend_from_slice(&closed.bytes);
             return;
         }
         let start = section.len();
-        section.extend_from_slice(&self.bytes);
+        section.extend_from_slice(&closed.bytes);
         let mut place = PLACE_LIST;
-        if self.runs > LIST_RUNS_MAX
-            && let Some(bitmap) = self.as_bitmap()
+        if closed.runs > LIST_RUNS_MAX
+            && let Some(bitmap) = closed.as_bitmap()
         {
             section.truncate(start);
             bitmap.serialize_into(&mut *section).expect("memory takes all writes");
@@ -85,7 +96,9 @@ impl ListBuilder {
         }
         put_uvarint(out, ((section.len() - start) as u64) << 2 | place);
     }
+}
 
+impl ClosedRuns {
     /// The bitmap, when it is not more than twice as long: it reads faster.
     fn as_bitmap(&self) -> Option<RoaringBitmap> {
         let mut bitmap = RoaringBitmap::new();
