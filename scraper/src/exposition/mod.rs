@@ -278,9 +278,18 @@ impl<'a> Parser<'a> {
         self.page.get(from..to).unwrap_or_default()
     }
 
-    /// An error about the line that began at `start`.
+    /// An error about the line that began at `start`, at the byte where the parser stands.
     fn error(&self, what: impl Into<Cow<'static, str>>, start: usize) -> ParseError {
-        let end = (self.pos + 1).min(self.page.len()).min(start + EXCERPT_MAX);
+        self.error_up_to(self.pos + 1, what, start)
+    }
+
+    /// An error about a number, which ends where the parser stands.
+    fn number_error(&self, error: &NumberError, start: usize) -> ParseError {
+        self.error_up_to(self.pos, error.to_string(), start)
+    }
+
+    fn error_up_to(&self, end: usize, what: impl Into<Cow<'static, str>>, start: usize) -> ParseError {
+        let end = end.min(self.page.len()).min(start + EXCERPT_MAX);
         ParseError {
             what: what.into(),
             excerpt: String::from_utf8_lossy(self.slice(start, end)).into_owned(),

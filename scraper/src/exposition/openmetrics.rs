@@ -117,7 +117,7 @@ impl<'a> Parser<'a> {
     /// What follows the series text: value, time, exemplar, line break.
     pub(super) fn openmetrics_sample(&mut self, start: usize) -> Result<LineSample<'a>, ParseError> {
         let text = self.spaced_word().ok_or_else(|| self.error("expected value after metric", start))?;
-        let value = parse_float(text).map_err(|error| self.error(error.to_string(), start))?;
+        let value = parse_float(text).map_err(|error| self.number_error(&error, start))?;
         let mut sample = LineSample { value, t: None, exemplar: None };
         if self.peek().is_none() {
             return Err(self.plain_error(NO_EOF));
@@ -175,7 +175,7 @@ impl<'a> Parser<'a> {
         let labels = self.since(from);
         let text =
             self.spaced_word().ok_or_else(|| self.error("expected value after exemplar labels", start))?;
-        let value = parse_float(text).map_err(|error| self.error(error.to_string(), start))?;
+        let value = parse_float(text).map_err(|error| self.number_error(&error, start))?;
         let t = match self.spaced_word() {
             Some(text) => Some(self.seconds(text, "exemplar timestamp", start)?),
             None => None,
@@ -193,7 +193,7 @@ impl<'a> Parser<'a> {
 
     /// Seconds as written, in milliseconds.
     fn seconds(&self, text: &[u8], what: &str, start: usize) -> Result<i64, ParseError> {
-        let seconds = parse_float(text).map_err(|error| self.error(error.to_string(), start))?;
+        let seconds = parse_float(text).map_err(|error| self.number_error(&error, start))?;
         if !seconds.is_finite() {
             let shown = model::float::format_fixed(seconds);
             return Err(ParseError {

@@ -115,7 +115,7 @@ impl<'a> Parser<'a> {
         }
         self.pos += length;
         let value =
-            parse_float(self.slice(from, self.pos)).map_err(|error| self.error(error.to_string(), start))?;
+            parse_float(self.slice(from, self.pos)).map_err(|error| self.number_error(&error, start))?;
         self.pos = skip_blanks(self.page, self.pos);
         let t = match self.peek() {
             Some(b'0'..=b'9') => Some(self.text_timestamp(start)?),
