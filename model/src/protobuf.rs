@@ -61,6 +61,7 @@ impl<'a> Field<'a> {
     ///
     /// # Errors
     /// [`WireError::WrongType`].
+    #[inline]
     pub fn varint(&self) -> Result<u64, WireError> {
         match self.value {
             Value::Varint(value) => Ok(value),
@@ -88,6 +89,7 @@ impl<'a> Field<'a> {
     ///
     /// # Errors
     /// [`WireError::WrongType`].
+    #[inline]
     pub fn double(&self) -> Result<f64, WireError> {
         match self.value {
             Value::Fixed64(bits) => Ok(f64::from_bits(bits)),
@@ -135,6 +137,7 @@ impl<'a> Field<'a> {
     ///
     /// # Errors
     /// [`WireError::WrongType`].
+    #[inline]
     pub fn bytes(&self) -> Result<&'a [u8], WireError> {
         match self.value {
             Value::Bytes(bytes) => Ok(bytes),
@@ -175,11 +178,13 @@ pub struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     /// Reads `bytes` from the start.
+    #[inline]
     pub fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, position: 0 }
     }
 
     /// How far it has come, in bytes.
+    #[inline]
     pub fn position(&self) -> usize {
         self.position
     }
@@ -274,6 +279,7 @@ impl<'a> Reader<'a> {
         Ok(bytes)
     }
 
+    #[inline]
     fn array<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
         let truncated = WireError::Truncated(self.position);
         self.take(N as u64)?.try_into().map_err(|_| truncated)

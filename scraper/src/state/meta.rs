@@ -29,6 +29,8 @@ pub(super) struct MetadataCache {
     families: Vec<Option<Family>>,
     free: Vec<u32>,
     index: HashMap<String, u32>,
+    /// Where the family that comes next is likely to be: behind the last one, as on the first page.
+    expected: u32,
     changed: bool,
 }
 
@@ -39,8 +41,17 @@ impl MetadataCache {
 
     /// The place of family `name`, made if need be. `None` when there is no number left.
     pub(super) fn family(&mut self, name: &[u8], iteration: u64) -> Option<u32> {
+        let expected = self.expected;
+        if let Some(family) = self.get_mut(expected)
+            && family.name.as_bytes() == name
+        {
+            family.last_seen = iteration;
+            self.expected = expected.wrapping_add(1);
+            return Some(expected);
+        }
         let name = String::from_utf8_lossy(name);
         if let Some(place) = self.index.get(name.as_ref()).copied() {
+            self.expected = place.wrapping_add(1);
             if let Some(family) = self.get_mut(place) {
                 family.last_seen = iteration;
             }
