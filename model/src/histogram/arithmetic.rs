@@ -329,6 +329,10 @@ impl FloatHistogram {
     /// What the zero bucket would hold if it were at least `threshold` wide, and its width then: it never ends within a
     /// populated bucket.
     pub(super) fn zero_count_for(&self, threshold: f64) -> (f64, f64) {
+        // A bucket that reaches into the zero bucket, as coarser schemas make them, is not in it.
+        if threshold == self.zero_threshold {
+            return (self.zero_count, threshold);
+        }
         let sides =
             [(&self.positive_spans, &self.positive_buckets), (&self.negative_spans, &self.negative_buckets)];
         let threshold = zero_threshold_for(threshold, |threshold| {
@@ -370,14 +374,20 @@ impl FloatHistogram {
         Ok((sum.uncompensated(), reconciled))
     }
 
-    /// Multiplies all counts and the sum.
+    /// Multiplies all counts and the sum. What is less than nothing is a gauge.
     pub fn scale(&mut self, factor: f64) {
+        if factor < 0.0 {
+            self.counter_reset_hint = CounterResetHint::Gauge;
+        }
         self.map_counts(|value| value * factor);
     }
 
-    /// Divides all counts and the sum. By zero, exponential and custom buckets vanish: their counts are no numbers or
+    /// Divides all counts and the sum; by less than zero, that is a gauge. By zero, exponential and custom buckets vanish: their counts are no numbers or
     /// infinite, count, sum and zero bucket say so.
     pub fn divide(&mut self, divisor: f64) {
+        if divisor < 0.0 {
+            self.counter_reset_hint = CounterResetHint::Gauge;
+        }
         self.map_counts(|value| value / divisor);
         if divisor == 0.0 {
             self.positive_spans.clear();

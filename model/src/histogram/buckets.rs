@@ -124,14 +124,23 @@ impl FloatHistogram {
         })
     }
 
-    /// All buckets from the lowest to the highest, the zero bucket in its place when populated.
+    /// All buckets from the lowest to the highest, the zero bucket in its place when populated. One that reaches into
+    /// the zero bucket, as coarser schemas make them, ends where that begins.
     pub fn all_buckets(&self) -> Vec<Bucket> {
-        let mut all: Vec<Bucket> = self.negative_bucket_iter().collect();
+        let outside = |mut bucket: Bucket| {
+            if bucket.upper < 0.0 && bucket.upper > -self.zero_threshold {
+                bucket.upper = -self.zero_threshold;
+            } else if bucket.lower > 0.0 && bucket.lower < self.zero_threshold {
+                bucket.lower = self.zero_threshold;
+            }
+            bucket
+        };
+        let mut all: Vec<Bucket> = self.negative_bucket_iter().map(outside).collect();
         all.reverse();
         if self.zero_count > 0.0 {
             all.push(self.zero_bucket());
         }
-        all.extend(self.positive_bucket_iter());
+        all.extend(self.positive_bucket_iter().map(outside));
         all
     }
 }

@@ -53,10 +53,11 @@ impl FloatHistogram {
 
         let positive: Vec<f64> = self.positive_bucket_iter().map(|b| keep_of(b, spread)).collect();
         let negative: Vec<f64> = self.negative_bucket_iter().map(|b| keep_of(b, spread)).collect();
-        if !custom {
+        if !custom && self.zero_count > 0.0 {
             let mut zero = self.zero_bucket();
             // With observations on one side only, those near zero are taken to lie on that side too.
-            match (self.negative_buckets.is_empty(), self.positive_buckets.is_empty()) {
+            let is_empty = |counts: &[f64]| counts.iter().all(|count| *count == 0.0);
+            match (is_empty(&self.negative_buckets), is_empty(&self.positive_buckets)) {
                 (true, false) => zero.lower = 0.0,
                 (false, true) => zero.upper = 0.0,
                 _ => {}
@@ -64,7 +65,6 @@ impl FloatHistogram {
             trimmed.zero_count = keep_of(zero, Spread::Linear);
         }
         if !changed {
-            trimmed.compact();
             return trimmed;
         }
         let index = |(index, _): (i32, f64)| index;
@@ -107,16 +107,15 @@ fn kept(bucket: Bucket, keep: Keep, cut: f64, spread: Spread) -> Kept {
             Keep::Below => none,
         };
     }
+    // In this order: a zero bucket may have no width.
     let (from, to) = match keep {
-        Keep::Below => (lower, upper.min(cut)),
-        Keep::Above => (lower.max(cut), upper),
+        Keep::Below if cut <= lower => return none,
+        Keep::Below if cut >= upper => return all(middle(lower, upper, spread)),
+        Keep::Below => (lower, cut),
+        Keep::Above if cut <= lower => return all(middle(lower, upper, spread)),
+        Keep::Above if cut >= upper => return none,
+        Keep::Above => (cut, upper),
     };
-    if from >= to {
-        return none;
-    }
-    if (from, to) == (lower, upper) {
-        return all(middle(lower, upper, spread));
-    }
     let below = count * fraction_below(lower, upper, cut, spread);
     Kept { count: if keep == Keep::Below { below } else { count - below }, middle: middle(from, to, spread) }
 }
@@ -167,6 +166,14 @@ mod tests {
         }
         assert_eq!(h.trimmed(Keep::Below, f64::INFINITY).sum, 20.0);
         assert_eq!(h.trimmed(Keep::Above, f64::NAN).count, 0.0);
+    }
+
+    #[test]
+    fn zero_buckets_without_width_go_or_stay_whole() {
+        let h = FloatHistogram { count: 2.0, zero_count: 2.0, ..FloatHistogram::default() };
+        let count = |keep, cut| h.trimmed(keep, cut).count;
+        assert_eq!([-1.0, 0.0, 1.0].map(|cut| count(Keep::Below, cut)), [0.0, 0.0, 2.0]);
+        assert_eq!([-1.0, 0.0, 1.0].map(|cut| count(Keep::Above, cut)), [2.0, 2.0, 0.0]);
     }
 
     #[test]
