@@ -9,13 +9,14 @@ use model::{FloatHistogram, Labels, Sample, Timestamp};
 
 use super::column::Column;
 use super::error::QueryError;
+use super::notes::HistogramOperation;
 use super::range::{Series, Window, interpolate};
 use super::state::State;
 use super::steps::Steps;
 use crate::ast::ExtendedRange;
 use crate::plan::{RangeFn, Selector};
 
-/// Evaluates the function of a series over extended windows.
+/// Evaluates the function of a series over extended windows: `rate`, `increase` or `delta`.
 pub(crate) fn evaluate(
     series: &Series<'_, '_>,
     modifier: ExtendedRange,
@@ -28,22 +29,12 @@ pub(crate) fn evaluate(
         }
         let smoothed = modifier == ExtendedRange::Smoothed;
         if window.histograms() > 0 {
-            if matches!(series.function(), RangeFn::Changes | RangeFn::Resets) {
-                histogram_events(series, window, into);
-                return Ok(());
-            }
             match histogram_rate(series, window, smoothed) {
                 Ok(Some(histogram)) => into.push_histogram(window.step, Arc::new(histogram)),
                 Ok(None) => {}
                 Err(IncompatibleSchemas) => series.note_mixed_schemas(),
             }
-            return Ok(());
-        }
-        let value = match series.function() {
-            RangeFn::Changes | RangeFn::Resets => float_events(series, window),
-            _ => float_rate(series, window, smoothed),
-        };
-        if let Some(value) = value {
+        } else if let Some(value) = float_rate(series, window, smoothed) {
             into.set(window.step, value);
         }
         Ok(())
@@ -136,52 +127,40 @@ fn float_rate(series: &Series<'_, '_>, window: &Window, smoothed: bool) -> Optio
     Some(result)
 }
 
-fn float_events(series: &Series<'_, '_>, window: &Window) -> Option<f64> {
-    let samples = series.samples;
-    let times = &samples.float_times[window.lo..window.hi];
-    let values = &samples.float_values[window.lo..window.hi];
-    let (first, _) = ends(times, window.start, window.end, false)?;
-    let resets = series.function() == RangeFn::Resets;
-    let events = values[first..].windows(2).filter(|pair| {
-        let (a, b) = (pair[0], pair[1]);
-        if resets { b < a } else { a != b && !(a.is_nan() && b.is_nan()) }
-    });
-    Some(events.count() as f64)
+/// What combining two histograms met.
+#[derive(Clone, Copy, Debug, Default)]
+struct Reconciled {
+    addition: bool,
+    subtraction: bool,
 }
 
-fn histogram_events(series: &Series<'_, '_>, window: &Window, into: &mut Column) {
-    let samples = series.samples;
-    let times = &samples.histogram_times[window.histogram_lo..window.histogram_hi];
-    let histograms = &samples.histograms[window.histogram_lo..window.histogram_hi];
-    let Some((first, _)) = ends(times, window.start, window.end, false) else { return };
-    let resets = series.function() == RangeFn::Resets;
-    let events = histograms[first..]
-        .windows(2)
-        .filter(|pair| if resets { pair[1].is_reset_after(&pair[0]) } else { !pair[1].same_as(&pair[0]) });
-    into.set(window.step, events.count() as f64);
-}
-
-/// The histogram at `fraction` of the way from `a` to `b`; a counter that was reset grew from nothing.
+/// The histogram at `t` between two samples; a counter that was reset grew from nothing.
 fn between(
-    a: &FloatHistogram,
-    b: &FloatHistogram,
-    fraction: f64,
+    a: (Timestamp, &FloatHistogram),
+    b: (Timestamp, &FloatHistogram),
+    t: Timestamp,
     counter: bool,
+    reconciled: &mut Reconciled,
 ) -> Result<FloatHistogram, IncompatibleSchemas> {
+    let ((from, a), (to, b)) = (a, b);
+    if t == from || t == to {
+        return Ok(if t == from { a.clone() } else { b.clone() });
+    }
     if a.uses_custom_buckets() != b.uses_custom_buckets() {
         return Err(IncompatibleSchemas);
     }
-    let mut out = if counter && b.is_reset_after(a) {
+    let fraction = (t - from) as f64 / (to - from) as f64;
+    if counter && b.is_reset_after(a) {
         let mut grown = b.clone();
         grown.scale(fraction);
-        grown
-    } else {
-        let (mut growth, _) = b.minus(a)?;
-        growth.scale(fraction);
-        a.plus(&growth)?.0
-    };
-    out.counter_reset_hint = CounterResetHint::Unknown;
-    Ok(out)
+        return Ok(grown);
+    }
+    let (mut growth, how) = b.minus(a)?;
+    reconciled.subtraction |= how.custom_bounds;
+    growth.scale(fraction);
+    let (sum, how) = growth.plus(a)?;
+    reconciled.addition |= how.custom_bounds;
+    Ok(sum)
 }
 
 fn histogram_rate(
@@ -194,59 +173,46 @@ fn histogram_rate(
     let times = &samples.histogram_times[window.histogram_lo..window.histogram_hi];
     let histograms = &samples.histograms[window.histogram_lo..window.histogram_hi];
     let Some((first, last)) = ends(times, window.start, window.end, smoothed) else { return Ok(None) };
-    let is_gauge = |h: &Arc<FloatHistogram>| h.counter_reset_hint == CounterResetHint::Gauge;
-    let involved = &histograms[first..=last];
-    if counter && involved.iter().any(is_gauge) {
-        series.note_not_counter();
+    let is_gauge = |h: &FloatHistogram| h.counter_reset_hint == CounterResetHint::Gauge;
+    for histogram in &histograms[first..=last] {
+        if histogram.uses_custom_buckets() != histograms[first].uses_custom_buckets() {
+            return Err(IncompatibleSchemas);
+        }
+        if counter && is_gauge(histogram) {
+            series.note_not_counter();
+        }
     }
-    if !counter && (!is_gauge(&involved[0]) || !is_gauge(&involved[involved.len() - 1])) {
-        series.note_not_gauge();
-    }
-    let custom = involved[0].uses_custom_buckets();
-    if involved.iter().any(|histogram| histogram.uses_custom_buckets() != custom) {
-        return Err(IncompatibleSchemas);
-    }
-    let fraction = |i: usize, t: Timestamp| (t - times[i]) as f64 / (times[i + 1] - times[i]) as f64;
+    let mut reconciled = Reconciled::default();
+    let at = |i: usize| (times[i], &*histograms[i]);
     let left_between = smoothed && times[first] < window.start;
     let left = if left_between {
-        between(&histograms[first], &histograms[first + 1], fraction(first, window.start), counter)?
+        between(at(first), at(first + 1), window.start, counter, &mut reconciled)?
     } else {
         FloatHistogram::clone(&histograms[first])
     };
-    let right_between = smoothed && last > 0 && times[last] > window.end;
-    let right = if right_between {
-        between(&histograms[last - 1], &histograms[last], fraction(last - 1, window.end), counter)?
+    let right = if smoothed && last > 0 && times[last] > window.end {
+        between(at(last - 1), at(last), window.end, counter, &mut reconciled)?
     } else {
         FloatHistogram::clone(&histograms[last])
     };
-    let mut result = right.minus(&left)?.0;
-    if counter {
-        let from = if times[first] <= window.start { first + 1 } else { first };
-        let to = if times[last] >= window.end { last } else { last + 1 };
-        let mut previous = &left;
-        for (offset, histogram) in histograms.get(from..to).unwrap_or(&[]).iter().enumerate() {
-            // A left end between samples has a reset behind it already: only a decrease counts, not the hint.
-            let reset = if offset == 0 && left_between {
-                unhinted(histogram).is_reset_after(previous)
-            } else {
-                histogram.is_reset_after(previous)
-            };
-            if reset {
-                result = result.plus(previous)?.0;
-            }
-            previous = histogram;
-        }
-        // A last sample within the window was looked at already.
-        let right_resets = if times[last] < window.end {
-            false
-        } else if right_between || left_between && from >= to {
-            unhinted(&right).is_reset_after(previous)
-        } else {
-            first != last && right.is_reset_after(previous)
-        };
-        if right_resets {
-            result = result.plus(previous)?.0;
-        }
+    let are_gauges = is_gauge(&left) && is_gauge(&right);
+    if !counter && !are_gauges {
+        series.note_not_gauge();
+    }
+    let (mut result, how) = right.minus(&left)?;
+    reconciled.subtraction |= how.custom_bounds;
+    if counter
+        && let Some(lost) = lost(&histograms[first..=last], &left, &right, left_between, &mut reconciled)?
+    {
+        let (sum, how) = result.plus(&lost)?;
+        result = sum;
+        reconciled.addition |= how.custom_bounds;
+    }
+    if reconciled.subtraction {
+        series.note_reconciled(true);
+    }
+    if reconciled.addition {
+        series.note_reconciled(false);
     }
     if series.function() == RangeFn::Rate {
         result.divide(series.window_seconds());
@@ -256,8 +222,37 @@ fn histogram_rate(
     Ok(Some(result))
 }
 
-fn unhinted(histogram: &FloatHistogram) -> FloatHistogram {
-    FloatHistogram { counter_reset_hint: CounterResetHint::Unknown, ..histogram.clone() }
+/// What was counted before the resets within a window. `histograms` are those from one end to the other, of which the
+/// ends are as in `left` and `right`.
+fn lost(
+    histograms: &[Arc<FloatHistogram>],
+    left: &FloatHistogram,
+    right: &FloatHistogram,
+    left_between: bool,
+    reconciled: &mut Reconciled,
+) -> Result<Option<FloatHistogram>, IncompatibleSchemas> {
+    let (mut previous, mut next) = (left, 1);
+    // A left end that lies beyond a reset has it behind it.
+    if left_between && histograms[1].is_reset_after(&histograms[0]) {
+        (previous, next) = (&histograms[1], 2);
+    }
+    // Nothing between the ends: they are the same sample, or on the way from one to the next.
+    let Some(inner) = histograms.get(next..histograms.len() - 1) else { return Ok(None) };
+    let mut lost: Option<FloatHistogram> = None;
+    for histogram in inner.iter().map(|histogram| &**histogram).chain([right]) {
+        if histogram.is_reset_after(previous) {
+            lost = Some(match lost {
+                None => previous.clone(),
+                Some(lost) => {
+                    let (sum, how) = lost.plus(previous)?;
+                    reconciled.addition |= how.custom_bounds;
+                    sum
+                }
+            });
+        }
+        previous = histogram;
+    }
+    Ok(lost)
 }
 
 /// A `smoothed` instant selector: at each step the value on the line between the neighbours, or the last one when
@@ -271,7 +266,8 @@ pub(crate) fn smooth_instant(
     into: &mut Column,
 ) -> Result<(), QueryError> {
     let lookback = state.lookback_ms;
-    let mut noted = false;
+    let (mut noted_kinds, mut noted_schemas) = (false, false);
+    let mut reconciled = Reconciled::default();
     let around = |times: &[Timestamp], t: Timestamp| {
         let lo = times.partition_point(|time| *time <= t.saturating_sub(lookback));
         let hi = times.partition_point(|time| *time <= t.saturating_add(lookback));
@@ -283,9 +279,9 @@ pub(crate) fn smooth_instant(
         let floats = around(&samples.float_times, t);
         let histograms = around(&samples.histogram_times, t);
         if floats.0 < floats.1 && histograms.0 < histograms.1 {
-            if !noted {
+            if !noted_kinds {
                 state.notes.mixed_floats_histograms(labels.metric_name(), selector.span);
-                noted = true;
+                noted_kinds = true;
             }
             continue;
         }
@@ -307,20 +303,29 @@ pub(crate) fn smooth_instant(
         if next < hi && times[next] == t {
             into.push_histogram(step, Arc::clone(&samples.histograms[next]));
         } else if next > lo && next < hi {
-            let (a, b) = (&samples.histograms[next - 1], &samples.histograms[next]);
-            let fraction = (t - times[next - 1]) as f64 / (times[next] - times[next - 1]) as f64;
-            let counter = b.counter_reset_hint != CounterResetHint::Gauge;
-            match between(a, b, fraction, counter) {
+            let at = |i: usize| (times[i], &*samples.histograms[i]);
+            let pair = [next - 1, next].map(|i| samples.histograms[i].counter_reset_hint);
+            let counter = pair != [CounterResetHint::Gauge; 2];
+            match between(at(next - 1), at(next), t, counter, &mut reconciled) {
                 Ok(histogram) => into.push_histogram(step, Arc::new(histogram)),
-                Err(IncompatibleSchemas) if noted => {}
+                Err(IncompatibleSchemas) if noted_schemas => {}
                 Err(IncompatibleSchemas) => {
                     state.notes.mixed_exponential_custom(labels.metric_name(), selector.span);
-                    noted = true;
+                    noted_schemas = true;
                 }
             }
         } else if next > lo {
-            into.push_histogram(step, Arc::clone(&samples.histograms[next - 1]));
+            // The hint is about the sample before it, not about what it is.
+            let mut carried = FloatHistogram::clone(&samples.histograms[next - 1]);
+            carried.counter_reset_hint = CounterResetHint::Unknown;
+            into.push_histogram(step, Arc::new(carried));
         }
+    }
+    if reconciled.subtraction {
+        state.notes.custom_buckets_reconciled(HistogramOperation::Subtraction, selector.span);
+    }
+    if reconciled.addition {
+        state.notes.custom_buckets_reconciled(HistogramOperation::Addition, selector.span);
     }
     Ok(())
 }

@@ -287,10 +287,11 @@ impl Histograms<'_> {
                 value
             }
             What::Fraction(lower, upper) => {
-                if histogram.sum.is_nan() {
+                let (value, has_nan) = histogram_fraction(lower.at(step), upper.at(step), histogram);
+                if has_nan {
                     notes.fraction_nan(name, self.places.native);
                 }
-                histogram_fraction(lower.at(step), upper.at(step), histogram)
+                value
             }
         }
     }

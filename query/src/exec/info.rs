@@ -62,12 +62,21 @@ fn info_series<'q>(
     steps: Steps,
 ) -> Result<Table<'q>, QueryError> {
     let mut matchers = Vec::new();
+    // Where some series lack an identifying label, one without samples must not ask for it on behalf of others.
+    let mut counts: Vec<bool> = is_info.iter().map(|is_info| !is_info).collect();
+    let has = |label: &str| base.heads.iter().filter(|head| head.labels.has(label)).count();
+    if IDENTIFYING.iter().any(|label| (1..base.len()).contains(&has(label))) {
+        base.for_each(state, |index, column| {
+            counts[index] &= !column.is_empty();
+            Ok(())
+        })?;
+    }
     for label in IDENTIFYING {
         let mut values: Vec<&str> = base
             .heads
             .iter()
-            .zip(is_info)
-            .filter(|(_, is_info)| !**is_info)
+            .zip(&counts)
+            .filter(|(_, counts)| **counts)
             .filter_map(|(head, _)| head.labels.get(label))
             .collect();
         values.sort_unstable();

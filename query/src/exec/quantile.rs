@@ -232,21 +232,21 @@ pub(crate) fn histogram_quantile(q: f64, h: &FloatHistogram) -> (f64, Option<Nan
     let forward = has_nan || q < 0.5;
     let mut rank = if forward { q * h.count } else { (1.0 - q) * h.count };
     let mut buckets = h.all_buckets();
+    let in_buckets: f64 = buckets.iter().map(|bucket| bucket.count).sum();
     if !forward {
         buckets.reverse();
     }
     let mut count = 0.0;
-    let mut found: Option<NativeBucket> = None;
-    for bucket in buckets.iter().filter(|bucket| bucket.count != 0.0) {
+    // Without any bucket, as intermediate results may be: an empty one at zero.
+    let mut bucket =
+        NativeBucket { lower: 0.0, upper: 0.0, lower_inclusive: true, upper_inclusive: true, count: 0.0 };
+    for next in &buckets {
+        bucket = *next;
         count += bucket.count;
-        found = Some(*bucket);
-        if count >= rank {
+        if bucket.count != 0.0 && count >= rank {
             break;
         }
     }
-    let Some(mut bucket) = found else {
-        return (f64::NAN, has_nan.then_some(NanDoubt::Result));
-    };
     if h.uses_custom_buckets() {
         if bucket.lower == f64::NEG_INFINITY {
             if bucket.upper <= 0.0 {
@@ -267,10 +267,11 @@ pub(crate) fn histogram_quantile(q: f64, h: &FloatHistogram) -> (f64, Option<Nan
         if has_nan {
             return (f64::NAN, Some(NanDoubt::Result));
         }
-        return (if forward { bucket.upper } else { bucket.lower }, None);
+        return (bucket.upper, None);
     }
     rank = if forward { rank - (count - bucket.count) } else { count - rank };
-    let doubt = has_nan.then_some(NanDoubt::Skew);
+    // A sum of opposite infinities is no number either, but its observations are all in buckets.
+    let doubt = (has_nan && in_buckets < h.count).then_some(NanDoubt::Skew);
     let fraction = rank / bucket.count;
     let linear = h.uses_custom_buckets() || (bucket.lower <= 0.0 && bucket.upper >= 0.0);
     let value = if linear {
@@ -286,13 +287,14 @@ pub(crate) fn histogram_quantile(q: f64, h: &FloatHistogram) -> (f64, Option<Nan
     (value, doubt)
 }
 
-/// The fraction of observations of a native histogram between `lower` and `upper`.
-pub(crate) fn histogram_fraction(lower: f64, upper: f64, h: &FloatHistogram) -> f64 {
+/// The fraction of observations of a native histogram between `lower` and `upper`, and whether some are in no bucket,
+/// being NaN.
+pub(crate) fn histogram_fraction(lower: f64, upper: f64, h: &FloatHistogram) -> (f64, bool) {
     if h.count == 0.0 || lower.is_nan() || upper.is_nan() {
-        return f64::NAN;
+        return (f64::NAN, false);
     }
     if lower >= upper {
-        return 0.0;
+        return (0.0, false);
     }
     let custom = h.uses_custom_buckets();
     let mut rank = 0.0;
@@ -304,11 +306,8 @@ pub(crate) fn histogram_fraction(lower: f64, upper: f64, h: &FloatHistogram) -> 
     }
     for mut bucket in buckets {
         let mut linear = custom;
-        if custom {
-            if bucket.lower == f64::NEG_INFINITY && bucket.upper > 0.0 {
-                bucket.lower = 0.0;
-            }
-        } else if bucket.lower <= 0.0 && bucket.upper >= 0.0 {
+        // Prometheus takes every bucket around zero for the zero bucket, custom ones with negative bounds too.
+        if bucket.lower <= 0.0 && bucket.upper >= 0.0 {
             linear = true;
             bias_zero_bucket(h, &mut bucket);
         }
@@ -333,8 +332,9 @@ pub(crate) fn histogram_fraction(lower: f64, upper: f64, h: &FloatHistogram) -> 
         rank += count;
     }
     // NaN observations are in no bucket, hence in no interval.
-    let most = if h.sum.is_nan() { in_buckets } else { h.count };
-    ranks.fraction(most, h.count)
+    let has_nan = h.sum.is_nan();
+    let most = if has_nan { in_buckets } else { h.count };
+    (ranks.fraction(most, h.count), has_nan && in_buckets < h.count)
 }
 
 /// Population variance of a native histogram, each observation taken to lie in the middle of its bucket.

@@ -484,8 +484,10 @@ impl Builder<'_> {
             _ => InstantValue::Start,
         };
         let planned = self.unshared(arg(call, 0)?, inner)?;
+        // `+x` is an expression: only samples of a selector itself have times of their own.
+        let is_selector = matches!(arg(call, 0)?.kind, ExprKind::Vector(_));
         match planned.plan {
-            VectorPlan::Selector(selector) if !selector.is_smoothed() => {
+            VectorPlan::Selector(selector) if is_selector && !selector.is_smoothed() => {
                 let fixed = selector.time.is_fixed();
                 let plan = VectorPlan::Selector(Selector { value, ..selector });
                 let plan = Planned { plan, invariant: fixed }.wrapped();

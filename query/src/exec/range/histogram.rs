@@ -5,68 +5,83 @@ use std::sync::Arc;
 use model::FloatHistogram;
 use model::histogram::{CounterResetHint, HistogramSum, IncompatibleSchemas};
 
-use crate::exec::notes::HistogramOperation;
-
 /// How much histograms grew over a window.
 pub(super) struct Growth {
     /// Marked as gauge, compact.
     pub(super) histogram: FloatHistogram,
-    /// The operation in which custom bounds had to be reconciled, if any.
-    pub(super) reconciled: Option<HistogramOperation>,
+    /// Whether custom bounds had to be reconciled in the subtraction, and in additions.
+    pub(super) reconciled: (bool, bool),
 }
 
-/// The last histogram less the first, resets made good; with `from_zero`, all of the first counts too. `is_reset` says
-/// that start timestamps tell of a reset before sample `i`. Schemas are reduced to the coarsest that occurs.
+/// Why there is no growth: exponential and custom buckets are mixed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Misfit {
+    /// At the window's ends, as is seen first.
+    Ends,
+    /// Between them.
+    Inside,
+}
+
+impl From<IncompatibleSchemas> for Misfit {
+    fn from(_: IncompatibleSchemas) -> Self {
+        Self::Inside
+    }
+}
+
+/// The last histogram less the first, resets made good; a single one is all that grew. `is_reset` says that start
+/// timestamps tell of a reset before sample `i`. Schemas are reduced to the coarsest that occurs.
 pub(super) fn growth(
     histograms: &[Arc<FloatHistogram>],
     counter: bool,
-    from_zero: bool,
     is_reset: impl Fn(usize) -> bool,
-) -> Result<Growth, IncompatibleSchemas> {
+) -> Result<Growth, Misfit> {
     let first = &*histograms[0];
     let last = &*histograms[histograms.len() - 1];
-    let reset_at = |i: usize| is_reset(i) || histograms[i].is_reset_after(&histograms[i - 1]);
-    let first_reset = counter && histograms.len() > 1 && reset_at(1);
-    // Before a reset right after it, the first sample need not fit the others.
-    let (mut custom, mut schema) = (first.uses_custom_buckets(), first.schema);
-    if first_reset && !from_zero {
-        (custom, schema) = (histograms[1].uses_custom_buckets(), histograms[1].schema);
-    }
-    if last.uses_custom_buckets() != custom {
-        return Err(IncompatibleSchemas);
-    }
-    schema = schema.min(last.schema);
-    if counter && histograms.len() > 2 {
-        for histogram in &histograms[1..histograms.len() - 1] {
-            schema = schema.min(histogram.schema);
-            if histogram.uses_custom_buckets() != custom {
-                return Err(IncompatibleSchemas);
-            }
+    let mut reconciled = (false, false);
+    let mut total = if histograms.len() < 2 {
+        first.clone()
+    } else {
+        // Before a reset right after it, the first sample need not fit the others: nothing stands for it, with the
+        // bounds of the second.
+        let nothing;
+        let mut base = first;
+        let first_reset = counter && (is_reset(1) || histograms[1].is_reset_after(first));
+        if first_reset {
+            nothing = FloatHistogram {
+                schema: histograms[1].schema,
+                custom_values: Arc::clone(&histograms[1].custom_values),
+                ..FloatHistogram::default()
+            };
+            base = &nothing;
         }
-    }
-    let mut total = last.to_schema(schema);
-    let mut reconciled = None;
-    if histograms.len() > 1 && !first_reset && !from_zero {
-        let (difference, how) = total.minus(first)?;
-        total = difference;
-        if how.custom_bounds {
-            reconciled = Some(HistogramOperation::Subtraction);
+        let (custom, mut schema) = (base.uses_custom_buckets(), base.schema.min(last.schema));
+        if last.uses_custom_buckets() != custom {
+            return Err(Misfit::Ends);
         }
-    }
-    if counter {
-        for i in 1..histograms.len() {
-            if i == 1 && first_reset && !from_zero {
-                continue;
-            }
-            if reset_at(i) {
-                let (sum, how) = total.plus(&histograms[i - 1])?;
-                total = sum;
-                if how.custom_bounds {
-                    reconciled = Some(HistogramOperation::Addition);
+        if counter {
+            for histogram in &histograms[1..histograms.len() - 1] {
+                schema = schema.min(histogram.schema);
+                if histogram.uses_custom_buckets() != custom {
+                    return Err(Misfit::Inside);
                 }
             }
         }
-    }
+        let mut total = last.to_schema(schema);
+        if !first_reset || base.custom_values != last.custom_values {
+            let (difference, how) = total.minus(base)?;
+            (total, reconciled.0) = (difference, how.custom_bounds);
+        }
+        let mut previous = base;
+        for (i, histogram) in histograms.iter().enumerate().skip(1).filter(|_| counter) {
+            if is_reset(i) || histogram.is_reset_after(previous) {
+                let (sum, how) = total.plus(previous)?;
+                total = sum;
+                reconciled.1 |= how.custom_bounds;
+            }
+            previous = histogram;
+        }
+        total
+    };
     total.counter_reset_hint = CounterResetHint::Gauge;
     total.compact();
     Ok(Growth { histogram: total, reconciled })

@@ -26,6 +26,7 @@ pub(crate) use windows::{WindowKey, WindowTable};
 use super::column::{Column, histogram_size};
 use super::error::QueryError;
 use super::eval::{ScalarColumn, drop_names};
+use super::notes::HistogramOperation;
 use super::selector::{RangeSource, RangeStream};
 use super::state::{Scratch, State};
 use super::steps::{Steps, TimeRef};
@@ -200,6 +201,8 @@ enum Noted {
     Reconciled = 64,
     Overlap = 128,
     ResetCollision = 256,
+    ReconciledAddition = 512,
+    ReconciledSubtraction = 1024,
 }
 
 /// A series while its windows are evaluated.
@@ -264,7 +267,8 @@ impl Series<'_, '_> {
 
     /// `table`: the windows, where they are known.
     fn evaluate(&self, into: &mut Column, table: Option<&mut WindowTable>) -> Result<(), QueryError> {
-        if let Some(modifier) = self.evaluation.extended {
+        let counts_events = matches!(self.evaluation.function, RangeFn::Changes | RangeFn::Resets);
+        if let Some(modifier) = self.evaluation.extended.filter(|_| !counts_events) {
             return super::extended::evaluate(self, modifier, into);
         }
         match self.evaluation.function {
@@ -326,6 +330,15 @@ impl Series<'_, '_> {
 
     pub(crate) fn note_mixed_schemas(&self) {
         self.note(Noted::MixedSchemas, |notes, name, span| notes.mixed_exponential_custom(name, span));
+    }
+
+    /// Custom bounds of histograms that were added, or subtracted, were not the same.
+    pub(crate) fn note_reconciled(&self, subtraction: bool) {
+        let (what, operation) = match subtraction {
+            true => (Noted::ReconciledSubtraction, HistogramOperation::Subtraction),
+            false => (Noted::ReconciledAddition, HistogramOperation::Addition),
+        };
+        self.note(what, |notes, _, span| notes.custom_buckets_reconciled(operation, span));
     }
 
     /// Parameter `index` at a step.

@@ -330,8 +330,18 @@ impl Series<'_, '_> {
         }
         self.for_windows(|window| {
             // Windows of both kinds together are windows of the merged sequence.
-            let from = window.lo + window.histogram_lo;
+            let mut from = window.lo + window.histogram_lo;
             let to = window.hi + window.histogram_hi;
+            if self.evaluation.extended.is_some() {
+                // Anchored: at the newest sample before the window, of whatever kind.
+                let before = |times: &[i64]| times.partition_point(|t| *t <= window.start);
+                let outside = before(&samples.float_times[window.lo..window.hi])
+                    + before(&samples.histogram_times[window.histogram_lo..window.histogram_hi]);
+                if outside == to - from {
+                    return Ok(());
+                }
+                from += outside.saturating_sub(1);
+            }
             into.set(window.step, (events[to - 1] - events[from]) as f64);
             Ok(())
         })

@@ -7,12 +7,11 @@ use std::sync::Arc;
 use model::histogram::CounterResetHint;
 use model::{FloatHistogram, Timestamp};
 
-use super::histogram::{Growth, growth};
+use super::histogram::{Growth, Misfit, growth};
 use super::windows::reach;
 use super::{Noted, Series, Window, WindowTable};
 use crate::exec::column::Column;
 use crate::exec::error::QueryError;
-use crate::exec::notes::HistogramOperation;
 use crate::plan::RangeFn;
 
 /// Resets in a window up to which they are added one by one, in Prometheus' order.
@@ -257,9 +256,6 @@ impl Series<'_, '_> {
         if histograms.len() < 2 && begin.is_none() {
             return None;
         }
-        if !starts.is_empty() {
-            self.note_overlap(starts, times, 0..times.len());
-        }
         let mut increase = self.histogram_growth(times, histograms, starts, counter, begin.is_some())?;
         let extrapolation =
             Extrapolation { first: times[0], last: times[times.len() - 1], gaps: times.len() - 1, begin };
@@ -281,26 +277,47 @@ impl Series<'_, '_> {
         from_zero: bool,
     ) -> Option<FloatHistogram> {
         let is_gauge = |h: &Arc<FloatHistogram>| h.counter_reset_hint == CounterResetHint::Gauge;
-        if counter && histograms.iter().any(is_gauge) {
-            self.note_not_counter();
-        }
+        let ends = [histograms.first(), histograms.last()];
         let is_reset = |i: usize| {
             starts.get(i).is_some_and(|start| is_start_reset(starts[i - 1], times[i - 1], *start, times[i]))
         };
-        match growth(histograms, counter, from_zero, is_reset) {
-            Ok(Growth { histogram, reconciled }) => {
-                if let Some(operation) = reconciled {
-                    self.note(Noted::Reconciled, |notes, _, span| {
-                        notes.custom_buckets_reconciled(operation, span);
-                    });
+        match growth(histograms, counter, is_reset) {
+            Ok(Growth { mut histogram, mut reconciled }) => {
+                if !starts.is_empty() {
+                    self.note_overlap(starts, times, 0..times.len());
                 }
-                let ends = [histograms.first(), histograms.last()];
+                let mut fits = true;
+                if from_zero && histograms.len() > 1 {
+                    match histogram.plus(&histograms[0]) {
+                        Ok((sum, how)) => {
+                            histogram = sum;
+                            reconciled.1 |= how.custom_bounds;
+                        }
+                        Err(_) => fits = false,
+                    }
+                }
+                if reconciled.0 {
+                    self.note_reconciled(true);
+                }
+                if reconciled.1 {
+                    self.note_reconciled(false);
+                }
+                if counter && histograms.len() > 1 && histograms.iter().any(is_gauge) {
+                    self.note_not_counter();
+                }
                 if !counter && !ends.into_iter().flatten().all(is_gauge) {
                     self.note_not_gauge();
                 }
-                Some(histogram)
+                if !fits {
+                    self.note_mixed_schemas();
+                }
+                fits.then_some(histogram)
             }
-            Err(_) => {
+            Err(misfit) => {
+                // What is wrong inside is found after what is wrong at the ends, and instead of it.
+                if counter && misfit == Misfit::Ends && ends.into_iter().flatten().any(is_gauge) {
+                    self.note_not_counter();
+                }
                 self.note_mixed_schemas();
                 None
             }
@@ -361,9 +378,7 @@ impl Series<'_, '_> {
                 return None;
             };
             if reconciled.custom_bounds {
-                self.note(Noted::Reconciled, |notes, _, span| {
-                    notes.custom_buckets_reconciled(HistogramOperation::Subtraction, span);
-                });
+                self.note_reconciled(true);
             }
             difference
         };
