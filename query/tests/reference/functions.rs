@@ -1,4 +1,4 @@
-//! Functions, one value or window at a time.
+//! Functions of instant vectors.
 
 use std::collections::BTreeMap;
 
@@ -7,48 +7,65 @@ use model::{Labels, MatchOp, Matcher};
 use query::ast::{Call, Expr, ExprKind, ValueType};
 use query::parse::value_type;
 
-use super::{Failure, Reference, Vector, greatest, least, quantile, same_name_dropped, unique, variance};
+use super::estimates::{self, Doubt};
+use super::notes::{for_metric, place};
+use super::{Failure, Hist, Reference, Value, Vector, unique, without_name};
+
+/// The innermost of parentheses.
+fn bare(expr: &Expr) -> &Expr {
+    match &expr.kind {
+        ExprKind::Paren(inner) => bare(inner),
+        _ => expr,
+    }
+}
 
 fn text(expr: &Expr) -> &str {
-    match &expr.kind {
+    match &bare(expr).kind {
         ExprKind::String(text) => text,
         _ => panic!("a text: {expr:?}"),
     }
 }
 
-impl Reference<'_> {
+/// Buckets of classic histograms by their labels without `le`, name included, and native histograms.
+struct Histograms {
+    classic: BTreeMap<Labels, Vec<(f64, f64)>>,
+    native: Vec<(Labels, Hist)>,
+}
+
+impl Reference {
     pub(super) fn call(&self, call: &Call, t: i64) -> Result<Vector, Failure> {
         let name = call.func.name;
+        let one = || [(Labels::empty(), Value::Float(1.0))];
         match name {
-            "vector" => return Ok([(Labels::empty(), self.scalar(&call.args[0], t)?)].into()),
-            "timestamp" => {
-                if let ExprKind::Vector(selector) = &call.args[0].kind {
-                    let found = self.instant(selector, t).into_iter();
-                    return unique(found.map(|(l, (at, _))| (same_name_dropped(&l), at as f64 / 1000.0)));
-                }
-                let found = self.vector(&call.args[0], t)?.into_keys();
-                return unique(found.map(|l| (same_name_dropped(&l), t as f64 / 1000.0)));
+            "vector" => {
+                return Ok([(Labels::empty(), Value::Float(self.scalar(&call.args[0], t)?))].into());
             }
+            "timestamp" | "start_timestamp" => return self.times(name, &call.args[0], t),
             "absent" => {
-                let matchers = match &call.args[0].kind {
+                let matchers = match &bare(&call.args[0]).kind {
                     ExprKind::Vector(selector) => &selector.matchers[..],
                     _ => &[],
                 };
                 let there = !self.vector(&call.args[0], t)?.is_empty();
-                return Ok(if there { Vector::new() } else { [(labels_of(matchers), 1.0)].into() });
+                let absent = one().map(|(_, v)| (labels_of(matchers), v));
+                return Ok(if there { Vector::new() } else { absent.into() });
             }
             "absent_over_time" => {
-                let matchers = match &call.args[0].kind {
+                let matchers = match &bare(&call.args[0]).kind {
                     ExprKind::Matrix(matrix) => &matrix.vector.matchers[..],
                     _ => &[],
                 };
-                let there = self.windows(&call.args[0], t)?.iter().any(|window| !window.1.is_empty());
-                return Ok(if there { Vector::new() } else { [(labels_of(matchers), 1.0)].into() });
+                let there = self.windows(&call.args[0], t)?.iter().any(|window| !window.samples.is_empty());
+                let absent = one().map(|(_, v)| (labels_of(matchers), v));
+                return Ok(if there { Vector::new() } else { absent.into() });
             }
             // The order of a range query's result is that of its labels.
-            "sort" | "sort_desc" | "sort_by_label" | "sort_by_label_desc" => {
-                return self.vector(&call.args[0], t);
+            "sort" | "sort_desc" => {
+                let mut out = self.vector(&call.args[0], t)?;
+                out.retain(|_, value| value.float().is_some());
+                return Ok(out);
             }
+            "sort_by_label" | "sort_by_label_desc" => return self.vector(&call.args[0], t),
             "label_join" => {
                 let (into, separator) = (text(&call.args[1]), text(&call.args[2]));
                 let joined = |labels: &Labels| {
@@ -68,6 +85,11 @@ impl Reference<'_> {
                 return unique(self.vector(&call.args[0], t)?.into_iter().map(|(l, v)| (replaced(&l), v)));
             }
             "histogram_quantile" => return self.histogram_quantile(call, t),
+            "histogram_quantiles" => return self.histogram_quantiles(call, t),
+            "histogram_fraction" => return self.histogram_fraction(call, t),
+            "histogram_count" | "histogram_sum" | "histogram_avg" | "histogram_stddev"
+            | "histogram_stdvar" => return self.of_histograms(name, &call.args[0], t),
+            "info" => return self.info_call(call, t),
             _ => {}
         }
         if call.args.iter().any(|arg| value_type(arg) == ValueType::Matrix) {
@@ -75,27 +97,163 @@ impl Reference<'_> {
         }
         let params = call.args[1..].iter().map(|arg| self.scalar(arg, t));
         let params = params.collect::<Result<Vec<f64>, _>>()?;
+        let inner = self.vector(&call.args[0], t)?;
         if name == "clamp" && params[0] > params[1] {
             return Ok(Vector::new());
         }
-        let inner = self.vector(&call.args[0], t)?;
-        unique(inner.into_iter().map(|(l, v)| (same_name_dropped(&l), of_value(name, v, &params))))
+        let floats = inner.into_iter().filter_map(|(l, value)| Some((l, value.float()?)));
+        unique(floats.map(|(l, v)| (without_name(&l), Value::Float(of_value(name, v, &params)))))
     }
 
-    /// Of classic histograms.
+    /// `timestamp` and `start_timestamp`; only those of samples are told.
+    fn times(&self, name: &str, arg: &Expr, t: i64) -> Result<Vector, Failure> {
+        let seconds = |t: i64| Value::Float(t as f64 / 1000.0);
+        if let ExprKind::Vector(selector) = &bare(arg).kind {
+            if selector.extended.is_some() {
+                // Times of samples, or of values between them?
+                return Err(Failure::Unclear);
+            }
+            let found = self.newest(selector, t)?.into_iter();
+            let found = found.filter(|_| name == "timestamp" || self.starts);
+            let time = |s: &super::Sample| if name == "timestamp" { s.t } else { s.start };
+            return unique(found.map(|(l, sample)| (without_name(&l), seconds(time(&sample)))));
+        }
+        let found = self.vector(arg, t)?.into_keys().filter(|_| name == "timestamp");
+        unique(found.map(|l| (without_name(&l), seconds(t))))
+    }
+
+    /// Numbers of histograms; floats are passed over.
+    fn of_histograms(&self, name: &str, arg: &Expr, t: i64) -> Result<Vector, Failure> {
+        let of = |h: &Hist| match name {
+            "histogram_count" => h.count,
+            "histogram_sum" => h.sum,
+            "histogram_avg" => h.sum / h.count,
+            "histogram_stdvar" => estimates::variance(h),
+            _ => estimates::variance(h).sqrt(),
+        };
+        let found = self.vector(arg, t)?.into_iter();
+        let found =
+            found.filter_map(|(l, value)| Some((without_name(&l), Value::Float(of(value.histogram()?)))));
+        unique(found)
+    }
+
+    /// Classic and native histograms of an argument. Where both have the same name and labels, neither counts.
+    fn histograms(&self, arg: &Expr, t: i64) -> Result<Histograms, Failure> {
+        let place = place(arg);
+        let mut out = Histograms { classic: BTreeMap::new(), native: Vec::new() };
+        for (labels, value) in self.vector(arg, t)? {
+            let count = match value {
+                Value::Histogram(h) => {
+                    out.native.push((labels, h));
+                    continue;
+                }
+                Value::Float(count) => count,
+            };
+            let le = labels.value("le");
+            let Ok(bound) = le.parse::<f64>() else {
+                let name = for_metric(labels.metric_name());
+                self.warn(
+                    place,
+                    format!("bucket label \"le\" is missing or has a malformed value of {le:?}{name}"),
+                );
+                continue;
+            };
+            out.classic.entry(labels.without(&["le"])).or_default().push((bound, count));
+        }
+        let Histograms { classic, native } = &mut out;
+        native.retain(|(labels, _)| {
+            let both = classic.remove(labels).is_some();
+            if both {
+                let name = for_metric(labels.metric_name());
+                self.warn(place, format!("vector contains a mix of classic and native histograms{name}"));
+            }
+            !both
+        });
+        Ok(out)
+    }
+
+    /// Notes what a guess suffers from.
+    fn doubt(&self, place: u32, what: &str, doubt: Doubt) -> Result<(), Failure> {
+        match (doubt, what) {
+            (Doubt::Fine, _) => {}
+            (Doubt::Unclear, _) => return Err(Failure::Unclear),
+            (_, "fraction") => self.info(
+                place,
+                "input to histogram_fraction has NaN observations, which are excluded from all fractions",
+            ),
+            (Doubt::NanResult, _) => {
+                self.info(place, "input to histogram_quantile has NaN observations, result is NaN");
+            }
+            (Doubt::NanSkew, _) => {
+                self.info(place, "input to histogram_quantile has NaN observations, result is skewed higher");
+            }
+        }
+        Ok(())
+    }
+
     fn histogram_quantile(&self, call: &Call, t: i64) -> Result<Vector, Failure> {
         let q = self.scalar(&call.args[0], t)?;
-        let mut histograms: BTreeMap<Labels, Vec<(f64, f64)>> = BTreeMap::new();
-        for (labels, count) in self.vector(&call.args[1], t)? {
-            let Ok(bound) = labels.value("le").parse::<f64>() else { continue };
-            let key = same_name_dropped(&labels).without(&["le".to_owned()]);
-            histograms.entry(key).or_default().push((bound, count));
+        let at = place(&call.args[0]);
+        self.check_quantile(at, q);
+        let Histograms { classic, native } = self.histograms(&call.args[1], t)?;
+        let mut out = Vec::new();
+        for (labels, h) in native {
+            let (value, doubt) = estimates::quantile(q, &h);
+            self.doubt(at, "quantile", doubt)?;
+            out.push((without_name(&labels), Value::Float(value)));
         }
-        Ok(histograms.into_iter().map(|(labels, buckets)| (labels, bucket_quantile(q, buckets))).collect())
+        for (labels, buckets) in classic {
+            out.push((without_name(&labels), Value::Float(bucket_quantile(q, buckets)?)));
+        }
+        unique(out)
+    }
+
+    fn histogram_quantiles(&self, call: &Call, t: i64) -> Result<Vector, Failure> {
+        let label = text(&call.args[1]);
+        let mut qs = Vec::new();
+        for arg in &call.args[2..] {
+            let q = self.scalar(arg, t)?;
+            self.check_quantile(place(arg), q);
+            qs.push(q);
+        }
+        let at = place(&call.args[0]);
+        let Histograms { classic, native } = self.histograms(&call.args[0], t)?;
+        let mut out = Vec::new();
+        for q in qs {
+            // As OpenMetrics writes floats.
+            let written = if q.fract() == 0.0 { format!("{q}.0") } else { q.to_string() };
+            let named = |labels: &Labels| without_name(labels).with(label, &written);
+            for (labels, h) in &native {
+                let (value, doubt) = estimates::quantile(q, h);
+                self.doubt(at, "quantile", doubt)?;
+                out.push((named(labels), Value::Float(value)));
+            }
+            for (labels, buckets) in &classic {
+                out.push((named(labels), Value::Float(bucket_quantile(q, buckets.clone())?)));
+            }
+        }
+        unique(out)
+    }
+
+    fn histogram_fraction(&self, call: &Call, t: i64) -> Result<Vector, Failure> {
+        let (lower, upper) = (self.scalar(&call.args[0], t)?, self.scalar(&call.args[1], t)?);
+        let at = place(&call.args[0]);
+        let Histograms { classic, native } = self.histograms(&call.args[2], t)?;
+        let mut out = Vec::new();
+        for (labels, h) in native {
+            let (value, doubt) = estimates::fraction(lower, upper, &h);
+            self.doubt(at, "fraction", doubt)?;
+            out.push((without_name(&labels), Value::Float(value)));
+        }
+        for (labels, buckets) in classic {
+            out.push((without_name(&labels), Value::Float(bucket_fraction(lower, upper, buckets))));
+        }
+        unique(out)
     }
 }
 
-fn bucket_quantile(q: f64, mut buckets: Vec<(f64, f64)>) -> f64 {
+/// Cumulative buckets in order, equal bounds as one.
+fn in_order(mut buckets: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
     buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
     let mut merged: Vec<(f64, f64)> = Vec::new();
     for (bound, count) in buckets {
@@ -104,29 +262,70 @@ fn bucket_quantile(q: f64, mut buckets: Vec<(f64, f64)>) -> f64 {
             _ => merged.push((bound, count)),
         }
     }
+    merged
+}
+
+fn bucket_quantile(q: f64, buckets: Vec<(f64, f64)>) -> Result<f64, Failure> {
+    let mut merged = in_order(buckets);
+    let Some(&(bound, _)) = merged.last() else { return Ok(f64::NAN) };
+    if q.is_nan() {
+        return Ok(q);
+    }
+    if !(0.0..=1.0).contains(&q) {
+        return Ok(if q < 0.0 { f64::NEG_INFINITY } else { f64::INFINITY });
+    }
+    if bound != f64::INFINITY {
+        return Ok(f64::NAN);
+    }
     for index in 1..merged.len() {
         merged[index].1 = merged[index].1.max(merged[index - 1].1);
     }
-    let Some(&(bound, total)) = merged.last() else { return f64::NAN };
-    if bound != f64::INFINITY || merged.len() < 2 || total == 0.0 || q.is_nan() {
-        return f64::NAN;
-    }
-    if !(0.0..=1.0).contains(&q) {
-        return if q < 0.0 { f64::NEG_INFINITY } else { f64::INFINITY };
+    let total = merged[merged.len() - 1].1;
+    if merged.len() < 2 || total == 0.0 {
+        return Ok(f64::NAN);
     }
     let rank = q * total;
     let finite = merged.len() - 1;
     let bucket = merged[..finite].iter().position(|(_, count)| *count >= rank).unwrap_or(finite);
     if bucket == finite {
-        return merged[finite - 1].0;
+        return Ok(merged[finite - 1].0);
     }
     let (upper, count) = merged[bucket];
     let (lower, below) = match bucket {
-        0 if upper <= 0.0 => return upper,
+        0 if upper <= 0.0 => return Ok(upper),
         0 => (0.0, 0.0),
         _ => merged[bucket - 1],
     };
-    lower + (upper - lower) * ((rank - below) / (count - below))
+    Ok(lower + (upper - lower) * ((rank - below) / (count - below)))
+}
+
+fn bucket_fraction(lower: f64, upper: f64, buckets: Vec<(f64, f64)>) -> f64 {
+    let buckets = in_order(buckets);
+    let Some(&(bound, all)) = buckets.last() else { return f64::NAN };
+    if bound != f64::INFINITY || all == 0.0 || lower.is_nan() || upper.is_nan() {
+        return f64::NAN;
+    }
+    if lower >= upper {
+        return 0.0;
+    }
+    let below = |value: f64| {
+        let mut rank = 0.0;
+        let mut from = if buckets[0].0 <= 0.0 { f64::NEG_INFINITY } else { 0.0 };
+        for (bound, count) in &buckets {
+            if from >= value {
+                return rank;
+            }
+            if *bound > value {
+                if from == f64::NEG_INFINITY {
+                    return *count;
+                }
+                return rank + (count - rank) * (value - from) / (bound - from);
+            }
+            (rank, from) = (*count, *bound);
+        }
+        all
+    };
+    (below(upper).min(all) - below(lower).min(all)) / all
 }
 
 /// What a selector's matchers say about series that are not there.
@@ -166,118 +365,4 @@ fn of_value(name: &str, v: f64, params: &[f64]) -> f64 {
         "day_of_week" => (v.div_euclid(86_400.0) + 4.0).rem_euclid(7.0),
         _ => panic!("not covered by the reference: {name}"),
     }
-}
-
-/// A function of one window; `None`: no value.
-pub(super) fn over_window(
-    name: &str,
-    samples: &[(i64, f64)],
-    start: i64,
-    end: i64,
-    t: i64,
-    params: &[f64],
-) -> Option<f64> {
-    let param = params.first().copied().unwrap_or(0.0);
-    let values: Vec<f64> = samples.iter().map(|(_, v)| *v).collect();
-    let (first, last) = (*samples.first()?, *samples.last()?);
-    let pairs = || values.windows(2).map(|pair| (pair[0], pair[1]));
-    Some(match name {
-        "count_over_time" => values.len() as f64,
-        "present_over_time" => 1.0,
-        "sum_over_time" => values.iter().sum(),
-        "avg_over_time" => values.iter().sum::<f64>() / values.len() as f64,
-        "min_over_time" => least(&values),
-        "max_over_time" => greatest(&values),
-        "last_over_time" => last.1,
-        "first_over_time" => first.1,
-        "stddev_over_time" => variance(&values).sqrt(),
-        "stdvar_over_time" => variance(&values),
-        "quantile_over_time" => quantile(param, values),
-        "ts_of_first_over_time" => first.0 as f64 / 1000.0,
-        "ts_of_last_over_time" => last.0 as f64 / 1000.0,
-        "ts_of_min_over_time" | "ts_of_max_over_time" => {
-            let best = if name == "ts_of_min_over_time" { least(&values) } else { greatest(&values) };
-            // The newest of equal ones; of nothing but NaN, the last.
-            let newest = samples.iter().rev().find(|(_, v)| *v == best).unwrap_or(&last);
-            newest.0 as f64 / 1000.0
-        }
-        "double_exponential_smoothing" => {
-            let [factor, trend_factor] = params else { return None };
-            let [first, second, rest @ ..] = &values[..] else { return None };
-            let (mut level, mut trend) = (*first, second - first);
-            for value in [second].into_iter().chain(rest) {
-                let before = level;
-                level = factor * value + (1.0 - factor) * (level + trend);
-                trend = trend_factor * (level - before) + (1.0 - trend_factor) * trend;
-            }
-            level
-        }
-        "mad_over_time" => {
-            let median = quantile(0.5, values.clone());
-            quantile(0.5, values.iter().map(|v| (v - median).abs()).collect())
-        }
-        "changes" => pairs().filter(|(a, b)| a != b && !(a.is_nan() && b.is_nan())).count() as f64,
-        "resets" => pairs().filter(|(a, b)| b < a).count() as f64,
-        "irate" | "idelta" => {
-            let [.., before, last] = samples else { return None };
-            let seconds = (last.0 - before.0) as f64 / 1000.0;
-            match name {
-                "irate" if last.1 < before.1 => last.1 / seconds,
-                "irate" => (last.1 - before.1) / seconds,
-                _ => last.1 - before.1,
-            }
-        }
-        "rate" | "increase" | "delta" => {
-            if samples.len() < 2 {
-                return None;
-            }
-            let counter = name != "delta";
-            let mut increase = last.1 - first.1;
-            if counter {
-                increase += pairs().filter(|(a, b)| b < a).map(|(a, _)| a).sum::<f64>();
-            }
-            let sampled = (last.0 - first.0) as f64 / 1000.0;
-            let gap = sampled / (samples.len() - 1) as f64;
-            let mut before = (first.0 - start) as f64 / 1000.0;
-            let mut after = (end - last.0) as f64 / 1000.0;
-            if before >= gap * 1.1 {
-                before = gap / 2.0;
-            }
-            if counter && increase > 0.0 && first.1 >= 0.0 {
-                before = before.min(sampled * (first.1 / increase));
-            }
-            if after >= gap * 1.1 {
-                after = gap / 2.0;
-            }
-            let total = increase * ((sampled + before + after) / sampled);
-            if name == "rate" { total / ((end - start) as f64 / 1000.0) } else { total }
-        }
-        "deriv" | "predict_linear" => {
-            if samples.len() < 2 {
-                return None;
-            }
-            let origin = if name == "deriv" { first.0 } else { t };
-            if values.iter().all(|v| *v == values[0]) {
-                let level = values[0];
-                return Some(if level.is_infinite() {
-                    f64::NAN
-                } else if name == "deriv" {
-                    0.0
-                } else {
-                    level
-                });
-            }
-            let n = values.len() as f64;
-            let xs: Vec<f64> = samples.iter().map(|(t, _)| (t - origin) as f64 / 1000.0).collect();
-            let (mx, my) = (xs.iter().sum::<f64>() / n, values.iter().sum::<f64>() / n);
-            // What infinities give depends on the formula: that of plain sums, then.
-            let finite = values.iter().all(|v| v.is_finite());
-            let centred = |v: f64, mean: f64| if finite { v - mean } else { v };
-            let sxy: f64 = xs.iter().zip(&values).map(|(x, y)| centred(*x, mx) * centred(*y, my)).sum();
-            let sxx: f64 = xs.iter().map(|x| centred(*x, mx) * centred(*x, mx)).sum();
-            let slope = if finite { sxy / sxx } else { (sxy - n * mx * my) / (sxx - n * mx * mx) };
-            if name == "deriv" { slope } else { slope * param + (my - slope * mx) }
-        }
-        _ => panic!("not covered by the reference: {name}"),
-    })
 }

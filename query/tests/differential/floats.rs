@@ -1,16 +1,17 @@
-//! The engine against a slow, plain evaluator, on generated queries over generated data.
-
-mod reference;
-
-use std::collections::BTreeMap;
+//! Floats, and classic histograms made of them.
 
 use model::{Labels, Timestamp, is_stale_nan, stale_nan};
 use proptest::prelude::*;
-use proptest::test_runner::{FailurePersistence, FileFailurePersistence};
 use query::exec::{Engine, EngineOptions, QueryOptions, QueryValue};
 use query::parse::ParseOptions;
 use query::script::MemoryStorage;
-use reference::{Data, Failure, Reference};
+
+use crate::compare::{Setting, cases, stored};
+use crate::queries::{grouping, joined, matching, modifiers, one_of};
+use crate::reference::{self, Sample, Value};
+
+/// Floats by time, in order.
+type Floats = std::collections::BTreeMap<Labels, Vec<(i64, f64)>>;
 
 const HOUR_MS: i64 = 3_600_000;
 
@@ -46,7 +47,7 @@ fn samples(specials: bool) -> impl Strategy<Value = Vec<(i64, f64)>> {
     })
 }
 
-fn data(specials: bool) -> impl Strategy<Value = Data> {
+fn data(specials: bool) -> impl Strategy<Value = Floats> {
     let names = ["x_total", "y"];
     let labels: Vec<Labels> = names
         .iter()
@@ -62,12 +63,12 @@ fn data(specials: bool) -> impl Strategy<Value = Data> {
 }
 
 /// Integers only, so that sums have one right answer, whatever their order; and the buckets of two classic histograms.
-fn whole_data() -> impl Strategy<Value = Data> {
+fn whole_data() -> impl Strategy<Value = Floats> {
     let whole = data(false).prop_map(|data| {
         let cut = |samples: Vec<(i64, f64)>| {
             samples.into_iter().map(|(t, v)| (t, if is_stale_nan(v) { v } else { v.trunc() })).collect()
         };
-        data.into_iter().map(|(labels, samples)| (labels, cut(samples))).collect::<Data>()
+        data.into_iter().map(|(labels, samples)| (labels, cut(samples))).collect::<Floats>()
     });
     let observed =
         prop::collection::vec((1i64..30_000, [0u32..4, 0u32..4, 0u32..4, 0u32..2], 0u8..20), 0..60);
@@ -93,10 +94,6 @@ fn whole_data() -> impl Strategy<Value = Data> {
     })
 }
 
-fn one_of(texts: &'static [&'static str]) -> BoxedStrategy<String> {
-    prop::sample::select(texts).prop_map(str::to_owned).boxed()
-}
-
 fn selector() -> impl Strategy<Value = String> {
     let name = one_of(&[
         "x_total",
@@ -106,17 +103,6 @@ fn selector() -> impl Strategy<Value = String> {
         "y{instance!=\"1\"}",
     ]);
     (name, modifiers()).prop_map(|(name, modifiers)| format!("{name}{modifiers}"))
-}
-
-fn modifiers() -> impl Strategy<Value = String> {
-    prop_oneof![
-        8 => Just(String::new()),
-        1 => Just(" offset 3m".to_owned()),
-        1 => Just(" offset -90s".to_owned()),
-        1 => Just(" @ 1000".to_owned()),
-        1 => Just(" @ start()".to_owned()),
-        1 => Just(" @ end() offset 1m".to_owned()),
-    ]
 }
 
 /// Functions of windows whose results are as whole as the samples.
@@ -174,43 +160,6 @@ fn range_call(inner: impl Strategy<Value = String>) -> impl Strategy<Value = Str
         2 => format!("double_exponential_smoothing({window}, 0.3, 0.6)"),
         _ => format!("{function}({window})"),
     })
-}
-
-fn grouping() -> BoxedStrategy<String> {
-    one_of(&[
-        "",
-        " by (job)",
-        " without (instance)",
-        " by (job, instance)",
-        " by (nothing)",
-        " without (job, nothing)",
-    ])
-}
-
-fn matching() -> BoxedStrategy<String> {
-    one_of(&[
-        "",
-        " on (job, instance)",
-        " ignoring (instance)",
-        " on (job)",
-        " on (job) group_left ()",
-        " on (instance) group_right ()",
-        " on (job) group_left (instance)",
-        " ignoring (instance) group_right (instance)",
-        " on (job, instance) fill (3)",
-        " fill_left (2)",
-        " on (job) group_left () fill_left (2) fill_right (5)",
-        " on (job) group_right () fill_right (5)",
-        " on (job) group_right () fill_left (4)",
-    ])
-}
-
-/// `a op matching b`; sets know no groups.
-fn joined(a: &str, op: &str, matching: &str, b: &str) -> String {
-    let set = matches!(op, "and" | "or" | "unless");
-    let matching =
-        if set && (matching.contains("group") || matching.contains("fill")) { "" } else { matching };
-    format!("({a}) {op}{matching} ({b})")
 }
 
 /// Vectors of integers: what may be compared, cut and ranked, since there is one right answer.
@@ -329,86 +278,14 @@ fn vector_expr() -> BoxedStrategy<String> {
     .boxed()
 }
 
-fn close(a: f64, b: f64, scale: f64) -> bool {
-    if a.is_nan() || b.is_nan() {
-        return a.is_nan() && b.is_nan();
-    }
-    a == b || (a - b).abs() <= 1e-9 * a.abs().max(b.abs()).max(scale)
+fn data_of(floats: &Floats) -> reference::Data {
+    let sample = |(t, v): &(i64, f64)| Sample::new(*t, Value::Float(*v));
+    floats.iter().map(|(labels, samples)| (labels.clone(), samples.iter().map(sample).collect())).collect()
 }
 
-type Points = BTreeMap<Labels, BTreeMap<Timestamp, f64>>;
-
-fn compare(text: &str, data: &Data, start: i64, step: i64, count: i64) -> Result<(), TestCaseError> {
-    let engine = Engine::new(EngineOptions { parse: ParseOptions::all(), ..EngineOptions::default() });
-    let storage = stored(data);
-    let query = engine.parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
-    let end = start + step * (count - 1);
-    let reference = Reference { data, start, end };
-    let mut expected = Some(Points::new());
-    for t in (0..count).map(|i| start + i * step) {
-        match (reference.vector(query.expr(), t), &mut expected) {
-            (Err(Failure::Unclear), _) => return Ok(()),
-            (Ok(vector), Some(points)) => {
-                vector.into_iter().for_each(|(labels, v)| {
-                    points.entry(labels).or_default().insert(t, v);
-                });
-            }
-            _ => expected = None,
-        }
-    }
-    let got = engine.range(&storage, &query, start, end, step, &QueryOptions::default());
-    let got = match (got, &expected) {
-        (Err(_), None) => return Ok(()),
-        (Ok(result), Some(_)) => result,
-        // Range functions refuse series that become equal even when they share no step.
-        (Err(error), Some(_)) => {
-            prop_assert!(error.to_string().contains("same labelset"), "{}: {}", text, error);
-            return Ok(());
-        }
-        (Ok(_), None) => {
-            return Err(TestCaseError::fail(format!("{text}: the reference fails, the engine does not")));
-        }
-    };
-    let QueryValue::Matrix(series) = got.value else { return Err(TestCaseError::fail("no matrix")) };
-    let points = |series: query::exec::MatrixSeries| {
-        (series.labels, series.floats.into_iter().map(|s| (s.t, s.v)).collect::<BTreeMap<_, _>>())
-    };
-    let got: Points = series.into_iter().map(points).collect();
-    let expected = expected.unwrap_or_default();
-    prop_assert_eq!(
-        got.keys().collect::<Vec<_>>(),
-        expected.keys().collect::<Vec<_>>(),
-        "series of {}",
-        text
-    );
-    for (labels, points) in &expected {
-        let other = &got[labels];
-        prop_assert_eq!(
-            other.keys().collect::<Vec<_>>(),
-            points.keys().collect::<Vec<_>>(),
-            "steps of {} {}",
-            text,
-            labels
-        );
-        for (t, value) in points {
-            prop_assert!(
-                close(*value, other[t], 1.0),
-                "{text} {labels} at {t}: expected {value}, got {}",
-                other[t]
-            );
-        }
-    }
-    Ok(())
-}
-
-/// The short form of CI; `PROPTEST_CASES` is for the long one. A failure names its seed and keeps it beside this file.
-fn cases(short: u32) -> ProptestConfig {
-    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(short);
-    ProptestConfig { failure_persistence: kept(), ..ProptestConfig::with_cases(cases) }
-}
-
-fn kept() -> Option<Box<dyn FailurePersistence>> {
-    Some(Box::new(FileFailurePersistence::WithSource("proptest-regressions")))
+fn compare(text: &str, data: &Floats, start: i64, step: i64, count: i64) -> Result<(), TestCaseError> {
+    let setting = Setting { start, step, count, starts: false };
+    crate::compare::compare(text, &data_of(data), setting).map(drop)
 }
 
 proptest! {
@@ -449,7 +326,7 @@ fn ends_at_the_edge_of_extrapolation_agree() {
         let reach = gap * 11 / 10;
         for first in [1_000_000, 1_000_007] {
             let samples: Vec<(i64, f64)> = (0..8).map(|i| (first + i * gap, 50.0 + i as f64)).collect();
-            let data: Data = [(labels.clone(), samples)].into_iter().collect();
+            let data: Floats = [(labels.clone(), samples)].into_iter().collect();
             // As far behind the last sample, then as far before the first.
             let (after, before) = (first + 7 * gap + reach, first - reach + 5 * gap);
             for (start, window) in [(after, 5 * gap), (before, 5 * gap)] {
@@ -463,22 +340,14 @@ fn ends_at_the_edge_of_extrapolation_agree() {
 }
 
 /// The number of series at an instant; `None`: no answer.
-fn counted(text: &str, data: &Data, t: Timestamp) -> Option<usize> {
+fn counted(text: &str, data: &Floats, t: Timestamp) -> Option<usize> {
     let engine = Engine::new(EngineOptions { parse: ParseOptions::all(), ..EngineOptions::default() });
     let query = engine.parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
-    let result = engine.instant(&stored(data), &query, t, &QueryOptions::default()).ok()?;
+    let result = engine.instant(&stored(&data_of(data)), &query, t, &QueryOptions::default()).ok()?;
     match result.value {
         QueryValue::Vector(samples) => Some(samples.len()),
         other => panic!("{text}: {other:?}"),
     }
-}
-
-fn stored(data: &Data) -> MemoryStorage {
-    let mut storage = MemoryStorage::new();
-    for (labels, samples) in data {
-        samples.iter().for_each(|(t, v)| storage.add_float(labels, *t, *v));
-    }
-    storage
 }
 
 proptest! {
