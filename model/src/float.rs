@@ -21,6 +21,9 @@ pub fn format_api(v: f64) -> String {
     out
 }
 
+/// Up to here floats and integers are the same numbers, and the digits of the integer are the shortest.
+const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
+
 /// Go's `strconv.FormatFloat(v, 'f', -1, 64)`: shortest digits, never an exponent. How PromQL prints numbers
 /// in `count_values` and similar places.
 pub fn write_fixed(out: &mut String, v: f64) {
@@ -28,6 +31,8 @@ pub fn write_fixed(out: &mut String, v: f64) {
         out.push_str("NaN");
     } else if v.is_infinite() {
         out.push_str(if v > 0.0 { "+Inf" } else { "-Inf" });
+    } else if v == v.trunc() && v.abs() <= WHOLE_MAX && (v != 0.0 || v.is_sign_positive()) {
+        out.push_str(itoa::Buffer::new().format(v as i64));
     } else {
         // Answers are mostly numbers: this writes them three times as fast as the standard library, up to its exponents.
         let mut buffer = zmij::Buffer::new();
@@ -107,9 +112,12 @@ pub fn write_timestamp(out: &mut String, t: i64) {
     if t < 0 && seconds == 0 {
         out.push('-');
     }
-    write!(out, "{seconds}").expect("writing to a string cannot fail");
+    let mut buffer = itoa::Buffer::new();
+    out.push_str(buffer.format(seconds));
     if millis != 0 {
-        write!(out, ".{millis:03}").expect("writing to a string cannot fail");
+        out.push('.');
+        // Four digits, so that zeros in front are written.
+        out.push_str(&buffer.format(1000 + millis)[1..]);
     }
 }
 
