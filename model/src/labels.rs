@@ -139,6 +139,11 @@ impl Labels {
         self.filtered(|name| name != METRIC_NAME)
     }
 
+    /// Whether both are one set in memory, not only equal.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.packed, &other.packed)
+    }
+
     /// The set reduced to the labels whose names `keep` accepts.
     pub fn filtered(&self, mut keep: impl FnMut(&str) -> bool) -> Self {
         if self.iter().all(|(name, _)| keep(name)) {

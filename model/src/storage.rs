@@ -14,6 +14,7 @@
 //! append sample by sample. Nothing is visible before [`Appender::commit`], and a commit that was acknowledged
 //! survives a crash of the process.
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -166,6 +167,9 @@ pub struct SelectHints {
     pub grouping: Vec<String>,
     /// Whether `grouping` keeps (`by`) or drops (`without`) its labels.
     pub grouping_is_by: bool,
+    /// The only labels that will be looked at, `None` for all: [`SeriesSet::labels_of`] may leave out others, so that many
+    /// series need few label sets.
+    pub only_labels: Option<Vec<String>>,
     /// Most series wanted, 0 for all.
     pub limit: usize,
     /// Whether series must come in order of their labels. Otherwise any order that is the same for the same data.
@@ -231,6 +235,14 @@ pub trait SeriesSet: Send + Sync {
     /// # Panics
     /// When `index >= len()`.
     fn labels(&self, index: usize) -> Labels;
+
+    /// The labels of neighbours; see [`SelectHints::only_labels`].
+    ///
+    /// # Panics
+    /// When the range does not end before `len()`.
+    fn labels_of(&self, range: Range<usize>) -> Vec<Labels> {
+        range.map(|index| self.labels(index)).collect()
+    }
 
     /// Replaces the content of `into` by the samples of series `index` within the hinted range, in order of time,
     /// staleness markers included.

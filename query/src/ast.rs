@@ -176,6 +176,11 @@ pub enum AggregateOp {
 }
 
 impl AggregateOp {
+    /// Whether each group becomes one series, of which nothing but the grouping labels is known.
+    pub(crate) fn folds(self) -> bool {
+        !matches!(self, Self::Topk | Self::Bottomk | Self::Limitk | Self::LimitRatio | Self::CountValues)
+    }
+
     /// All operators.
     pub const ALL: [Self; 14] = [
         Self::Sum,

@@ -137,6 +137,12 @@ impl HeadSelection {
         labels.map(|labels| labels.expect("as above")).collect()
     }
 
+    /// The labels of neighbours, reduced to those named in `only`.
+    pub(crate) fn some_labels_of(&self, places: Range<usize>, only: &[String]) -> Vec<Labels> {
+        let labels = self.shared.head.catalogue.read().some_labels_of(&self.ids[places], only);
+        labels.into_iter().map(|labels| labels.expect("as above")).collect()
+    }
+
     /// Appends the samples within `range` of the series at place `at`; not normalized.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
+use hashbrown::HashSet;
 use model::annotations::Annotations;
 use model::labels::Labels;
 use model::matcher::Matcher;
@@ -126,6 +127,8 @@ impl Querier for StoreQuerier {
         } else {
             self.head.selection(matchers, range, true, 0, &pace)?
         };
+        // What is kept how long is told by all labels.
+        let only = hints.only_labels.clone().filter(|_| self.floors.is_none());
         let mut sources: Vec<Source> =
             blocks.into_iter().map(|(block, series)| Source::Block { block, series }).collect();
         if head.len() > 0 || sources.is_empty() {
@@ -133,9 +136,9 @@ impl Querier for StoreQuerier {
         }
         let rows = match &sources[..] {
             [Source::Head(_)] => None,
-            _ => Some(join(&sources, hints.limit, &pace)?),
+            _ => Some(join(&sources, hints.limit, only.as_deref(), &pace)?),
         };
-        Ok(Box::new(Selection { sources, rows, range, floors: self.floors.clone() }))
+        Ok(Box::new(Selection { sources, rows, only, range, floors: self.floors.clone() }))
     }
 
     fn label_names(&self, matchers: &[Matcher], hints: &LabelHints) -> Result<LabelList, StorageError> {
@@ -224,8 +227,43 @@ impl Cursor<'_> {
     }
 }
 
-/// Joins sources by labels, in order of them; at most `limit` rows unless that is 0, and unless `pace` says to end.
-fn join(sources: &[Source], limit: usize, pace: &Pace<'_>) -> Result<Rows, StorageError> {
+/// Label sets of rows, reduced to some labels; equal ones are mostly the same.
+struct Reduced<'a> {
+    only: &'a [String],
+    known: HashSet<Labels>,
+    last: Labels,
+}
+
+impl<'a> Reduced<'a> {
+    /// Label sets that are remembered.
+    const KNOWN_MAX: usize = 4096;
+
+    fn new(only: &'a [String]) -> Self {
+        Self { only, known: HashSet::new(), last: Labels::empty() }
+    }
+
+    fn of(&mut self, labels: &Labels) -> Labels {
+        let wanted = |name: &str| self.only.iter().any(|own| own == name);
+        if !labels.iter().filter(|(name, _)| wanted(name)).eq(self.last.iter()) {
+            let labels = labels.filtered(wanted);
+            if self.known.len() >= Self::KNOWN_MAX {
+                self.known.clear();
+            }
+            self.last = self.known.get_or_insert(labels).clone();
+        }
+        self.last.clone()
+    }
+}
+
+/// Joins sources by labels, in order of them; at most `limit` rows unless that is 0, and unless `pace` says to end. Rows have the
+/// labels named in `only`, or all.
+fn join(
+    sources: &[Source],
+    limit: usize,
+    only: Option<&[String]>,
+    pace: &Pace<'_>,
+) -> Result<Rows, StorageError> {
+    let mut reduced = only.map(Reduced::new);
     let mut cursors: Vec<Cursor<'_>> =
         sources.iter().map(|source| Cursor { source, at: 0, ready: VecDeque::new() }).collect();
     let many = sources.iter().map(Source::len).sum::<usize>() >= PARALLEL_MIN;
@@ -261,7 +299,10 @@ fn join(sources: &[Source], limit: usize, pace: &Pace<'_>) -> Result<Rows, Stora
                 cursor.at += 1;
             }
         }
-        rows.labels.push(least);
+        rows.labels.push(match &mut reduced {
+            Some(reduced) => reduced.of(&least),
+            None => least,
+        });
     }
     Ok(rows)
 }
@@ -276,6 +317,8 @@ struct Selection {
     sources: Vec<Source>,
     /// `None`: all series of the head, and no block has any.
     rows: Option<Rows>,
+    /// The labels that anybody will look at.
+    only: Option<Vec<String>>,
     range: TimeRange,
     floors: Option<Arc<Floors>>,
 }
@@ -323,6 +366,14 @@ impl SeriesSet for Selection {
                 Source::Head(head) => head.labels(index),
                 Source::Block { .. } => unreachable!("series of blocks are joined"),
             },
+        }
+    }
+
+    fn labels_of(&self, range: Range<usize>) -> Vec<Labels> {
+        match (&self.rows, &self.sources[0], &self.only) {
+            (Some(rows), _, _) => rows.labels[range].to_vec(),
+            (None, Source::Head(head), Some(only)) => head.some_labels_of(range, only),
+            (None, source, _) => source.labels(range).expect("invariant: labels of the head are in memory"),
         }
     }
 

@@ -218,6 +218,56 @@ fn labels_with_matchers_limits_and_bounds_of_time() {
     assert_eq!(db.time_range(), stats.range);
 }
 
+/// Whoever looks at few labels gets few label sets, from the head and from blocks; samples stay those of each series.
+#[test]
+fn label_sets_are_reduced_to_what_matters() {
+    let db = open(&FaultyFs::new());
+    let labels = |i: i64| {
+        Labels::from_pairs([
+            ("__name__", "m".to_owned()),
+            ("a", (i % 3).to_string()),
+            ("id", i.to_string()),
+            ("job", if i % 7 == 0 { String::new() } else { format!("j{}", i % 2) }),
+        ])
+    };
+    let hints = |only: &[&str]| SelectHints {
+        only_labels: Some(only.iter().map(|name| (*name).to_owned()).collect()),
+        ..SelectHints::default()
+    };
+    let check = |db: &Db| {
+        let querier = db.querier(TimeRange::ALL).unwrap();
+        let name = [Matcher::equal("__name__", "m")];
+        let all = querier.select(&name, &SelectHints::default()).unwrap();
+        for only in [&["a", "job"][..], &["none"], &["__name__", "job"], &[]] {
+            let some = querier.select(&name, &hints(only)).unwrap();
+            assert_eq!(some.len(), 20);
+            let reduced = some.labels_of(0..20);
+            let kept = |labels: &Labels| labels.filtered(|name| only.contains(&name));
+            let (mut columns, mut others) = (SeriesColumns::default(), SeriesColumns::default());
+            for (i, labels) in all.labels_of(0..20).iter().enumerate() {
+                assert_eq!(reduced[i], kept(labels), "{only:?} {i}");
+                all.read(i, &mut columns).unwrap();
+                some.read(i, &mut others).unwrap();
+                assert_eq!(columns, others);
+            }
+            let one = reduced.iter().find(|labels| **labels == reduced[0]).unwrap();
+            assert!(reduced.iter().all(|labels| labels != one || labels.is_same(one)));
+            assert_eq!(some.labels_of(3..5), reduced[3..5]);
+        }
+    };
+    for t in 0..4 {
+        let mut appender = db.appender(AppendOptions::default());
+        for i in 0..20 {
+            let sample = AppendSample::float(t * 3_600_000, (i * t) as f64);
+            appender.append(None, &labels(i), sample).unwrap();
+        }
+        appender.commit().unwrap();
+    }
+    check(&db);
+    db.compact(4 * 3_600_000).unwrap();
+    check(&db);
+}
+
 #[test]
 fn bounds_and_limits_of_a_transaction() {
     let mut options = options();

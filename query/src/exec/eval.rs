@@ -357,13 +357,18 @@ pub(crate) fn remove_metadata<'q>(
     };
     let may_meet = !stream.has_one_name() || stream.heads.iter().any(typed);
     let (mut changed, mut bytes) = (false, 0);
+    // Where few labels matter, neighbours mostly have the same.
+    let mut last = (Labels::empty(), Labels::empty());
     for (index, head) in stream.heads.iter_mut().enumerate() {
         check_every(state, index)?;
         if which(head) {
-            if head.labels.iter().any(|(name, _)| is_metadata_label(name)) {
-                head.labels = without_metadata(&head.labels);
+            if head.labels.is_same(&last.0) {
+                head.labels = last.1.clone();
+            } else if head.labels.iter().any(|(name, _)| is_metadata_label(name)) {
+                let without = without_metadata(&head.labels);
                 // The old ones are mostly still held by the series they came from.
-                bytes += label_bytes(&head.labels);
+                bytes += label_bytes(&without);
+                last = (std::mem::replace(&mut head.labels, without.clone()), without);
             }
             head.drop_name = false;
             changed = true;

@@ -103,6 +103,7 @@ fn info_series<'q>(
     matchers.extend(data_matchers.iter().cloned());
     let select = |value| Selector {
         shared: None,
+        only_labels: None,
         matchers: matchers.clone(),
         time: plan.time,
         window_ms: 0,

@@ -9,10 +9,13 @@ use model::{FloatHistogram, TimeRange, Timestamp, is_stale_nan};
 use super::column::Column;
 use super::error::QueryError;
 use super::labels::label_bytes;
-use super::state::{STEPS_PER_CHECK, Scratch, State};
+use super::state::{Scratch, State};
 use super::steps::Steps;
 use super::stream::{Head, Source, Stream};
 use crate::plan::{InstantValue, Selector};
+
+/// Series whose labels are asked for together.
+const LABELS_AT_ONCE: usize = 1024;
 
 /// Selects series whose samples in `range` matter.
 fn select(
@@ -31,6 +34,8 @@ fn select(
         func: selector.hints.func.clone(),
         grouping: selector.hints.grouping.clone(),
         grouping_is_by: selector.hints.by,
+        // Types and units go with the name, and series that differ by these alone must not.
+        only_labels: selector.only_labels.clone().filter(|_| !state.features.type_and_unit_labels),
         ..SelectHints::default()
     };
     let set: Arc<dyn SeriesSet> = state.querier.select(&selector.matchers, &hints)?.into();
@@ -43,18 +48,20 @@ fn select(
 }
 
 fn heads(state: &State<'_>, set: &dyn SeriesSet) -> Result<Vec<Head>, QueryError> {
-    let mut heads = Vec::with_capacity(set.len());
-    let mut bytes = 0;
-    for index in 0..set.len() {
-        let head = Head::new(set.labels(index));
-        bytes += size_of::<Head>() + label_bytes(&head.labels);
-        heads.push(head);
-        if index % STEPS_PER_CHECK == STEPS_PER_CHECK - 1 {
-            state.limits.check()?;
-            state.limits.hold_bytes(std::mem::take(&mut bytes))?;
+    let mut heads: Vec<Head> = Vec::with_capacity(set.len());
+    state.limits.hold_bytes(set.len().saturating_mul(size_of::<Head>()))?;
+    for from in (0..set.len()).step_by(LABELS_AT_ONCE) {
+        state.limits.check()?;
+        let mut bytes = 0;
+        for labels in set.labels_of(from..set.len().min(from + LABELS_AT_ONCE)) {
+            // Where few labels matter, neighbours mostly have the same.
+            if heads.last().is_none_or(|last| !last.labels.is_same(&labels)) {
+                bytes += label_bytes(&labels);
+            }
+            heads.push(Head::new(labels));
         }
+        state.limits.hold_bytes(bytes)?;
     }
-    state.limits.hold_bytes(bytes)?;
     Ok(heads)
 }
 

@@ -97,6 +97,31 @@ impl Planned {
     }
 }
 
+/// Tells the selector below that only the labels of a grouping matter: where all series have one name, so that those that
+/// lose it stay apart, and nothing below looks at other labels.
+fn only_labels(plan: &mut VectorPlan, grouping: &[String]) {
+    let selector = match plan {
+        VectorPlan::Selector(selector) => selector,
+        VectorPlan::Range(call) => match &mut call.arg {
+            RangePlan::Selector(selector) => selector,
+            RangePlan::Subquery(_) => return,
+        },
+        VectorPlan::Invariant(inner)
+        | VectorPlan::Math { arg: inner, .. }
+        | VectorPlan::HistogramStat { arg: inner, .. }
+        | VectorPlan::Negate(inner) => return only_labels(inner, grouping),
+        VectorPlan::WithScalar(plan) => return only_labels(&mut plan.vector, grouping),
+        _ => return,
+    };
+    let has_name = |matcher: &Matcher| matcher.name == METRIC_NAME && matcher.op == MatchOp::Equal;
+    // An equal selector elsewhere may need all.
+    if selector.shared.is_none() && selector.matchers.iter().any(has_name) {
+        let mut names = grouping.to_vec();
+        names.push(METRIC_NAME.to_owned());
+        selector.only_labels = Some(names);
+    }
+}
+
 fn without_parens(mut expr: &Expr) -> &Expr {
     while let ExprKind::Paren(inner) = &expr.kind {
         expr = inner;
@@ -154,6 +179,7 @@ impl Builder<'_> {
             value: InstantValue::Sample,
             histograms: context.view(),
             hints: context.hints.clone(),
+            only_labels: None,
             shared: None,
             span,
         })
@@ -312,7 +338,10 @@ impl Builder<'_> {
             }
         }
         let arg_span = expr.span;
-        let arg = if invariant { arg.plan } else { arg.wrapped() };
+        let mut arg = if invariant { arg.plan } else { arg.wrapped() };
+        if aggregate.op.folds() && !aggregate.without {
+            only_labels(&mut arg, &aggregate.grouping);
+        }
         let plan = AggregatePlan {
             op: aggregate.op,
             arg,

@@ -151,6 +151,8 @@ pub(crate) struct Selector {
     pub(crate) value: InstantValue,
     pub(crate) histograms: HistogramView,
     pub(crate) hints: Hints,
+    /// The labels that anybody will look at; `None`: all.
+    pub(crate) only_labels: Option<Vec<String>>,
     /// The number that equal selectors of range vectors have in common, if there is another one.
     pub(crate) shared: Option<usize>,
     pub(crate) span: Span,

@@ -21,6 +21,7 @@ use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::slice;
 
+use hashbrown::HashMap;
 use model::labels::{Labels, METRIC_NAME};
 use model::matcher::Matcher;
 use roaring::RoaringBitmap;
@@ -186,6 +187,25 @@ impl Catalogue {
     #[allow(dead_code, reason = "for readers that want the labels of many series under one lock")]
     pub(crate) fn labels_of(&self, ids: &[u32]) -> Vec<Option<Labels>> {
         ids.iter().map(|id| self.labels(*id)).collect()
+    }
+
+    /// The labels of series reduced to those named in `only`; `None` for series that are not there. Equal ones are the same.
+    pub(crate) fn some_labels_of(&self, ids: &[u32], only: &[String]) -> Vec<Option<Labels>> {
+        let wanted: Vec<u32> = only.iter().filter_map(|name| self.words.name_id(name)).collect();
+        let mut known: HashMap<Vec<u32>, Labels> = HashMap::new();
+        let mut picked = Vec::new();
+        let mut labels_of = |id: &u32| {
+            let entry = self.entries.get(*id)?;
+            picked.clear();
+            picked.extend(self.pairs(&entry).filter(|pair| wanted.contains(&self.words.pair(*pair).name)));
+            if let Some(labels) = known.get(&picked) {
+                return Some(labels.clone());
+            }
+            let labels = Labels::from_sorted(picked.iter().map(|pair| self.words.text(*pair)));
+            known.insert(picked.clone(), labels.clone());
+            Some(labels)
+        };
+        ids.iter().map(&mut labels_of).collect()
     }
 
     /// Sorts ids by the labels of their series. Takes four bytes per label for the time.

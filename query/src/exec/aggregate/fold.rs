@@ -38,14 +38,13 @@ pub(super) fn fold<'q>(
     let of_heads = size_of::<Head>() * inner.len();
     bytes = bytes.saturating_add(of_heads);
     state.limits.hold_bytes(of_heads)?;
-    let heads = inner.heads.clone();
     let mut accumulators: Vec<Accumulator> =
         groups.heads.iter().map(|_| Accumulator::new(plan.op, steps.count)).collect();
     let mut held = 0;
     let context = Context { state, plan };
     let outcome = inner.for_each(state, |index, column| {
         let has_histograms = !column.histograms().is_empty();
-        let added = accumulators[groups.of_series[index]].add(&context, column, &heads[index].labels);
+        let added = accumulators[groups.of_series[index]].add(&context, column, &inner.heads[index].labels);
         held += added;
         if plan.op == AggregateOp::Quantile || has_histograms {
             // Growing vectors of floats hold up to twice what is in them; histograms weigh as many floats.

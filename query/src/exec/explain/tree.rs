@@ -251,6 +251,9 @@ fn selector(selector: &Selector) -> PlanNode {
         let key = if hints.by { "by" } else { "without" };
         pushed.insert(key.to_owned(), json!(hints.grouping));
     }
+    if let Some(labels) = &selector.only_labels {
+        pushed.insert("labels".to_owned(), json!(labels));
+    }
     let modifier = match selector.extended {
         None => "",
         Some(ExtendedRange::Anchored) => "anchored",

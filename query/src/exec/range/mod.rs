@@ -30,7 +30,7 @@ use super::notes::HistogramOperation;
 use super::selector::{RangeSource, RangeStream};
 use super::state::{Scratch, State};
 use super::steps::{Steps, TimeRef};
-use super::stream::{Source, Stream};
+use super::stream::{Head, Source, Stream};
 use crate::ast::{ExtendedRange, Span};
 use crate::plan::{RangeCall, RangeFn};
 
@@ -48,7 +48,7 @@ pub(crate) fn call<'q>(
     steps: Steps,
 ) -> Result<Stream<'q>, QueryError> {
     let RangeStream { heads, source } = arg;
-    let names: Vec<String> = heads.iter().map(|head| head.labels.metric_name().to_owned()).collect();
+    let names = Names::of(&heads);
     let kinds = if state.features.type_and_unit_labels {
         heads.iter().map(|head| head.labels.value("__type__").to_owned()).collect()
     } else {
@@ -92,7 +92,7 @@ pub(crate) fn presence<'q>(
         span: Span::default(),
         steps,
         source,
-        names: Vec::new(),
+        names: Names::One(String::new()),
         kinds: Vec::new(),
     };
     Stream::new(steps, heads, evaluation)
@@ -108,10 +108,39 @@ pub(crate) struct Evaluation<'q> {
     span: Span,
     steps: Steps,
     source: Box<dyn RangeSource + 'q>,
-    /// Metric name of each series, for annotations.
-    names: Vec<String>,
+    /// For annotations.
+    names: Names,
     /// `__type__` of each series, when it counts.
     kinds: Vec<String>,
+}
+
+/// The metric names of series: mostly one for all.
+enum Names {
+    One(String),
+    Each(Vec<String>),
+}
+
+impl Names {
+    fn of(heads: &[Head]) -> Self {
+        let name = |head: &Head| head.labels.metric_name().to_owned();
+        match heads {
+            [] => Self::One(String::new()),
+            [first, rest @ ..] => {
+                let one = first.labels.metric_name();
+                match rest.iter().all(|head| head.labels.metric_name() == one) {
+                    true => Self::One(one.to_owned()),
+                    false => Self::Each(heads.iter().map(name).collect()),
+                }
+            }
+        }
+    }
+
+    fn get(&self, index: usize) -> &str {
+        match self {
+            Self::One(name) => name,
+            Self::Each(names) => names.get(index).map_or("", String::as_str),
+        }
+    }
 }
 
 impl Source for Evaluation<'_> {
@@ -126,12 +155,8 @@ impl Source for Evaluation<'_> {
         let mut table = scratch.take_windows(key, &samples.float_times);
         let plain = self.extended.is_none() && samples.histograms.is_empty();
         let fits = plain && table.fit(self.state, key, &samples.float_times)?;
-        let series = Series {
-            evaluation: self,
-            samples: &samples,
-            name: self.names.get(index).map_or("", String::as_str),
-            noted: Cell::new(0),
-        };
+        let series =
+            Series { evaluation: self, samples: &samples, name: self.names.get(index), noted: Cell::new(0) };
         let outcome = series.evaluate(into, fits.then_some(&mut table));
         self.state.limits.release(size);
         outcome?;
@@ -148,7 +173,7 @@ impl Source for Evaluation<'_> {
 impl Evaluation<'_> {
     /// Says so when the metric does not look like a counter.
     fn doubt_counter(&self, index: usize) {
-        let name = &self.names[index];
+        let name = self.names.get(index);
         if name.is_empty() {
             return;
         }
