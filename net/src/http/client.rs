@@ -96,16 +96,31 @@ impl HttpClient {
         request: Request<Bytes>,
         limits: SendLimits,
     ) -> Result<Response<Bytes>, NetError> {
-        tokio::time::timeout(limits.timeout, self.send_unbounded(request, limits.body_max_bytes))
-            .await
-            .map_err(|_| NetError::Timeout)?
+        tokio::time::timeout(limits.timeout, async {
+            let answer = self.follow(request).await?;
+            read_body(answer, limits.body_max_bytes).await
+        })
+        .await
+        .map_err(|_| NetError::Timeout)?
     }
 
-    async fn send_unbounded(
+    /// Sends `request` and returns as soon as the answer's head is there; its body is read piece by piece, for answers
+    /// that end only with the connection (a watch). `timeout` bounds the head alone: who reads bounds the rest.
+    ///
+    /// # Errors
+    /// When no head came in time.
+    pub async fn open(
         &self,
-        mut request: Request<Bytes>,
-        body_max: u64,
-    ) -> Result<Response<Bytes>, NetError> {
+        request: Request<Bytes>,
+        timeout: Duration,
+    ) -> Result<Response<AnswerBody>, NetError> {
+        let answer =
+            tokio::time::timeout(timeout, self.follow(request)).await.map_err(|_| NetError::Timeout)??;
+        Ok(answer.map(|body| AnswerBody { body }))
+    }
+
+    /// Sends `request`, and again to wherever it is redirected.
+    async fn follow(&self, mut request: Request<Bytes>) -> Result<Response<hyper::body::Incoming>, NetError> {
         self.reload_certificates()?;
         let headers = request.headers_mut();
         if !headers.contains_key(USER_AGENT)
@@ -125,7 +140,7 @@ impl HttpClient {
             let inner = self.shared.inner.load_full();
             let answer = inner.request(hop).await.map_err(|error| describe(&error, &address))?;
             let Some(next) = self.redirect(&parts.uri, &answer)? else {
-                return read_body(answer, body_max).await;
+                return Ok(answer);
             };
             if !keeps_method(answer.status(), &parts.method) {
                 parts.method = if parts.method == Method::HEAD { Method::HEAD } else { Method::GET };
@@ -224,6 +239,28 @@ impl fmt::Debug for HttpClient {
     }
 }
 
+/// The body of an answer that is still coming in.
+#[derive(Debug)]
+pub struct AnswerBody {
+    body: hyper::body::Incoming,
+}
+
+impl AnswerBody {
+    /// The next piece, `None` at the end. Safe to drop at any point.
+    ///
+    /// # Errors
+    /// When the connection breaks.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, NetError> {
+        while let Some(frame) = self.body.frame().await {
+            let frame = frame.map_err(|error| NetError::Protocol(root_cause(&error)))?;
+            if let Ok(data) = frame.into_data() {
+                return Ok(Some(data));
+            }
+        }
+        Ok(None)
+    }
+}
+
 fn build_inner(config: &HttpClientConfig, options: &ClientOptions) -> Result<Inner, NetError> {
     let tls = config.tls.client_config()?;
     let builder = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
@@ -293,7 +330,10 @@ fn keeps_method(status: StatusCode, method: &Method) -> bool {
     matches!(status.as_u16(), 307 | 308) || matches!(*method, Method::GET | Method::HEAD)
 }
 
-async fn read_body(answer: Response<hyper::body::Incoming>, max: u64) -> Result<Response<Bytes>, NetError> {
+pub(super) async fn read_body(
+    answer: Response<hyper::body::Incoming>,
+    max: u64,
+) -> Result<Response<Bytes>, NetError> {
     let (parts, mut body) = answer.into_parts();
     let mut buffer = BytesMut::new();
     while let Some(frame) = body.frame().await {
@@ -332,7 +372,7 @@ fn connect_reason(error: &(dyn std::error::Error + 'static)) -> String {
     root_cause(error)
 }
 
-fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
+pub(super) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     let mut last = error;
     while let Some(source) = last.source() {
         last = source;
