@@ -5,6 +5,7 @@
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use model::storage::Interrupt;
 use tokio::time::Instant;
 
 use super::error::QueryError;
@@ -126,6 +127,12 @@ impl Limits {
             FITS => Ok(()),
             overflow => Err(self.overflow_error(overflow)),
         }
+    }
+
+    /// What tells storage that [`Limits::check`] fails, by flags and time.
+    pub(crate) fn interrupt(&self) -> Interrupt {
+        let (stops, deadline) = (self.stops.clone(), self.bounds.deadline);
+        Interrupt::new(move || stops.any() || deadline.is_some_and(|deadline| Instant::now() >= deadline))
     }
 
     fn overflow_error(&self, overflow: u8) -> QueryError {

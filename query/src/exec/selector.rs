@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use model::histogram::CounterResetHint;
-use model::storage::{SelectHints, SeriesColumns, SeriesSet};
+use model::storage::{SelectHints, SeriesColumns, SeriesSet, StorageError};
 use model::{FloatHistogram, TimeRange, Timestamp, is_stale_nan};
 
 use super::column::Column;
@@ -36,9 +36,19 @@ fn select(
         grouping_is_by: selector.hints.by,
         // Types and units go with the name, and series that differ by these alone must not.
         only_labels: selector.only_labels.clone().filter(|_| !state.features.type_and_unit_labels),
+        interrupt: Some(state.limits.interrupt()),
         ..SelectHints::default()
     };
-    let set: Arc<dyn SeriesSet> = state.querier.select(&selector.matchers, &hints)?.into();
+    let set: Arc<dyn SeriesSet> = match state.querier.select(&selector.matchers, &hints) {
+        Ok(set) => set.into(),
+        Err(error) => {
+            // Whether it was stopped, or out of time, is known here.
+            if matches!(error, StorageError::Cancelled) {
+                state.limits.check()?;
+            }
+            return Err(error.into());
+        }
+    };
     state.notes.merge_foreign(&set.annotations());
     state.limits.select(set.len())?;
     if let Some(id) = selector.shared {
