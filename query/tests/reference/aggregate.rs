@@ -45,13 +45,21 @@ impl Reference {
         }
         let mut out = Vector::new();
         let inner = place(&aggregate.expr);
+        let selects = matches!(aggregate.expr.kind, ExprKind::Vector(_));
         for (key, members) in groups {
             match op {
                 AggregateOp::Topk | AggregateOp::Bottomk if param >= 1.0 => {
                     out.extend(chosen(op, param, self.floats(op, members, at))?);
                 }
                 AggregateOp::Topk | AggregateOp::Bottomk => {}
-                AggregateOp::Limitk => out.extend(members.into_iter().take(param.max(0.0) as usize)),
+                AggregateOp::Limitk => {
+                    let k = param.max(0.0) as usize;
+                    // Of selected series the first ones; of others, whichever come first.
+                    if (1..members.len()).contains(&k) && !selects {
+                        return Err(Failure::Unclear);
+                    }
+                    out.extend(members.into_iter().take(k));
+                }
                 AggregateOp::LimitRatio if param.abs() >= 1.0 => out.extend(members),
                 AggregateOp::LimitRatio if param == 0.0 => {}
                 AggregateOp::LimitRatio => return Err(Failure::Unclear),
