@@ -129,6 +129,8 @@ async fn a_broker_appears_when_it_starts_and_stays_when_it_stops() {
     let context = DiscoveryContext {
         job_name: "redis".into(),
         metrics: Arc::new(SdMetrics::new(&Registry::new()).unwrap()),
+        user_agent: "test".into(),
+        clock: Arc::new(model::ManualClock::new(0)),
     };
     let mut providers = Providers::start(vec![config.clone()], &context);
     assert!(providers.serve(&[Arc::new(loopback.discovery(BrokerKind::Redis))]), "a reload changes nothing");

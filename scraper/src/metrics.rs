@@ -5,16 +5,14 @@
 //! when asked.
 
 use std::collections::{HashMap, VecDeque};
-use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use parking_lot::Mutex;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto;
-use prometheus::{
-    Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
-};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
+
+pub use crate::discovery::SdMetrics;
 
 /// Observations kept per summary: p99 over them is still made of tens of values.
 const WINDOW: usize = 4096;
@@ -23,11 +21,15 @@ const QUANTILES: [f64; 5] = [0.01, 0.05, 0.5, 0.9, 0.99];
 /// Most label values a summary has; further ones are not kept.
 const SUMMARIES_MAX: usize = 4096;
 
-/// A family of summaries with one label.
+/// What stands between the values of a key of [`Summaries`] with several labels.
+const KEY_SEPARATOR: char = '\u{0}';
+
+/// A family of summaries.
 #[derive(Clone, Debug)]
 pub(crate) struct Summaries {
     desc: Desc,
-    label: &'static str,
+    /// In order.
+    labels: Vec<&'static str>,
     series: Arc<Mutex<HashMap<String, Window>>>,
 }
 
@@ -40,11 +42,22 @@ struct Window {
 
 impl Summaries {
     fn new(name: &str, help: &str, label: &'static str) -> prometheus::Result<Self> {
-        let desc = Desc::new(name.to_owned(), help.to_owned(), vec![label.to_owned()], HashMap::new())?;
-        Ok(Self { desc, label, series: Arc::default() })
+        Self::with_labels(name, help, &[label])
     }
 
-    /// Counts `value` for `key`.
+    /// Summaries told apart by `labels`, in order of names.
+    pub(crate) fn with_labels(name: &str, help: &str, labels: &[&'static str]) -> prometheus::Result<Self> {
+        let names = labels.iter().map(|&label| label.to_owned()).collect();
+        let desc = Desc::new(name.to_owned(), help.to_owned(), names, HashMap::new())?;
+        Ok(Self { desc, labels: labels.to_vec(), series: Arc::default() })
+    }
+
+    /// The key of several label values, in the order of the labels.
+    pub(crate) fn key(values: &[&str]) -> String {
+        values.join(&KEY_SEPARATOR.to_string())
+    }
+
+    /// Counts `value` for `key`: the label's value, or what [`Summaries::key`] made of several.
     pub(crate) fn observe(&self, key: &str, value: f64) {
         let mut series = self.series.lock();
         if !series.contains_key(key) {
@@ -104,10 +117,18 @@ impl Summaries {
         summary.set_sample_count(window.count);
         summary.set_sample_sum(window.sum);
         summary.set_quantile(quantiles);
-        let mut pair = proto::LabelPair::default();
-        pair.set_name(self.label.to_owned());
-        pair.set_value(key.to_owned());
-        let mut metric = proto::Metric::from_label(vec![pair]);
+        let pairs = self
+            .labels
+            .iter()
+            .zip(key.split(KEY_SEPARATOR))
+            .map(|(name, value)| {
+                let mut pair = proto::LabelPair::default();
+                pair.set_name((*name).to_owned());
+                pair.set_value(value.to_owned());
+                pair
+            })
+            .collect();
+        let mut metric = proto::Metric::from_label(pairs);
         metric.set_summary(summary);
         metric
     }
@@ -279,94 +300,5 @@ impl ScrapeMetrics {
         let _ = self.metadata_entries.remove_label_values(&[job]);
         let _ = self.metadata_bytes.remove_label_values(&[job]);
         self.sync_length.remove(job);
-    }
-}
-
-/// Metrics of discovery.
-#[derive(Clone, Debug)]
-pub struct SdMetrics {
-    /// Targets known per job (`name`, `config`).
-    pub discovered_targets: IntGaugeVec,
-    /// Updates received from discoverers.
-    pub received_updates: IntCounterVec,
-    /// Updates handed to scrape pools.
-    pub updates: IntCounterVec,
-    /// Attempts of a discoverer that failed (`mechanism`).
-    pub refresh_failures: IntCounterVec,
-    /// Target files that could not be read.
-    pub file_read_errors: IntCounter,
-    file_mtime: GaugeVec,
-    /// Jobs whose discovery could not be started.
-    pub failed_configs: Gauge,
-}
-
-impl SdMetrics {
-    /// Registers the metrics.
-    ///
-    /// # Errors
-    /// When they are registered already.
-    pub fn new(registry: &Registry) -> prometheus::Result<Self> {
-        let metrics = Self {
-            discovered_targets: IntGaugeVec::new(
-                Opts::new("prometheus_sd_discovered_targets", "Current number of discovered targets."),
-                &["name", "config"],
-            )?,
-            received_updates: IntCounterVec::new(
-                Opts::new(
-                    "prometheus_sd_received_updates_total",
-                    "Total number of update events received from the SD providers.",
-                ),
-                &["name"],
-            )?,
-            updates: IntCounterVec::new(
-                Opts::new(
-                    "prometheus_sd_updates_total",
-                    "Total number of update events sent to the SD consumers.",
-                ),
-                &["name"],
-            )?,
-            refresh_failures: IntCounterVec::new(
-                Opts::new(
-                    "prometheus_sd_refresh_failures_total",
-                    "Number of refresh failures for the given SD mechanism.",
-                ),
-                &["mechanism"],
-            )?,
-            file_read_errors: IntCounter::new(
-                "prometheus_sd_file_read_errors_total",
-                "The number of File-SD read errors.",
-            )?,
-            file_mtime: GaugeVec::new(
-                Opts::new(
-                    "prometheus_sd_file_mtime_seconds",
-                    "Timestamp (mtime) of files read by FileSD. Timestamp is set at read time.",
-                ),
-                &["filename"],
-            )?,
-            failed_configs: Gauge::new(
-                "prometheus_sd_failed_configs",
-                "Current number of service discovery configurations that failed to load.",
-            )?,
-        };
-        registry.register(Box::new(metrics.discovered_targets.clone()))?;
-        registry.register(Box::new(metrics.received_updates.clone()))?;
-        registry.register(Box::new(metrics.updates.clone()))?;
-        registry.register(Box::new(metrics.refresh_failures.clone()))?;
-        registry.register(Box::new(metrics.file_read_errors.clone()))?;
-        registry.register(Box::new(metrics.file_mtime.clone()))?;
-        registry.register(Box::new(metrics.failed_configs.clone()))?;
-        Ok(metrics)
-    }
-
-    /// Notes that a target file was read.
-    pub(crate) fn file_read(&self, file: &Path, changed: SystemTime) {
-        let seconds = changed.duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |age| age.as_secs_f64());
-        self.file_mtime.with_label_values(&[file.to_string_lossy()]).set(seconds);
-    }
-
-    /// Forgets a target file.
-    pub(crate) fn file_gone(&self, file: &Path) {
-        // An error only says that it was never read.
-        let _ = self.file_mtime.remove_label_values(&[file.to_string_lossy()]);
     }
 }

@@ -69,7 +69,12 @@ impl PoolHandle {
         let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
         shared.metrics.pools.inc();
         let span = tracing::info_span!("scrape_pool", job = %config.job_name);
-        let context = DiscoveryContext { job_name: config.job_name.clone(), metrics: Arc::clone(sd_metrics) };
+        let context = DiscoveryContext {
+            job_name: config.job_name.clone(),
+            metrics: Arc::clone(sd_metrics),
+            user_agent: shared.user_agent.clone(),
+            clock: Arc::clone(&shared.clock),
+        };
         let pool = Pool {
             providers: Providers::start(config.discovery.clone(), &context),
             config: Arc::clone(&config),
@@ -309,6 +314,8 @@ impl Pool {
     }
 
     async fn retire(mut self, mut commands: mpsc::Receiver<PoolCommand>) {
+        drop(self.providers);
+        self.discovery.metrics.remove_job(&self.config.job_name);
         self.shared.metrics.remove_job(&self.config.job_name);
         for (_, (_, handle)) in self.loops.drain() {
             handle.command(Command::Retire);

@@ -11,8 +11,8 @@ use net::tls::RawTlsConfig;
 use serde::Deserialize;
 
 use super::Opaque;
-use crate::discovery::RawFileSdConfig;
 pub use crate::discovery::RawTargetGroup;
+use crate::discovery::{RawFileSdConfig, RawHttpSdConfig};
 
 /// An entry of `scrape_configs`. Keys are Prometheus', and our `collector` and `collector_options`.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -73,6 +73,7 @@ pub struct RawScrapeConfig {
 
     pub static_configs: Option<Vec<RawTargetGroup>>,
     pub file_sd_configs: Option<Vec<RawFileSdConfig>>,
+    pub http_sd_configs: Option<Vec<RawHttpSdConfig>>,
 
     // Discovery kinds that are known but not built yet.
     pub aws_sd_configs: Option<Opaque>,
@@ -86,7 +87,6 @@ pub struct RawScrapeConfig {
     pub eureka_sd_configs: Option<Opaque>,
     pub gce_sd_configs: Option<Opaque>,
     pub hetzner_sd_configs: Option<Opaque>,
-    pub http_sd_configs: Option<Opaque>,
     pub ionos_sd_configs: Option<Opaque>,
     pub kubernetes_sd_configs: Option<Opaque>,
     pub kuma_sd_configs: Option<Opaque>,
@@ -143,7 +143,6 @@ impl RawScrapeConfig {
             ("eureka_sd_configs", &self.eureka_sd_configs),
             ("gce_sd_configs", &self.gce_sd_configs),
             ("hetzner_sd_configs", &self.hetzner_sd_configs),
-            ("http_sd_configs", &self.http_sd_configs),
             ("ionos_sd_configs", &self.ionos_sd_configs),
             ("kubernetes_sd_configs", &self.kubernetes_sd_configs),
             ("kuma_sd_configs", &self.kuma_sd_configs),

@@ -15,8 +15,7 @@ use model::{ConfigError, ConfigPath, Labels, LabelsBuilder};
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::{Discoverer, DiscoveryConfig, DiscoveryContext, GroupSender, TargetGroup};
-use crate::metrics::SdMetrics;
+use super::{Discoverer, DiscoveryConfig, DiscoveryContext, GroupSender, SdMetrics, TargetGroup};
 
 /// How often files are looked at for changes.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);

@@ -8,21 +8,33 @@
 //!
 //! The task is dropped at any await point when the job goes.
 
+mod client;
 mod file;
+mod http;
+#[cfg(test)]
+mod http_tests;
+mod metrics;
 mod provider;
+mod refresh;
+#[cfg(test)]
+mod refresh_tests;
+#[cfg(test)]
+mod testing;
 
+use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use model::Labels;
+use model::{Clock, Labels};
 use tokio::sync::mpsc;
 
-use crate::metrics::SdMetrics;
-
 pub use file::{FileSdConfig, RawFileSdConfig, RawTargetGroup};
+pub use http::{HttpSdConfig, RawHttpSdConfig};
+pub use metrics::SdMetrics;
 pub(crate) use provider::Providers;
+pub use refresh::RefreshError;
 
 /// Most updates under way from one discoverer; more make it wait.
 pub const UPDATES_MAX: usize = 4;
@@ -45,6 +57,10 @@ pub struct DiscoveryContext {
     pub job_name: String,
     /// Counters of all discoverers.
     pub metrics: Arc<SdMetrics>,
+    /// `User-Agent` of requests.
+    pub user_agent: String,
+    /// Wall clock.
+    pub clock: Arc<dyn Clock>,
 }
 
 /// Sends the groups a discoverer found.
@@ -78,21 +94,28 @@ pub trait Discoverer: Send {
 }
 
 /// A configured way of finding targets.
-pub trait DiscoveryConfig: fmt::Debug + Send + Sync {
+pub trait DiscoveryConfig: Any + fmt::Debug + Send + Sync {
     /// The kind, as in `…_sd_configs` (`static`, `file`, `loopback`), for logs and metrics.
     fn kind(&self) -> &'static str;
 
     /// A discoverer for a job. No I/O yet.
     fn discoverer(&self, context: &DiscoveryContext) -> Box<dyn Discoverer>;
 
-    /// Whether `other` finds the same targets in the same way: then a reload need not start anew. Compare
-    /// [`DiscoveryConfig::identity`] strings by default.
+    /// Whether `other` finds the same targets in the same way: then a reload need not start anew. Compares
+    /// [`DiscoveryConfig::identity`] strings by default; kinds with secrets compare themselves ([`is_equal`]), for no
+    /// text may hold those.
     fn same_as(&self, other: &dyn DiscoveryConfig) -> bool {
         self.kind() == other.kind() && self.identity() == other.identity()
     }
 
     /// A text that is equal for equal settings.
     fn identity(&self) -> String;
+}
+
+/// Whether `other` is of the same kind as `config` and equal to it, secrets included.
+pub(crate) fn is_equal<T: DiscoveryConfig + PartialEq>(config: &T, other: &dyn DiscoveryConfig) -> bool {
+    let other: &dyn Any = other;
+    other.downcast_ref::<T>() == Some(config)
 }
 
 /// `static_configs` of one job.
