@@ -296,6 +296,10 @@ impl RawScrapeConfig {
             let here = path.key("file_sd_configs").index(index);
             discovery.push(Arc::new(raw.clone().build(&here, dir)?));
         }
+        for (index, raw) in self.dns_sd_configs.iter().flatten().enumerate() {
+            let here = path.key("dns_sd_configs").index(index);
+            discovery.push(Arc::new(raw.clone().build(&here)?));
+        }
         for (index, raw) in self.http_sd_configs.iter().flatten().enumerate() {
             let here = path.key("http_sd_configs").index(index);
             discovery.push(Arc::new(raw.clone().build(&here, dir)?));

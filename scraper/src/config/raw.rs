@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::Opaque;
 pub use crate::discovery::RawTargetGroup;
-use crate::discovery::{RawFileSdConfig, RawHttpSdConfig};
+use crate::discovery::{RawDnsSdConfig, RawFileSdConfig, RawHttpSdConfig};
 
 /// An entry of `scrape_configs`. Keys are Prometheus', and our `collector` and `collector_options`.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -72,6 +72,7 @@ pub struct RawScrapeConfig {
     pub collector_options: Option<Opaque>,
 
     pub static_configs: Option<Vec<RawTargetGroup>>,
+    pub dns_sd_configs: Option<Vec<RawDnsSdConfig>>,
     pub file_sd_configs: Option<Vec<RawFileSdConfig>>,
     pub http_sd_configs: Option<Vec<RawHttpSdConfig>>,
 
@@ -80,7 +81,6 @@ pub struct RawScrapeConfig {
     pub azure_sd_configs: Option<Opaque>,
     pub consul_sd_configs: Option<Opaque>,
     pub digitalocean_sd_configs: Option<Opaque>,
-    pub dns_sd_configs: Option<Opaque>,
     pub docker_sd_configs: Option<Opaque>,
     pub dockerswarm_sd_configs: Option<Opaque>,
     pub ec2_sd_configs: Option<Opaque>,
@@ -136,7 +136,6 @@ impl RawScrapeConfig {
             ("azure_sd_configs", &self.azure_sd_configs),
             ("consul_sd_configs", &self.consul_sd_configs),
             ("digitalocean_sd_configs", &self.digitalocean_sd_configs),
-            ("dns_sd_configs", &self.dns_sd_configs),
             ("docker_sd_configs", &self.docker_sd_configs),
             ("dockerswarm_sd_configs", &self.dockerswarm_sd_configs),
             ("ec2_sd_configs", &self.ec2_sd_configs),

@@ -9,6 +9,7 @@
 //! The task is dropped at any await point when the job goes.
 
 mod client;
+mod dns;
 mod file;
 mod http;
 #[cfg(test)]
@@ -30,6 +31,7 @@ use futures_util::future::BoxFuture;
 use model::{Clock, Labels};
 use tokio::sync::mpsc;
 
+pub use dns::{DnsSdConfig, RawDnsSdConfig};
 pub use file::{FileSdConfig, RawFileSdConfig, RawTargetGroup};
 pub use http::{HttpSdConfig, RawHttpSdConfig};
 pub use metrics::SdMetrics;

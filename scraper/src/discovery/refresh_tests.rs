@@ -11,7 +11,7 @@ use prometheus::Registry;
 use tokio::time::Instant;
 
 use super::refresh::{GROUPS_MAX, Known, Refresh, RefreshError, Refresher, TARGETS_MAX, bounded};
-use super::testing::{Running, context};
+use super::testing::Running;
 use super::{Discoverer, DiscoveryConfig, DiscoveryContext, SdMetrics, TargetGroup};
 
 const INTERVAL: Duration = Duration::from_secs(30);
