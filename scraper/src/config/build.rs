@@ -304,6 +304,10 @@ impl RawScrapeConfig {
             let here = path.key("http_sd_configs").index(index);
             discovery.push(Arc::new(raw.clone().build(&here, dir)?));
         }
+        for (index, raw) in self.kubernetes_sd_configs.iter().flatten().enumerate() {
+            let here = path.key("kubernetes_sd_configs").index(index);
+            discovery.push(Arc::new(raw.build(&here, dir)?));
+        }
         Ok(discovery)
     }
 

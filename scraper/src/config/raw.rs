@@ -11,6 +11,7 @@ use net::tls::RawTlsConfig;
 use serde::Deserialize;
 
 use super::Opaque;
+use crate::discovery::RawKubernetesSdConfig;
 pub use crate::discovery::RawTargetGroup;
 use crate::discovery::{RawDnsSdConfig, RawFileSdConfig, RawHttpSdConfig};
 
@@ -75,6 +76,7 @@ pub struct RawScrapeConfig {
     pub dns_sd_configs: Option<Vec<RawDnsSdConfig>>,
     pub file_sd_configs: Option<Vec<RawFileSdConfig>>,
     pub http_sd_configs: Option<Vec<RawHttpSdConfig>>,
+    pub kubernetes_sd_configs: Option<Vec<RawKubernetesSdConfig>>,
 
     // Discovery kinds that are known but not built yet.
     pub aws_sd_configs: Option<Opaque>,
@@ -88,7 +90,6 @@ pub struct RawScrapeConfig {
     pub gce_sd_configs: Option<Opaque>,
     pub hetzner_sd_configs: Option<Opaque>,
     pub ionos_sd_configs: Option<Opaque>,
-    pub kubernetes_sd_configs: Option<Opaque>,
     pub kuma_sd_configs: Option<Opaque>,
     pub lightsail_sd_configs: Option<Opaque>,
     pub linode_sd_configs: Option<Opaque>,
@@ -143,7 +144,6 @@ impl RawScrapeConfig {
             ("gce_sd_configs", &self.gce_sd_configs),
             ("hetzner_sd_configs", &self.hetzner_sd_configs),
             ("ionos_sd_configs", &self.ionos_sd_configs),
-            ("kubernetes_sd_configs", &self.kubernetes_sd_configs),
             ("kuma_sd_configs", &self.kuma_sd_configs),
             ("lightsail_sd_configs", &self.lightsail_sd_configs),
             ("linode_sd_configs", &self.linode_sd_configs),

@@ -111,8 +111,8 @@ fn mistakes_are_found_where_they_are() {
             "scrape_configs[0].consul_sd_configs: discovery kind consul is not supported yet",
         ),
         (
-            "{job_name: a, kubernetes_sd_configs: [{role: pod}]}",
-            "discovery kind kubernetes is not supported yet",
+            "{job_name: a, kubernetes_sd_configs: [{role: pod}, {role: x}]}",
+            "scrape_configs[0].kubernetes_sd_configs[1].role: unknown Kubernetes SD role",
         ),
         (
             "{job_name: a, file_sd_configs: [{files: [x.txt]}]}",

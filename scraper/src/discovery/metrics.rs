@@ -11,6 +11,7 @@ use prometheus::{
     Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
 };
 
+use super::kubernetes::KubernetesMetrics;
 use crate::metrics::Summaries;
 
 /// Metrics of discovery.
@@ -39,6 +40,7 @@ pub struct SdMetrics {
     consul_duration: Summaries,
     /// Refreshes from Nomad that failed.
     pub(crate) nomad_failures: IntCounter,
+    pub(crate) kubernetes: KubernetesMetrics,
     /// Target files that could not be read.
     pub file_read_errors: IntCounter,
     file_mtime: GaugeVec,
@@ -114,6 +116,7 @@ impl SdMetrics {
                 "prometheus_sd_nomad_failures_total",
                 "Number of nomad service discovery refresh failures.",
             )?,
+            kubernetes: KubernetesMetrics::new(registry)?,
             file_read_errors: IntCounter::new(
                 "prometheus_sd_file_read_errors_total",
                 "The number of File-SD read errors.",

@@ -14,6 +14,7 @@ mod file;
 mod http;
 #[cfg(test)]
 mod http_tests;
+mod kubernetes;
 mod metrics;
 mod provider;
 mod refresh;
@@ -34,6 +35,7 @@ use tokio::sync::mpsc;
 pub use dns::{DnsSdConfig, RawDnsSdConfig};
 pub use file::{FileSdConfig, RawFileSdConfig, RawTargetGroup};
 pub use http::{HttpSdConfig, RawHttpSdConfig};
+pub use kubernetes::{AttachMetadata, KubernetesSdConfig, RawKubernetesSdConfig, RawNamespaces, RawSelector};
 pub use metrics::SdMetrics;
 pub(crate) use provider::Providers;
 pub use refresh::RefreshError;
