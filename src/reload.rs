@@ -24,7 +24,7 @@ use web::{Control, ReloadStatus};
 
 use crate::alert_relay::{AlertRelay, RelaySettings};
 use crate::config::{Config, FileError, LoadRequest, load, mask};
-use crate::query_log::QueryLogFile;
+use crate::log_file::LogFile;
 
 /// What takes configurations.
 pub(crate) struct Engines {
@@ -266,7 +266,7 @@ async fn open_query_log(engine: &Engine, config: &Config) -> Result<Option<Arc<d
     let Some(path) = config.query_log_file.clone() else { return Ok(None) };
     let failures = engine.query_log_failures();
     let opening = tokio::task::spawn_blocking(move || {
-        let log = QueryLogFile::open(&path, failures);
+        let log = LogFile::open(&path, "query log", failures);
         log.map_err(|error| format!("cannot open the query log {}: {error}", path.display()))
     });
     let log = opening.await.map_err(|error| error.to_string())??;

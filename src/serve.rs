@@ -21,7 +21,7 @@ use scraper::collector::CollectorFactory;
 use scraper::collector::redis::RedisFactory;
 use scraper::config::StartTimes;
 use scraper::loopback::Loopback;
-use scraper::{ScrapeManager, ScrapeManagerOptions};
+use scraper::{FailureLogs, ScrapeManager, ScrapeManagerOptions};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -34,6 +34,7 @@ use crate::cli::{Parsed, ServeArgs, Switch};
 use crate::clock::SystemClock;
 use crate::compactor::Compactor;
 use crate::config::{Config, FileError, LoadRequest, load};
+use crate::log_file::LogFile;
 use crate::process_metrics::ProcessMetrics;
 use crate::reload::{Engines, Process, ProcessControl, RetentionFlags, silent_alertmanager};
 use crate::rule_engine::RuleEngine;
@@ -195,6 +196,9 @@ async fn serve(
             user_agent: format!("Nilometer/{}", env!("CARGO_PKG_VERSION")),
             offset_seed: offset_seed(&config),
             no_offset: false,
+            failure_logs: FailureLogs::new(|path, lost| {
+                Ok(Arc::new(LogFile::open(path, "scrape failure log", lost)?))
+            }),
         },
         &registry,
     )?);

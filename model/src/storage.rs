@@ -94,7 +94,7 @@ pub enum AppendError {
     /// A histogram that contradicts itself.
     #[error("{0}")]
     InvalidHistogram(HistogramFault),
-    /// An exemplar that is out of order, repeated, or too long.
+    /// An exemplar that has no time, or is too long. One that is older than its series' newest is [`AppendError::OutOfOrder`].
     #[error("invalid exemplar")]
     InvalidExemplar,
     /// The reference or layout is not (or no longer) known: resolve the labels again.

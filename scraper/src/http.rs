@@ -26,6 +26,8 @@ pub(crate) struct Page {
     pub(crate) body: Bytes,
     pub(crate) gzip: bool,
     pub(crate) content_type: String,
+    /// The answer's headers hold something that is not for other eyes.
+    pub(crate) has_credentials: bool,
 }
 
 /// Asks one target.
@@ -89,7 +91,16 @@ fn page(response: Response<Bytes>) -> Result<Page, ScrapeError> {
         .unwrap_or_default();
     // Exactly this word, as in Prometheus.
     let gzip = parts.headers.get(CONTENT_ENCODING).is_some_and(|value| value == "gzip");
-    Ok(Page { body, gzip, content_type })
+    let has_credentials = parts.headers.keys().any(|name| is_credential(name.as_str()));
+    Ok(Page { body, gzip, content_type, has_credentials })
+}
+
+/// Whether a header of an answer is about credentials; `name` is in lower case.
+fn is_credential(name: &str) -> bool {
+    const NAMES: [&str; 5] =
+        ["set-cookie", "www-authenticate", "proxy-authenticate", "authentication-info", "x-api-key"];
+    const PARTS: [&str; 5] = ["token", "secret", "password", "credential", "authorization"];
+    NAMES.contains(&name) || PARTS.iter().any(|part| name.contains(part))
 }
 
 /// The bound in bytes at which a body is too long.
@@ -174,7 +185,8 @@ mod tests {
         encoder.write_all(&vec![b'a'; 1 << 20]).unwrap();
         let body = Bytes::from(encoder.finish().unwrap());
         assert!(body.len() < 10_000);
-        let page = Page { body: body.clone(), gzip: true, content_type: String::new() };
+        let page =
+            Page { body: body.clone(), gzip: true, content_type: String::new(), has_credentials: false };
         let mut buffer = Vec::new();
         assert_eq!(page.text(&mut buffer, u64::MAX).unwrap().len(), 1 << 20);
         assert_eq!(page.text(&mut buffer, (1 << 20) + 1).unwrap().len(), 1 << 20);
@@ -183,12 +195,18 @@ mod tests {
         let mut buffer = Vec::new();
         assert!(matches!(page.text(&mut buffer, 100_000), Err(ScrapeError::BodySizeLimit)));
         assert!(buffer.capacity() < 300_000, "a bomb is not unpacked: {}", buffer.capacity());
-        let cut = Page { body: body.slice(..body.len() / 2), gzip: true, content_type: String::new() };
+        let cut = Page {
+            body: body.slice(..body.len() / 2),
+            gzip: true,
+            content_type: String::new(),
+            has_credentials: false,
+        };
         assert!(matches!(cut.text(&mut Vec::new(), u64::MAX), Err(ScrapeError::UnexpectedEof)));
         let plain = Page {
             body: Bytes::from_static(b"this is not compressed\n"),
             gzip: true,
             content_type: String::new(),
+            has_credentials: false,
         };
         assert!(matches!(plain.text(&mut Vec::new(), u64::MAX), Err(ScrapeError::Gzip(_))));
     }

@@ -10,11 +10,13 @@
 //! Not here: storage (behind `model::storage::Append`), the HTTP client (`net`), the API (`web`).
 #![forbid(unsafe_code)]
 
+mod body;
 pub mod collector;
 pub mod config;
 pub mod discovery;
 pub mod error;
 pub mod exposition;
+mod failure_log;
 #[cfg(any(test, feature = "fuzzing"))]
 mod fake_store;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -32,8 +34,10 @@ mod scrape_loop;
 mod state;
 mod target;
 
+pub use body::{KeptBody, NoBody};
 pub use config::{BuildContext, RawGlobalConfig, RawScrapeConfig, ScrapeConfig, ScrapeDefaults};
 pub use error::ScrapeError;
+pub use failure_log::{FailureLog, FailureLogs};
 pub use manager::{
     JobError, PoolStatus, PreparedJobs, ScrapeManager, ScrapeManagerOptions, TargetMetadata, TargetStatus,
 };

@@ -7,13 +7,17 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use model::storage::Append;
 use model::{Clock, Labels, Metadata};
+use net::CpuPool;
 use net::http::{ClientOptions, HttpClient};
-use net::{CpuPool, NetError};
 use parking_lot::RwLock;
+use prometheus::IntCounter;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 use tracing::Instrument;
 
+use crate::body::{self, KeptBody, NoBody};
 use crate::config::ScrapeConfig;
+use crate::failure_log::{self, FailureLog, FailureLogSlot, FailureLogs, OpenedLogs};
 use crate::metrics::{ScrapeMetrics, SdMetrics};
 use crate::pool::{PoolHandle, PoolView};
 use crate::scrape_loop::Shared;
@@ -33,6 +37,8 @@ pub struct ScrapeManagerOptions {
     pub offset_seed: u64,
     /// Whether targets are scraped at once when they appear, not at their place in the interval. For tests.
     pub no_offset: bool,
+    /// Opens the logs of failed scrapes.
+    pub failure_logs: FailureLogs,
 }
 
 impl std::fmt::Debug for ScrapeManagerOptions {
@@ -47,21 +53,25 @@ impl std::fmt::Debug for ScrapeManagerOptions {
 pub struct JobError {
     /// The job.
     pub job_name: String,
-    /// Why its HTTP client cannot be made.
-    pub source: NetError,
+    /// Why its HTTP client cannot be made, or its failure log not be opened.
+    pub source: Box<dyn std::error::Error + Send + Sync>,
 }
 
 /// Jobs that are ready to run, made by [`ScrapeManager::prepare`].
 #[derive(Debug)]
 pub struct PreparedJobs {
-    jobs: Vec<(ScrapeConfig, Option<HttpClientSlot>)>,
+    jobs: Vec<PreparedJob>,
 }
 
-struct HttpClientSlot(HttpClient);
+struct PreparedJob {
+    config: ScrapeConfig,
+    client: Option<HttpClient>,
+    failure_log: Option<Arc<dyn FailureLog>>,
+}
 
-impl std::fmt::Debug for HttpClientSlot {
+impl std::fmt::Debug for PreparedJob {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("HttpClient")
+        f.debug_struct("PreparedJob").field("config", &self.config).finish_non_exhaustive()
     }
 }
 
@@ -74,6 +84,8 @@ pub struct ScrapeManager {
 struct ManagerState {
     shared: Arc<Shared>,
     sd_metrics: Arc<SdMetrics>,
+    failure_logs: FailureLogs,
+    failure_lines_lost: IntCounter,
     pools: Mutex<Pools>,
     /// What the API sees, by job name.
     views: RwLock<BTreeMap<String, JobView>>,
@@ -158,31 +170,46 @@ impl ScrapeManager {
         let state = ManagerState {
             shared: Arc::new(shared),
             sd_metrics: Arc::new(SdMetrics::new(registry)?),
+            failure_logs: options.failure_logs,
+            failure_lines_lost: failure_log::lost_counter(registry)?,
             pools: Mutex::default(),
             views: RwLock::default(),
         };
         Ok(Self { state: Arc::new(state) })
     }
 
-    /// Makes the HTTP clients of jobs, which reads certificate files. Changes nothing yet.
+    /// Makes the HTTP clients of jobs, which reads certificate files, and opens their failure logs. Changes nothing yet.
     ///
     /// # Errors
-    /// When certificates or keys are missing or do not fit.
+    /// When certificates or keys are missing or do not fit, or a log cannot be opened.
     pub fn prepare(&self, configs: Vec<ScrapeConfig>) -> Result<PreparedJobs, JobError> {
+        let mut opened = OpenedLogs::default();
         let jobs = configs
             .into_iter()
-            .map(|config| {
-                if config.collector.is_some() {
-                    return Ok((config, None));
-                }
-                let options = ClientOptions::new(self.state.shared.user_agent.clone());
-                match HttpClient::new(&config.http, options) {
-                    Ok(client) => Ok((config, Some(HttpClientSlot(client)))),
-                    Err(source) => Err(JobError { job_name: config.job_name, source }),
-                }
+            .map(|config| match self.prepare_job(&config, &mut opened) {
+                Ok((client, failure_log)) => Ok(PreparedJob { config, client, failure_log }),
+                Err(source) => Err(JobError { job_name: config.job_name, source }),
             })
             .collect::<Result<_, _>>()?;
         Ok(PreparedJobs { jobs })
+    }
+
+    fn prepare_job(
+        &self,
+        config: &ScrapeConfig,
+        opened: &mut OpenedLogs,
+    ) -> Result<(Option<HttpClient>, Option<Arc<dyn FailureLog>>), Box<dyn std::error::Error + Send + Sync>>
+    {
+        let state = &self.state;
+        let client = match &config.collector {
+            Some(_) => None,
+            None => Some(HttpClient::new(&config.http, ClientOptions::new(state.shared.user_agent.clone()))?),
+        };
+        let open = |path: &std::path::PathBuf| {
+            let log = opened.open(path, &state.failure_logs, &state.failure_lines_lost);
+            log.map_err(|error| format!("cannot open scrape_failure_log_file {}: {error}", path.display()))
+        };
+        Ok((client, config.failure_log.as_ref().map(open).transpose()?))
     }
 
     /// Makes exactly these jobs run. Jobs that are as before are not touched; changed ones keep the series of the
@@ -235,6 +262,31 @@ impl ScrapeManager {
         self.state.views.read().get(name).map(|job| Arc::clone(&job.config))
     }
 
+    /// The body of the last page of the target of job `pool` at `url`: that of the next scrape, waited for until `deadline`,
+    /// when nobody asked lately.
+    ///
+    /// # Errors
+    /// When there is none to show.
+    pub async fn body(&self, pool: &str, url: &str, deadline: Instant) -> Result<Arc<KeptBody>, NoBody> {
+        let views = self.state.views.read().clone();
+        let job = views.get(pool).ok_or_else(|| NoBody::Pool(pool.to_owned()))?;
+        if job.config.collector.is_some() {
+            return Err(NoBody::Collector(pool.to_owned()));
+        }
+        let target = job.view.lock().active.iter().find(|target| target.url == url).cloned();
+        let target = target.ok_or_else(|| NoBody::Target(pool.to_owned(), url.to_owned()))?;
+        let now = self.state.shared.clock.now_ms();
+        if !target.body.is_wanted(now) {
+            let wanted = |job: &JobView| {
+                job.view.lock().active.iter().filter(|target| target.body.is_wanted(now)).count()
+            };
+            if views.values().map(wanted).sum::<usize>() >= body::TARGETS_MAX {
+                return Err(NoBody::TooMany);
+            }
+        }
+        target.body.get(now, deadline).await
+    }
+
     /// Metric families of all targets that are scraped.
     pub fn metadata(&self) -> Vec<TargetMetadata> {
         let views = self.state.views.read().clone();
@@ -278,23 +330,31 @@ impl ManagerState {
         let mut before = std::mem::take(&mut pools.running);
         pools.retiring.retain(|pool| !pool.is_finished());
         let mut reloads = Vec::new();
-        for (config, client) in prepared.jobs {
-            let client = client.map(|slot| slot.0);
+        // Closing a log may wait for its disk.
+        let mut replaced_logs = Vec::new();
+        for PreparedJob { config, client, failure_log } in prepared.jobs {
             let config = Arc::new(config);
             let name = config.job_name.clone();
             for warning in &config.warnings {
                 tracing::warn!(job = %name, "{warning}");
             }
             match before.remove(&name) {
-                Some(pool) if pool.config.same_as(&config) => {
-                    pools.running.insert(name, pool);
+                Some(mut pool) => {
+                    replaced_logs.extend(pool.failures.set(failure_log));
+                    if pool.config.same_as(&config) {
+                        pools.running.insert(name, pool);
+                    } else {
+                        reloads.push(async move {
+                            pool.reload(config, client).await;
+                            (name, pool)
+                        });
+                    }
                 }
-                Some(mut pool) => reloads.push(async move {
-                    pool.reload(config, client).await;
-                    (name, pool)
-                }),
                 None => {
-                    let pool = PoolHandle::start(config, client, &self.shared, &self.sd_metrics);
+                    let failures = FailureLogSlot::new(self.failure_lines_lost.clone());
+                    // It was empty.
+                    let _ = failures.set(failure_log);
+                    let pool = PoolHandle::start(config, client, failures, &self.shared, &self.sd_metrics);
                     pools.running.insert(name, pool);
                 }
             }
@@ -302,9 +362,11 @@ impl ManagerState {
         // All at once: each waits for what its targets are storing.
         pools.running.extend(join_all(reloads).await);
         for (_, pool) in before {
+            replaced_logs.extend(pool.failures.set(None));
             pool.retire().await;
             pools.retiring.push(pool);
         }
+        close(replaced_logs).await;
         *self.views.write() = pools
             .running
             .iter()
@@ -319,7 +381,19 @@ impl ManagerState {
         let mut pools = self.pools.lock().await;
         pools.stopped = true;
         let running = std::mem::take(&mut pools.running);
+        let logs = running.values().filter_map(|pool| pool.failures.set(None)).collect();
         join_all(running.into_values().chain(pools.retiring.drain(..)).map(PoolHandle::shutdown)).await;
+        close(logs).await;
+    }
+}
+
+/// Closes logs where waiting does no harm.
+async fn close(logs: Vec<Arc<dyn FailureLog>>) {
+    if logs.is_empty() {
+        return;
+    }
+    if let Err(error) = tokio::task::spawn_blocking(move || drop(logs)).await {
+        tracing::error!(%error, "closing failure logs panicked");
     }
 }
 

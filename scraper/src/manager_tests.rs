@@ -19,6 +19,7 @@ use crate::collector::{
     ScrapedSample,
 };
 use crate::config::{BuildContext, RawScrapeConfig, ScrapeConfig, ScrapeDefaults};
+use crate::failure_log::FailureLogs;
 use crate::fake_store::FakeStore;
 use crate::manager::{ScrapeManager, ScrapeManagerOptions, TargetStatus};
 use crate::target::TargetHealth;
@@ -141,6 +142,7 @@ impl World {
             user_agent: "Nilometer/test".to_owned(),
             offset_seed: 7,
             no_offset: true,
+            failure_logs: FailureLogs::none(),
         };
         let manager = ScrapeManager::new(options, &registry).unwrap();
         Self { server: PageServer::start().await, store, manager, registry, clock }

@@ -15,6 +15,7 @@ use tracing::Instrument;
 
 use crate::config::{ScrapeConfig, go_duration};
 use crate::discovery::{DiscoveryContext, Providers};
+use crate::failure_log::FailureLogSlot;
 use crate::metrics::SdMetrics;
 use crate::scrape_loop::{Command, LoopHandle, Shared};
 use crate::target::{Outcome, Target, targets_of};
@@ -42,6 +43,8 @@ pub(crate) struct PoolView {
 pub(crate) struct PoolHandle {
     pub(crate) config: Arc<ScrapeConfig>,
     pub(crate) view: Arc<Mutex<PoolView>>,
+    /// Where its failed scrapes are noted.
+    pub(crate) failures: FailureLogSlot,
     commands: mpsc::Sender<PoolCommand>,
     task: JoinHandle<()>,
 }
@@ -62,6 +65,7 @@ impl PoolHandle {
     pub(crate) fn start(
         config: Arc<ScrapeConfig>,
         client: Option<HttpClient>,
+        failures: FailureLogSlot,
         shared: &Arc<Shared>,
         sd_metrics: &Arc<SdMetrics>,
     ) -> Self {
@@ -79,6 +83,7 @@ impl PoolHandle {
             providers: Providers::start(config.discovery.clone(), &context),
             config: Arc::clone(&config),
             client,
+            failures: failures.clone(),
             shared: Arc::clone(shared),
             discovery: context,
             loops: HashMap::new(),
@@ -87,7 +92,7 @@ impl PoolHandle {
             sync_due: None,
         };
         let task = tokio::spawn(pool.run(receiver).instrument(span));
-        Self { config, view, commands, task }
+        Self { config, view, failures, commands, task }
     }
 
     /// Goes over to another configuration of the same job. Returns when the loops run with it.
@@ -123,6 +128,7 @@ impl PoolHandle {
 struct Pool {
     config: Arc<ScrapeConfig>,
     client: Option<HttpClient>,
+    failures: FailureLogSlot,
     shared: Arc<Shared>,
     discovery: DiscoveryContext,
     providers: Providers,
@@ -211,6 +217,7 @@ impl Pool {
                         Arc::clone(&target),
                         &config,
                         self.client.as_ref(),
+                        &self.failures,
                         &self.shared,
                         None,
                     );
@@ -293,8 +300,14 @@ impl Pool {
                 }
                 state
             });
-            let handle =
-                LoopHandle::start(Arc::clone(&target), &config, self.client.as_ref(), &self.shared, state);
+            let handle = LoopHandle::start(
+                Arc::clone(&target),
+                &config,
+                self.client.as_ref(),
+                &self.failures,
+                &self.shared,
+                state,
+            );
             self.loops.insert(hash, (target, handle));
         }
         let speaks = same_discovery || timeout(FIRST_WORD_WAIT, self.providers.next()).await.is_ok();

@@ -23,10 +23,12 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tracing::Instrument;
 
+use crate::body::NoBody;
 use crate::collector::{CollectTarget, CollectorSession, Scrape};
 use crate::config::ScrapeConfig;
 use crate::error::ScrapeError;
 use crate::exposition::{PageFormat, media_type};
+use crate::failure_log::FailureLogSlot;
 use crate::http::{Page, PageSource, effective_limit};
 use crate::metrics::ScrapeMetrics;
 use crate::state::{Input, PassConfig, PassCounts, ReportValues, ScrapeState, ScrapeTimes, Stored};
@@ -88,6 +90,7 @@ impl LoopHandle {
         target: Arc<Target>,
         config: &ScrapeConfig,
         client: Option<&net::http::HttpClient>,
+        failures: &FailureLogSlot,
         shared: &Arc<Shared>,
         state: Option<Box<ScrapeState>>,
     ) -> Self {
@@ -126,6 +129,9 @@ impl LoopHandle {
             fallback_format: config.fallback_format,
             extra_metrics: config.extra_scrape_metrics,
             timeout: target.timeout,
+            job_name: config.job_name.clone(),
+            failures: failures.clone(),
+            target: Arc::clone(&target),
             shared: Arc::clone(shared),
         });
         let scrape_loop = ScrapeLoop {
@@ -191,6 +197,9 @@ struct LoopContext {
     fallback_format: Option<PageFormat>,
     extra_metrics: bool,
     timeout: Duration,
+    job_name: String,
+    failures: FailureLogSlot,
+    target: Arc<Target>,
     shared: Arc<Shared>,
 }
 
@@ -406,6 +415,10 @@ impl ScrapeLoop {
                 "samples of a scrape were not stored"
             );
         }
+        if let Some(error) = &error {
+            let now = self.context.shared.clock.now_ms();
+            self.context.failures.note(now, &error.to_string(), &self.context.job_name, &self.target.url);
+        }
         let health = if error.is_none() { TargetHealth::Up } else { TargetHealth::Down };
         let error = error.map(|error| error.to_string()).unwrap_or_default();
         let mut last = self.target.last.lock();
@@ -495,9 +508,20 @@ fn store(
         Fetched::Failed(error, _) => Some(std::mem::replace(error, ScrapeError::Lost)),
         Fetched::Page(_) | Fetched::Scrape(_) => None,
     };
+    let now_ms = context.shared.clock.now_ms();
+    let no_page = |error: Option<&ScrapeError>| {
+        let text = error.map(ToString::to_string).unwrap_or_default();
+        context.target.body.note(now_ms, t, Err(|| NoBody::Failed(text)));
+    };
     let (input, failure) = match &fetched {
         Fetched::Page(page) => match page.text(&mut buffer, effective_limit(limits.body_size)) {
             Ok(text) => {
+                let shown = if page.has_credentials {
+                    Err(|| NoBody::Credentials)
+                } else {
+                    Ok((page.content_type.as_str(), text))
+                };
+                context.target.body.note(now_ms, t, shown);
                 body_size = text.len() as i64;
                 // An empty page is good whatever its type.
                 if text.is_empty() {
@@ -509,16 +533,22 @@ fn store(
                     }
                 }
             }
-            Err(error) => (Input::Nothing, Some(error)),
+            Err(error) => {
+                no_page(Some(&error));
+                (Input::Nothing, Some(error))
+            }
         },
         Fetched::Scrape(scrape) => {
             body_size = scrape.body_bytes as i64;
             (Input::Samples(scrape), None)
         }
-        Fetched::Failed(_, scrape) if scrape.samples.is_empty() => (Input::Nothing, failure),
+        Fetched::Failed(_, scrape) if scrape.samples.is_empty() => {
+            no_page(failure.as_ref());
+            (Input::Nothing, failure)
+        }
         Fetched::Failed(_, scrape) => (Input::Samples(scrape), failure),
     };
-    let times = ScrapeTimes { t, now_ms: context.shared.clock.now_ms() };
+    let times = ScrapeTimes { t, now_ms };
     let report = |counts: &PassCounts, error: Option<&ScrapeError>| ReportValues {
         up: error.is_none(),
         duration_seconds: started.elapsed().as_secs_f64(),

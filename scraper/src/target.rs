@@ -12,6 +12,7 @@ use model::relabel;
 use model::{Labels, LabelsBuilder, Metadata, Timestamp, duration};
 use parking_lot::Mutex;
 
+use crate::body::BodyWatch;
 use crate::config::{ScrapeConfig, duration_text};
 use crate::discovery::TargetGroup;
 use crate::state::HistogramSettings;
@@ -86,6 +87,8 @@ pub(crate) struct Target {
     pub(crate) last: Mutex<LastScrape>,
     /// Families on the last pages; replaced as a whole when something changes.
     pub(crate) metadata: Mutex<Arc<Vec<(String, Metadata)>>>,
+    /// The last page, for who asks.
+    pub(crate) body: BodyWatch,
 }
 
 /// What became of a discovered target.
@@ -133,6 +136,9 @@ fn build(own: &Labels, group: &Labels, config: &ScrapeConfig) -> Result<Outcome,
         (TIMEOUT, duration_text(config.scrape_timeout)),
         (METRICS_PATH, config.metrics_path.clone()),
         (SCHEME, config.scheme.clone()),
+        (NATIVE_HISTOGRAMS, config.histograms.native.to_string()),
+        (CLASSIC_HISTOGRAMS, config.histograms.keep_classic.to_string()),
+        (CONVERT_HISTOGRAMS, config.histograms.convert.to_string()),
     ];
     for (name, value) in defaults {
         if labels.value(name).is_empty() {
@@ -183,6 +189,7 @@ fn build(own: &Labels, group: &Labels, config: &ScrapeConfig) -> Result<Outcome,
         discovered: Mutex::new(discovered),
         last: Mutex::default(),
         metadata: Mutex::default(),
+        body: BodyWatch::default(),
     })))
 }
 

@@ -186,6 +186,7 @@ impl Loader<'_> {
         let global = raw.global.unwrap_or_default();
         let mut scrape_defaults = self.keep(global.scrape_defaults(&root.key("global")))?;
         scrape_defaults.start_times = self.request.start_times;
+        scrape_defaults.failure_log = global.failure_log(&self.main.dir);
         let scrape_configs =
             self.scrape_configs(raw.scrape_configs, raw.scrape_config_files, &scrape_defaults);
         let query_log_file = global
@@ -314,10 +315,12 @@ impl Loader<'_> {
         let names: Vec<(String, ConfigPath)> =
             own.iter().map(|(path, raw)| (raw.job_name.clone(), path.clone())).collect();
         self.keep(check_job_names(names.iter().map(|(name, path)| (name.as_str(), path))));
+        let mut shown = shown_jobs(self.main).into_iter();
         for (path, raw) in own {
             let built = raw.build(&path, &self.build_context(&self.main.dir, defaults));
             let built = built.and_then(|job| self.with_readable_certificates(job, &path));
-            jobs.extend(self.keep(built));
+            let yaml = shown.next().unwrap_or_default();
+            jobs.extend(self.keep(built).map(|job| job.with_yaml(&yaml)));
         }
         let patterns = patterns.unwrap_or_default();
         let path = ConfigPath::root().key("scrape_config_files");
@@ -342,8 +345,10 @@ impl Loader<'_> {
             Err(error) => return self.errors.push(error),
         };
         let root = ConfigPath::root().key("scrape_configs");
+        let mut shown = shown_jobs(&source).into_iter();
         for (index, raw) in raw.scrape_configs.unwrap_or_default().into_iter().enumerate() {
             let path = root.index(index);
+            let yaml = shown.next().unwrap_or_default();
             if jobs.iter().any(|job: &ScrapeConfig| job.job_name == raw.job_name) {
                 let text = format!("found multiple scrape configs with job name {:?}", raw.job_name);
                 self.errors.push(source.error(&ConfigError::new(&path.key("job_name"), text)));
@@ -351,7 +356,7 @@ impl Loader<'_> {
             }
             let built = raw.build(&path, &self.build_context(&source.dir, defaults));
             match built.and_then(|job| self.with_readable_certificates(job, &path)) {
-                Ok(job) => jobs.push(job),
+                Ok(job) => jobs.push(job.with_yaml(&yaml)),
                 Err(error) => self.errors.push(source.error(&error)),
             }
         }
@@ -425,6 +430,15 @@ impl Loader<'_> {
             (None, None) => None,
         }
     }
+}
+
+/// The scrape jobs of a file as they may be shown, each as a YAML text, in order.
+fn shown_jobs(source: &Source) -> Vec<String> {
+    let masked = mask::mask(&source.expanded);
+    let parsed: Result<serde_yaml::Value, _> = serde_yaml::from_str(&masked);
+    let jobs = parsed.ok().and_then(|file| file.get("scrape_configs")?.as_sequence().cloned());
+    let shown = |job| serde_yaml::to_string(job).unwrap_or_default();
+    jobs.unwrap_or_default().iter().map(shown).collect()
 }
 
 /// Whether an entry of `alertmanagers` leads anywhere: the one in the stock prometheus.yml does not.

@@ -40,7 +40,11 @@ impl ExemplarRing {
         if newest.t == exemplar.t && same_value && newest.labels == exemplar.labels {
             return Ok(ExemplarVerdict::Known);
         }
-        if exemplar.t < newest.t { Err(AppendError::InvalidExemplar) } else { Ok(ExemplarVerdict::Store) }
+        // Of one time (buckets of a histogram) they come in order of values, as in Prometheus.
+        if exemplar.t < newest.t || (exemplar.t == newest.t && exemplar.value < newest.value) {
+            return Err(AppendError::OutOfOrder);
+        }
+        Ok(ExemplarVerdict::Store)
     }
 
     pub(crate) fn push(&mut self, series: u32, exemplar: Exemplar) {
@@ -101,7 +105,8 @@ mod tests {
         let times: Vec<_> = ring.select(TimeRange::ALL, |_| true).iter().map(|e| e.1.t).collect();
         assert_eq!(times, [Some(20), Some(30)]);
         assert_eq!(ring.check(1, &exemplar(30, 1.0)), Ok(ExemplarVerdict::Known));
-        assert_eq!(ring.check(1, &exemplar(29, 1.0)), Err(AppendError::InvalidExemplar));
+        assert_eq!(ring.check(1, &exemplar(29, 1.0)), Err(AppendError::OutOfOrder));
+        assert_eq!(ring.check(1, &exemplar(30, 0.5)), Err(AppendError::OutOfOrder));
         assert_eq!(ring.check(1, &exemplar(30, 2.0)), Ok(ExemplarVerdict::Store));
         let long = Exemplar { labels: Labels::from_pairs([("x", "y".repeat(128))]), value: 1.0, t: Some(99) };
         assert_eq!(ring.check(1, &long), Err(AppendError::InvalidExemplar));

@@ -156,7 +156,7 @@ fn exemplars_and_metadata_survive() {
     appender.update_metadata(a, &metadata).unwrap();
     appender.commit().unwrap();
     let mut appender = db.appender(AppendOptions::default());
-    assert_eq!(appender.append_exemplar(a, &exemplar("late", Some(80))), Err(AppendError::InvalidExemplar));
+    assert_eq!(appender.append_exemplar(a, &exemplar("late", Some(80))), Err(AppendError::OutOfOrder));
     appender.append_exemplar(a, &exemplar("z", Some(100))).expect("the same again is fine");
     drop(appender);
     let again = open_with(&fs.after_kill(), options.clone()).unwrap();

@@ -1,6 +1,6 @@
 //! From a job as written to a valid one. Rules and texts are Prometheus'.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -75,7 +75,6 @@ impl RawScrapeConfig {
             name_validation,
             path,
         )?;
-        let warnings = self.warnings();
         let histograms = self.histograms(defaults);
         let collector = self.build_collector(path, context, scrape_interval, scrape_timeout)?;
         let discovery = self.build_discovery(path, context.dir)?;
@@ -103,6 +102,8 @@ impl RawScrapeConfig {
             enable_compression: self.enable_compression.unwrap_or(true),
             extra_scrape_metrics: self.extra_scrape_metrics.unwrap_or(defaults.extra_scrape_metrics),
             limits: self.limits(&defaults.limits),
+            failure_log: self.failure_log(defaults, context.dir),
+            yaml: Arc::from(""),
             histograms,
             start_times: defaults.start_times,
             relabel_configs,
@@ -110,7 +111,7 @@ impl RawScrapeConfig {
             http: self.http_client().build(path, context.dir)?,
             discovery,
             collector,
-            warnings,
+            warnings: Vec::new(),
             job_name: self.job_name.clone(),
             source: Arc::new((self, defaults.clone(), context.dir.to_owned())),
         })
@@ -202,15 +203,12 @@ impl RawScrapeConfig {
         Ok(Some(protocol(word, &here)?.format()))
     }
 
-    fn warnings(&self) -> Vec<String> {
-        let mut warnings = Vec::new();
-        if self.scrape_failure_log_file.is_some() {
-            warnings.push(
-                "scrape_failure_log_file has no effect yet: failed scrapes are in the log and on the targets page"
-                    .to_owned(),
-            );
+    fn failure_log(&self, defaults: &ScrapeDefaults, dir: &Path) -> Option<PathBuf> {
+        match self.scrape_failure_log_file.as_deref() {
+            Some(file) if !file.as_os_str().is_empty() => Some(dir.join(file)),
+            // An empty name means "as in global", as in Prometheus.
+            _ => defaults.failure_log.clone(),
         }
-        warnings
     }
 
     fn build_collector(

@@ -1,7 +1,7 @@
 //! The `global` section.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use model::config::{ByteSize, PromDuration};
@@ -67,6 +67,8 @@ pub struct ScrapeDefaults {
     pub start_times: StartTimes,
     /// Whether limits and sizes are stored as series too.
     pub extra_scrape_metrics: bool,
+    /// Where failed scrapes are noted. Whoever knows the folder of the file sets it: see [`RawGlobalConfig::failure_log`].
+    pub failure_log: Option<PathBuf>,
 }
 
 impl Default for ScrapeDefaults {
@@ -83,6 +85,7 @@ impl Default for ScrapeDefaults {
             always_scrape_classic_histograms: false,
             start_times: StartTimes::Ignored,
             extra_scrape_metrics: false,
+            failure_log: None,
         }
     }
 }
@@ -136,7 +139,14 @@ impl RawGlobalConfig {
             always_scrape_classic_histograms: self.always_scrape_classic_histograms.unwrap_or(false),
             start_times: base.start_times,
             extra_scrape_metrics: self.extra_scrape_metrics.unwrap_or(false),
+            failure_log: None,
         })
+    }
+
+    /// Where failed scrapes of all jobs are noted, if the section of a file in `dir` says so.
+    pub fn failure_log(&self, dir: &Path) -> Option<PathBuf> {
+        let file = self.scrape_failure_log_file.as_deref()?;
+        (!file.as_os_str().is_empty()).then(|| dir.join(file))
     }
 }
 

@@ -13,6 +13,7 @@ mod raw;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -202,6 +203,10 @@ pub struct ScrapeConfig {
     pub discovery: Vec<Arc<dyn DiscoveryConfig>>,
     /// Reads targets in another way than by HTTP pages.
     pub collector: Option<Arc<dyn Collector>>,
+    /// Where failed scrapes are noted.
+    pub failure_log: Option<PathBuf>,
+    /// The job as written, without secrets, for people; empty for built-in jobs.
+    pub yaml: Arc<str>,
     /// Settings that are accepted but do nothing yet, for the log.
     pub warnings: Vec<String>,
     /// What all of this was made of, to tell a changed job from an unchanged one.
@@ -241,6 +246,13 @@ impl ScrapeConfig {
             && (self.histograms, self.start_times) == (other.histograms, other.start_times)
             && (self.limits.labels, self.limits.label_name_length, self.limits.label_value_length)
                 == (other.limits.labels, other.limits.label_name_length, other.limits.label_value_length)
+    }
+
+    /// The same job with what it was written as, for people: `yaml` must have no secrets.
+    #[must_use]
+    pub fn with_yaml(mut self, yaml: &str) -> Self {
+        self.yaml = yaml.into();
+        self
     }
 
     /// The same job with one more way of finding targets, for built-in jobs.

@@ -404,8 +404,10 @@ impl Pass<'_> {
             }
         }
         // Where some are new, the others are those of the last page.
-        if taken == 0 {
+        if taken == 0 && late > 0 {
             self.counts.exemplars_out_of_order += late;
+            // They are late, and count, on the next page too.
+            self.state.series.forget_exemplar(place);
         }
     }
 }

@@ -14,7 +14,7 @@ use super::pass::PassCounts;
 use crate::exposition::RawExemplar;
 
 /// Retired slots a layout may have, beside as many as live ones, before it is opened anew.
-const RETIRED_MAX: usize = 1000;
+const RETIRED_MAX: usize = 64;
 
 /// A series of the target.
 #[derive(Debug)]
@@ -133,6 +133,11 @@ impl SeriesTable {
         }
         *last = Some(Box::new(LastExemplar::Several(hash)));
         false
+    }
+
+    /// Forgets which exemplar of a series came last.
+    pub(super) fn forget_exemplar(&mut self, place: u32) {
+        self.get_mut(place).last_exemplar = None;
     }
 
     /// Forgets which exemplars and start times came last: they may not have been stored.

@@ -1,16 +1,24 @@
-//! `/targets`, `/targets/metadata`, `/scrape_pools`.
+//! `/targets`, `/targets/metadata`, `/targets/relabel_steps`, `/targets/body`, `/scrape_pools`, `/scrape_pools/config`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use base64::Engine as _;
+use model::relabel::{self, RelabelConfig};
 use model::{Labels, Matcher};
-use scraper::TargetStatus;
+use scraper::{NoBody, ScrapeConfig, TargetStatus};
+use tokio::time::Instant;
 
 use super::metadata::{signed_limit, target_matchers};
 use super::status::rfc3339;
 use crate::app::{App, Parts};
-use crate::envelope::{ApiResult, Success};
+use crate::envelope::{ApiError, ApiResult, ErrorType, Success};
 use crate::json::{self, Object};
 use crate::params::Params;
+
+/// How long a request waits for the next scrape of a target.
+const BODY_WAIT: Duration = Duration::from_secs(30);
 
 /// `/targets`
 pub(crate) async fn targets(app: Arc<App>, parts: Parts, params: Params) -> ApiResult {
@@ -105,6 +113,122 @@ pub(crate) async fn scrape_pools(_: Arc<App>, parts: Parts, _: Params) -> ApiRes
     let mut object = Object::begin(&mut data);
     let pools = parts.scrape.scrape_pools();
     json::write_strings(object.key("scrapePools"), pools.iter().map(String::as_str));
+    object.end();
+    Ok(Success::new(data))
+}
+
+/// `/scrape_pools/config`
+pub(crate) async fn scrape_pool_config(_: Arc<App>, parts: Parts, params: Params) -> ApiResult {
+    let config = pool_config(&parts, &params)?;
+    let mut data = String::new();
+    let mut object = Object::begin(&mut data);
+    object.text("yaml", &config.yaml);
+    object.end();
+    Ok(Success::new(data))
+}
+
+fn pool_config(parts: &Parts, params: &Params) -> Result<Arc<ScrapeConfig>, ApiError> {
+    let pool = wanted(params, "scrapePool")?;
+    parts.scrape.job(pool).ok_or_else(|| {
+        ApiError::bad_data(format!("error retrieving scrape config: scrape pool {pool:?} not found"))
+    })
+}
+
+/// A parameter that must be there.
+fn wanted<'a>(params: &'a Params, name: &str) -> Result<&'a str, ApiError> {
+    params
+        .get(name)
+        .filter(|value| !value.is_empty())
+        .ok_or_else(|| ApiError::bad_data(format!("no {name} parameter provided")))
+}
+
+/// `/targets/relabel_steps`: what each rule of a job does to a set of labels. (Prometheus 3.14; not in 3.5.)
+pub(crate) async fn relabel_steps(app: Arc<App>, parts: Parts, params: Params) -> ApiResult {
+    app.pool.run(move || relabel_steps_page(&parts, &params)).await?
+}
+
+fn relabel_steps_page(parts: &Parts, params: &Params) -> ApiResult {
+    wanted(params, "scrapePool")?;
+    let labels = wanted(params, "labels")?;
+    let labels: BTreeMap<String, String> = serde_json::from_str(labels)
+        .map_err(|error| ApiError::bad_data(format!("error parsing labels: {error}")))?;
+    let config = pool_config(parts, params)?;
+    let labels = Labels::from_pairs(labels);
+    let rules = &config.relabel_configs;
+    let steps = relabel::process_steps(&labels, rules);
+    let mut data = String::new();
+    let mut object = Object::begin(&mut data);
+    // Rules behind one that drops are listed too, with nothing to work on.
+    let steps = rules.iter().enumerate().map(|(index, rule)| (rule, steps.get(index)));
+    json::write_list(object.key("steps"), steps, |out, (rule, step)| {
+        let mut object = Object::begin(out);
+        write_rule(object.key("rule"), rule);
+        let empty = Labels::empty();
+        object
+            .labels("output", step.map_or(&empty, |step| &step.output))
+            .raw("keep", step.is_some_and(|step| step.keep));
+        object.end();
+    });
+    object.end();
+    Ok(Success::new(data))
+}
+
+/// A rule in the names of Prometheus' JSON; what is empty is left out.
+fn write_rule(out: &mut String, rule: &RelabelConfig) {
+    let mut object = Object::begin(out);
+    if !rule.source_labels.is_empty() {
+        json::write_strings(object.key("sourceLabels"), rule.source_labels.iter().map(String::as_str));
+    }
+    if !rule.separator.is_empty() {
+        object.text("separator", &rule.separator);
+    }
+    object.text("regex", rule.regex.pattern());
+    if rule.modulus != 0 {
+        object.raw("modulus", rule.modulus);
+    }
+    for (name, text) in [("targetLabel", &rule.target_label), ("replacement", &rule.replacement)] {
+        if !text.is_empty() {
+            object.text(name, text);
+        }
+    }
+    object.text("action", rule.action.as_str());
+    object.end();
+}
+
+/// `/targets/body`: the last page of a target, as it came (ours). Nothing is kept before somebody asks, so the first request
+/// waits for the next scrape.
+pub(crate) async fn body(_: Arc<App>, parts: Parts, params: Params) -> ApiResult {
+    let (pool, url) = (wanted(&params, "scrapePool")?, wanted(&params, "scrapeUrl")?);
+    let kept = parts.scrape.body(pool, url, Instant::now() + BODY_WAIT).await.map_err(|error| {
+        let kind = match &error {
+            NoBody::Pool(_) | NoBody::Target(..) | NoBody::Collector(_) => ErrorType::BadData,
+            NoBody::TooMany => ErrorType::Busy,
+            NoBody::NotYet => ErrorType::Timeout,
+            _ => ErrorType::NotFound,
+        };
+        ApiError::new(kind, error.to_string())
+    })?;
+    let mut data = String::new();
+    let mut object = Object::begin(&mut data);
+    object
+        .text("scrapePool", pool)
+        .text("scrapeUrl", url)
+        .text("lastScrape", &rfc3339(kept.t))
+        .text("contentType", &kept.content_type)
+        .raw("size", kept.size)
+        .raw("truncated", kept.size > kept.bytes.len());
+    // A text that was cut within a character is still text.
+    match std::str::from_utf8(&kept.bytes) {
+        Ok(text) => object.text("encoding", "utf-8").text("body", text),
+        Err(error) if error.error_len().is_none() => {
+            let text = String::from_utf8_lossy(&kept.bytes[..error.valid_up_to()]);
+            object.text("encoding", "utf-8").text("body", &text)
+        }
+        Err(_) => {
+            let text = base64::engine::general_purpose::STANDARD.encode(&kept.bytes);
+            object.text("encoding", "base64").text("body", &text)
+        }
+    };
     object.end();
     Ok(Success::new(data))
 }

@@ -1,4 +1,5 @@
-//! The file of the query log (`global.query_log_file`): a thread of its own writes it, so that no query waits for a disk.
+//! Files of lines for people: the query log (`global.query_log_file`) and logs of failed scrapes (`scrape_failure_log_file`). A
+//! thread of its own writes each, so that neither queries nor scrapes wait for a disk.
 
 use std::fs::File;
 use std::io::Write;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use prometheus::IntCounter;
 use query::exec::QueryLog;
+use scraper::FailureLog;
 
 /// Lines that may wait for the disk, and their bytes; further ones are lost, and counted.
 const LINES_WAITING_MAX: usize = 4096;
@@ -19,9 +21,11 @@ const BATCH_BYTES: usize = 64 << 10;
 /// How long closing waits for what is to be written; a disk that hangs longer keeps the thread, not us.
 const CLOSE_WAIT: Duration = Duration::from_secs(5);
 
-/// An open query log. Dropped, it writes what waits and closes the file.
+/// An open log. Dropped, it writes what waits and closes the file.
 #[derive(Debug)]
-pub(crate) struct QueryLogFile {
+pub(crate) struct LogFile {
+    /// What it is, for our own log.
+    what: &'static str,
     /// `None` only while it is dropped.
     lines: Option<SyncSender<String>>,
     waiting: Arc<AtomicUsize>,
@@ -29,28 +33,27 @@ pub(crate) struct QueryLogFile {
     writer: Mutex<Receiver<()>>,
 }
 
-impl QueryLogFile {
-    /// Opens `path` for appending. Lines that cannot be written are counted in `failures`.
+impl LogFile {
+    /// Opens `path` for appending; `what` is the log's name. Lines that cannot be written are counted in `failures`.
     ///
     /// # Errors
     /// When the file cannot be opened, or the system gives no thread.
-    pub(crate) fn open(path: &Path, failures: IntCounter) -> std::io::Result<Self> {
+    pub(crate) fn open(path: &Path, what: &'static str, failures: IntCounter) -> std::io::Result<Self> {
         let file = File::options().create(true).append(true).open(path)?;
         let (sender, receiver) = sync_channel(LINES_WAITING_MAX);
         let (running, writer) = sync_channel(1);
         let waiting = Arc::<AtomicUsize>::default();
         let (path, taken) = (path.to_owned(), Arc::clone(&waiting));
-        std::thread::Builder::new().name("query-log".to_owned()).spawn(move || {
+        std::thread::Builder::new().name(what.replace(' ', "-")).spawn(move || {
             // Dropped at the end, also after a panic.
             let _running = running;
-            write_all(&path, file, &receiver, &taken, &failures);
+            write_all(what, &path, file, &receiver, &taken, &failures);
         })?;
-        Ok(Self { lines: Some(sender), waiting, writer: Mutex::new(writer) })
+        Ok(Self { what, lines: Some(sender), waiting, writer: Mutex::new(writer) })
     }
-}
 
-impl QueryLog for QueryLogFile {
-    fn write(&self, line: String) -> bool {
+    /// Hands a line to the writer; false: there is no room for it.
+    fn hand_over(&self, line: String) -> bool {
         let bytes = line.len();
         let Some(lines) = &self.lines else { return false };
         let room = |waiting: usize| waiting.checked_add(bytes).filter(|sum| *sum <= BYTES_WAITING_MAX);
@@ -65,18 +68,31 @@ impl QueryLog for QueryLogFile {
     }
 }
 
-impl Drop for QueryLogFile {
+impl QueryLog for LogFile {
+    fn write(&self, line: String) -> bool {
+        self.hand_over(line)
+    }
+}
+
+impl FailureLog for LogFile {
+    fn write(&self, line: String) -> bool {
+        self.hand_over(line)
+    }
+}
+
+impl Drop for LogFile {
     fn drop(&mut self) {
         drop(self.lines.take());
         let writer = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner);
         if writer.recv_timeout(CLOSE_WAIT) == Err(RecvTimeoutError::Timeout) {
-            tracing::warn!("the query log is left behind: its disk has not taken what waits for it");
+            tracing::warn!("the {} is left behind: its disk has not taken what waits for it", self.what);
         }
     }
 }
 
 /// Writes until nobody is left who could send, line by line or as many at once as wait.
 fn write_all(
+    what: &str,
     path: &Path,
     file: impl Write,
     lines: &Receiver<String>,
@@ -103,7 +119,7 @@ fn write_all(
             Err((lost, error)) => {
                 failures.inc_by(lost);
                 if !failing {
-                    tracing::warn!(path = %path.display(), %error, "cannot write the query log");
+                    tracing::warn!(path = %path.display(), %error, "cannot write the {what}");
                 }
                 failing = true;
             }
@@ -153,24 +169,24 @@ mod tests {
         let path = dir.path().join("q.log");
         let failures = IntCounter::new("f", "f").unwrap();
         for run in 0..2 {
-            let log = QueryLogFile::open(&path, failures.clone()).unwrap();
+            let log = LogFile::open(&path, "query log", failures.clone()).unwrap();
             for line in 0..100 {
-                assert!(log.write(format!("{run} {line}")));
+                assert!(log.hand_over(format!("{run} {line}")));
             }
         }
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(text.lines().count(), 200);
         assert!(text.starts_with("0 0\n0 1\n") && text.ends_with("\n1 99\n"));
         assert_eq!(failures.get(), 0);
-        assert!(QueryLogFile::open(&dir.path().join("no/such/folder"), failures).is_err());
+        assert!(LogFile::open(&dir.path().join("no/such/folder"), "query log", failures).is_err());
     }
 
     #[cfg(target_os = "linux")]
     #[test]
     fn lines_that_a_full_disk_refuses_are_counted() {
         let failures = IntCounter::new("f", "f").unwrap();
-        let log = QueryLogFile::open(Path::new("/dev/full"), failures.clone()).unwrap();
-        assert!(log.write("a".to_owned()));
+        let log = LogFile::open(Path::new("/dev/full"), "query log", failures.clone()).unwrap();
+        assert!(log.hand_over("a".to_owned()));
         drop(log);
         assert_eq!(failures.get(), 1);
     }
@@ -215,9 +231,9 @@ mod tests {
         let (reader, writer) = std::io::pipe().unwrap();
         let path =
             std::path::PathBuf::from(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&writer)));
-        let log = QueryLogFile::open(&path, IntCounter::new("f", "f").unwrap()).unwrap();
+        let log = LogFile::open(&path, "query log", IntCounter::new("f", "f").unwrap()).unwrap();
         let line = "x".repeat(1 << 20);
-        let taken = (0..64).filter(|_| log.write(line.clone())).count();
+        let taken = (0..64).filter(|_| log.hand_over(line.clone())).count();
         assert!((7..=8).contains(&taken), "{taken}");
         // Broken, the pipe refuses what waits.
         drop((reader, writer));
