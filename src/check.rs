@@ -1,7 +1,7 @@
 //! `nilometer check …`: says what is wrong, file by file; exit code 1 when something is.
 #![expect(clippy::print_stdout, reason = "the result of a check is its output")]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,19 +16,7 @@ use crate::serve::{Features, collectors};
 /// `check config FILE…`
 pub(crate) fn configs(files: &[PathBuf], syntax_only: bool, args: &CheckArgs) -> ExitCode {
     let results = files.iter().map(|file| {
-        let request = LoadRequest {
-            file: Some(file.clone()),
-            alertmanager_file: args.alertmanager_config_file.clone(),
-            expand_env: args.config_expand_env,
-            follow_files: !syntax_only,
-            strict: true,
-            builtin_rules: Switch::Auto,
-            collectors: collectors(),
-            clock: Arc::new(SystemClock),
-            parse_options: Features::new(&args.enable_feature).parse,
-            start_times: Features::new(&args.enable_feature).start_times,
-            own_address: String::new(),
-        };
+        let request = request(file, !syntax_only, args);
         let summary = load(&request).map(|config| {
             let jobs = config.scrape_configs.len();
             let rules: usize = config.rules.iter().map(|group| group.rules.len()).sum();
@@ -39,6 +27,24 @@ pub(crate) fn configs(files: &[PathBuf], syntax_only: bool, args: &CheckArgs) ->
         (file, summary)
     });
     report(results)
+}
+
+/// How a configuration is loaded that is only looked at.
+pub(crate) fn request(file: &Path, follow_files: bool, args: &CheckArgs) -> LoadRequest {
+    let features = Features::new(&args.enable_feature);
+    LoadRequest {
+        file: Some(file.to_owned()),
+        alertmanager_file: args.alertmanager_config_file.clone(),
+        expand_env: args.config_expand_env,
+        follow_files,
+        strict: true,
+        builtin_rules: Switch::Auto,
+        collectors: collectors(),
+        clock: Arc::new(SystemClock),
+        parse_options: features.parse,
+        start_times: features.start_times,
+        own_address: String::new(),
+    }
 }
 
 /// `check rules FILE…`

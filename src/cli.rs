@@ -134,6 +134,21 @@ pub(crate) enum Check {
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
     },
+    /// Targets of a configuration: discover once and scrape once, and say what is found, kept, dropped and why
+    Target {
+        /// The configuration file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Only this job
+        #[arg(long, value_name = "NAME")]
+        job: Option<String>,
+        /// Scrape only targets with this address, instance or URL
+        #[arg(long, value_name = "ADDRESS")]
+        target: Option<String>,
+        /// How long discovery may take
+        #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = positive_duration)]
+        discovery_timeout: Duration,
+    },
 }
 
 /// What can be tested.

@@ -7,6 +7,7 @@
 mod active_queries;
 mod alert_relay;
 mod check;
+mod check_target;
 mod cli;
 mod clock;
 mod compactor;
@@ -37,11 +38,24 @@ fn main() -> ExitCode {
     let parsed = cli::parse();
     match &parsed.cli.command {
         Some(Subcommands::Check { what, args }) => {
-            // Warnings of the checks themselves go to their output; what libraries log goes to standard error.
-            logging::start(logging::LogLevel::Error, logging::LogFormat::Logfmt);
+            // Warnings of the checks themselves go to their output; what libraries log goes to standard error. Of discovery
+            // that is all there is to learn why it found nothing.
+            let level = match what {
+                Check::Target { .. } => logging::LogLevel::Warn,
+                _ => logging::LogLevel::Error,
+            };
+            logging::start(level, logging::LogFormat::Logfmt);
             match what {
                 Check::Config { files, syntax_only } => check::configs(files, *syntax_only, args),
                 Check::Rules { files } => check::rules(files, args),
+                Check::Target { file, job, target, discovery_timeout } => {
+                    let wanted = check_target::Wanted {
+                        job: job.as_deref(),
+                        target: target.clone(),
+                        discovery_wait: *discovery_timeout,
+                    };
+                    check_target::run(file, wanted, args)
+                }
             }
         }
         Some(Subcommands::Test { what: Test::Promql { files, enable_feature } }) => {

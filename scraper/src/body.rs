@@ -130,7 +130,9 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    fn page<'a>(text: &'a [u8]) -> Result<(&'a str, &'a [u8]), fn() -> NoBody> {
+    type Page<'a> = Result<(&'a str, &'a [u8]), fn() -> NoBody>;
+
+    fn page(text: &[u8]) -> Page<'_> {
         Ok(("text/plain", text))
     }
 

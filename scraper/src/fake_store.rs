@@ -89,6 +89,11 @@ impl FakeStore {
         (inner.layouts.len(), inner.layouts.values().map(|slots| slots.iter().flatten().count()).sum())
     }
 
+    /// Layouts that were ever opened.
+    pub(crate) fn layouts_opened(&self) -> u64 {
+        self.inner.lock().layouts_opened
+    }
+
     pub(crate) fn rows(&self) -> usize {
         self.inner.lock().rows
     }
@@ -267,7 +272,13 @@ impl Appender for FakeAppender {
     }
 
     fn append_exemplar(&mut self, series: SeriesRef, exemplar: &Exemplar) -> Result<(), AppendError> {
-        let labels = self.store.inner.lock().refs[usize::try_from(series.0).expect("few series")].clone();
+        let inner = self.store.inner.lock();
+        let labels = inner.refs[usize::try_from(series.0).expect("few series")].clone();
+        let newest = inner.exemplars.iter().filter(|(of, _)| *of == labels).map(|(_, e)| e.t).max();
+        if newest.is_some_and(|newest| exemplar.t < newest) {
+            return Err(AppendError::OutOfOrder);
+        }
+        drop(inner);
         self.exemplars.push((labels, exemplar.clone()));
         Ok(())
     }

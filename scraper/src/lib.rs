@@ -28,6 +28,7 @@ mod manager;
 mod manager_tests;
 pub mod metrics;
 mod pool;
+pub mod probe;
 #[cfg(test)]
 mod proto_pages;
 mod scrape_loop;

@@ -54,8 +54,13 @@ pub struct JobError {
     /// The job.
     pub job_name: String,
     /// Why its HTTP client cannot be made, or its failure log not be opened.
-    pub source: Box<dyn std::error::Error + Send + Sync>,
+    pub source: JobErrorSource,
 }
+
+/// Why a job cannot be put to use.
+type JobErrorSource = Box<dyn std::error::Error + Send + Sync>;
+/// What a job needs beside its settings.
+type Parts = (Option<HttpClient>, Option<Arc<dyn FailureLog>>);
 
 /// Jobs that are ready to run, made by [`ScrapeManager::prepare`].
 #[derive(Debug)]
@@ -194,12 +199,7 @@ impl ScrapeManager {
         Ok(PreparedJobs { jobs })
     }
 
-    fn prepare_job(
-        &self,
-        config: &ScrapeConfig,
-        opened: &mut OpenedLogs,
-    ) -> Result<(Option<HttpClient>, Option<Arc<dyn FailureLog>>), Box<dyn std::error::Error + Send + Sync>>
-    {
+    fn prepare_job(&self, config: &ScrapeConfig, opened: &mut OpenedLogs) -> Result<Parts, JobErrorSource> {
         let state = &self.state;
         let client = match &config.collector {
             Some(_) => None,

@@ -24,6 +24,8 @@ use crate::fake_store::FakeStore;
 use crate::manager::{ScrapeManager, ScrapeManagerOptions, TargetStatus};
 use crate::target::TargetHealth;
 
+mod asked;
+mod faults;
 mod gated;
 mod reload;
 
@@ -131,10 +133,30 @@ impl World {
         Self::with(store.clone(), Arc::new(store), CpuPool::new(2)).await
     }
 
+    async fn with_logs(failure_logs: FailureLogs) -> Self {
+        let store = FakeStore::default();
+        let clock = Arc::new(RuntimeClock(Instant::now()));
+        Self::of(store.clone(), Arc::new(store), CpuPool::new(2), clock, failure_logs).await
+    }
+
+    async fn with_clock(clock: Arc<dyn Clock>) -> Self {
+        let store = FakeStore::default();
+        Self::of(store.clone(), Arc::new(store), CpuPool::new(2), clock, FailureLogs::none()).await
+    }
+
     /// `append` leads to `store`.
     async fn with(store: FakeStore, append: Arc<dyn Append>, cpu: CpuPool) -> Self {
+        Self::of(store, append, cpu, Arc::new(RuntimeClock(Instant::now())), FailureLogs::none()).await
+    }
+
+    async fn of(
+        store: FakeStore,
+        append: Arc<dyn Append>,
+        cpu: CpuPool,
+        clock: Arc<dyn Clock>,
+        failure_logs: FailureLogs,
+    ) -> Self {
         let registry = prometheus::Registry::new();
-        let clock: Arc<dyn Clock> = Arc::new(RuntimeClock(Instant::now()));
         let options = ScrapeManagerOptions {
             append,
             clock: Arc::clone(&clock),
@@ -142,7 +164,7 @@ impl World {
             user_agent: "Nilometer/test".to_owned(),
             offset_seed: 7,
             no_offset: true,
-            failure_logs: FailureLogs::none(),
+            failure_logs,
         };
         let manager = ScrapeManager::new(options, &registry).unwrap();
         Self { server: PageServer::start().await, store, manager, registry, clock }

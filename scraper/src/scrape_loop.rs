@@ -97,13 +97,7 @@ impl LoopHandle {
         let (command, commands) = watch::channel(Command::Run);
         let forced_error = Arc::new(Mutex::new(None));
         let source = match (&config.collector, client) {
-            (Some(collector), _) => Source::Session(collector.connect(&CollectTarget {
-                address: target.address().to_owned(),
-                labels: target.public_labels.clone(),
-                discovered: target.labels.clone(),
-                interval: target.interval,
-                timeout: target.timeout,
-            })),
+            (Some(collector), _) => Source::Session(collector.connect(&collect_target(&target))),
             (None, Some(client)) => Source::Page(Box::new(PageSource::new(
                 client.clone(),
                 config,
@@ -115,17 +109,7 @@ impl LoopHandle {
         };
         let span = tracing::info_span!("scrape", job = %config.job_name, target = %target.url);
         let context = Arc::new(LoopContext {
-            pass: PassConfig {
-                target_labels: target.public_labels.clone(),
-                honor_labels: config.honor_labels,
-                honor_timestamps: config.honor_timestamps,
-                track_timestamps_staleness: config.track_timestamps_staleness,
-                name_validation: config.name_validation,
-                relabel: Arc::clone(&config.metric_relabel_configs),
-                limits: config.limits,
-                histograms: target.histograms,
-                start_times: config.start_times,
-            },
+            pass: pass_config(&target, config),
             fallback_format: config.fallback_format,
             extra_metrics: config.extra_scrape_metrics,
             timeout: target.timeout,
@@ -175,6 +159,32 @@ impl LoopHandle {
                 None
             }
         }
+    }
+}
+
+/// What is done with the lines of a target's pages.
+pub(crate) fn pass_config(target: &Target, config: &ScrapeConfig) -> PassConfig {
+    PassConfig {
+        target_labels: target.public_labels.clone(),
+        honor_labels: config.honor_labels,
+        honor_timestamps: config.honor_timestamps,
+        track_timestamps_staleness: config.track_timestamps_staleness,
+        name_validation: config.name_validation,
+        relabel: Arc::clone(&config.metric_relabel_configs),
+        limits: config.limits,
+        histograms: target.histograms,
+        start_times: config.start_times,
+    }
+}
+
+/// The target as collectors see it.
+pub(crate) fn collect_target(target: &Target) -> CollectTarget {
+    CollectTarget {
+        address: target.address().to_owned(),
+        labels: target.public_labels.clone(),
+        discovered: target.labels.clone(),
+        interval: target.interval,
+        timeout: target.timeout,
     }
 }
 
@@ -268,13 +278,9 @@ impl ScrapeLoop {
         if self.commands.has_changed().is_err() { Command::Shutdown } else { *self.commands.borrow() }
     }
 
-    /// Time to the target's place in the interval.
     fn offset(&self) -> Duration {
-        let interval = u64::try_from(self.target.interval.as_millis()).unwrap_or(u64::MAX).max(1);
-        let now = self.context.shared.clock.now_ms().unsigned_abs();
-        let place = (self.target.hash() ^ self.context.shared.offset_seed) % interval;
-        let next = interval - now % interval + place;
-        Duration::from_millis(if next > interval { next - interval } else { next })
+        let shared = &self.context.shared;
+        offset(self.target.hash() ^ shared.offset_seed, self.target.interval, shared.clock.now_ms())
     }
 
     async fn scrape(&mut self, t: Timestamp, started: Instant) -> Result<(), Interrupted> {
@@ -475,6 +481,13 @@ impl ScrapeLoop {
     }
 }
 
+/// Time from `now` to a place in the interval that depends on `hash` alone.
+fn offset(hash: u64, interval: Duration, now: Timestamp) -> Duration {
+    let interval = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX).max(1);
+    let next = interval - now.unsigned_abs() % interval + hash % interval;
+    Duration::from_millis(if next > interval { next - interval } else { next })
+}
+
 /// Waits for a command that `is_meant` accepts.
 async fn told(mut commands: watch::Receiver<Command>, is_meant: fn(Command) -> bool) {
     // An error says that the pool has gone without a word: a server that stops.
@@ -572,6 +585,27 @@ fn store(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn places_in_the_interval_stay_and_spread() {
+        let interval = Duration::from_secs(15);
+        let place =
+            |hash, now: i64| (now + i64::try_from(offset(hash, interval, now).as_millis()).unwrap()) % 15_000;
+        for hash in (0..1000_u64).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15)) {
+            let first = place(hash, 1_700_000_000_000);
+            for now in [1_700_000_000_001, 1_700_000_014_999, 1_712_345_678_901] {
+                assert_eq!(place(hash, now), first, "{hash}: the same after a restart");
+                assert!(offset(hash, interval, now) <= interval);
+            }
+        }
+        // In each of fifteen seconds about as many of a thousand targets.
+        let mut seconds = [0; 15];
+        for n in 0..1000_u64 {
+            let hash = xxhash_rust::xxh3::xxh3_64(&n.to_le_bytes());
+            seconds[usize::try_from(place(hash, 1_700_000_000_000)).unwrap() / 1000] += 1;
+        }
+        assert!(seconds.iter().all(|count| (40..100).contains(count)), "{seconds:?}");
+    }
 
     #[test]
     fn hardly_late_scrapes_get_the_time_of_the_schedule() {

@@ -125,7 +125,8 @@ pub(crate) fn targets_of(group: &TargetGroup, config: &ScrapeConfig) -> Vec<Resu
         .collect()
 }
 
-fn build(own: &Labels, group: &Labels, config: &ScrapeConfig) -> Result<Outcome, String> {
+/// What a target is before relabelling: its own labels, those of its group, and the job's settings as special labels.
+pub(crate) fn discovered_labels(own: &Labels, group: &Labels, config: &ScrapeConfig) -> LabelsBuilder {
     let mut labels = LabelsBuilder::from(group);
     for (name, value) in own {
         labels.set(name, value);
@@ -153,6 +154,11 @@ fn build(own: &Labels, group: &Labels, config: &ScrapeConfig) -> Result<Outcome,
             labels.set(name, first.as_str());
         }
     }
+    labels
+}
+
+fn build(own: &Labels, group: &Labels, config: &ScrapeConfig) -> Result<Outcome, String> {
+    let mut labels = discovered_labels(own, group, config);
     let discovered = labels.build();
     if !relabel::process(&mut labels, &config.relabel_configs) || labels.is_empty() {
         return Ok(Outcome::Drop(discovered));

@@ -77,6 +77,20 @@ impl Providers {
         &self.groups
     }
 
+    /// Waits until each discoverer has spoken once, at most until `deadline`; says which kinds have not.
+    pub(crate) async fn first_words(&mut self, deadline: Instant) -> Vec<&'static str> {
+        let mut silent: Vec<usize> = (0..self.configs.len()).collect();
+        while !silent.is_empty() {
+            let Ok(Some((provider, groups))) = tokio::time::timeout_at(deadline, self.receiver.recv()).await
+            else {
+                break;
+            };
+            silent.retain(|index| *index != provider);
+            self.groups.update(provider, groups);
+        }
+        silent.into_iter().map(|index| self.configs[index].kind()).collect()
+    }
+
     /// Waits for the next change, which comes at once, but at most every [`UPDATE_INTERVAL`]. Safe to drop at any
     /// point. Never returns once all discoverers have ended.
     pub(crate) async fn next(&mut self) -> &GroupSet {

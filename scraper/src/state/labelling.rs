@@ -18,6 +18,10 @@ impl Pass<'_> {
     pub(super) fn final_labels(&mut self) -> Result<Option<Labels>, ScrapeError> {
         self.add_target_labels();
         if !relabel::process(&mut self.builder, &self.config.relabel) || self.builder.is_empty() {
+            if let Some(names) = &mut self.state.dropped {
+                let name = self.scratch.pairs.iter().find(|(name, _)| name == METRIC_NAME);
+                *names.entry(name.map(|(_, value)| value.clone()).unwrap_or_default()).or_default() += 1;
+            }
             return Ok(None);
         }
         let labels = self.builder.build();

@@ -34,6 +34,7 @@ pub(crate) use report::ReportValues;
 #[cfg(test)]
 pub(crate) use tests::Bench;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use converted::Converter;
@@ -67,6 +68,8 @@ pub(crate) struct ScrapeState {
     iteration: u64,
     /// Lines and families after the last success.
     count_at_success: usize,
+    /// Names of series that relabelling dropped, and how many; counted only for people who ask about one scrape.
+    dropped: Option<BTreeMap<String, u64>>,
     /// For uncompressed bodies.
     pub(crate) buffer: Vec<u8>,
 }
@@ -93,6 +96,16 @@ pub(crate) struct Stored {
 impl ScrapeState {
     pub(crate) fn new() -> Self {
         Self { iteration: FIRST_ITERATION, ..Self::default() }
+    }
+
+    /// For one scrape that somebody wants to know all about: counts by name what relabelling drops.
+    pub(crate) fn noting_dropped() -> Self {
+        Self { dropped: Some(BTreeMap::new()), ..Self::new() }
+    }
+
+    /// What relabelling dropped, by name.
+    pub(crate) fn dropped(&self) -> BTreeMap<String, u64> {
+        self.dropped.clone().unwrap_or_default()
     }
 
     /// Whether there ever was a scrape.

@@ -149,6 +149,35 @@ fn the_first_of_equal_series_wins() {
 }
 
 #[test]
+fn a_layout_of_mostly_retired_slots_is_opened_anew() {
+    let mut bench = Bench::new();
+    let page = |from: u32| -> String {
+        "stays 1\n".to_owned() + &(from..from + 10).map(|i| format!("a{{i=\"{i}\"}} 1\n")).collect::<String>()
+    };
+    for round in 0..40 {
+        bench.scrape(&page(round * 10));
+    }
+    // One for the report, and another one for each 76 series that went: 64 and as many as are alive.
+    assert_eq!(bench.store.layouts().0, 2);
+    let opened = bench.store.layouts_opened();
+    assert!((5..=8).contains(&opened), "{opened}");
+    assert_eq!(bench.store.values("stays"), ["1"; 40]);
+}
+
+#[test]
+fn late_exemplars_are_counted_on_each_page() {
+    let mut bench = Bench::new();
+    let page = |t: &str| format!("a_total 1 # {{id=\"x\"}} 0.5 {t}\n# EOF\n");
+    bench.scrape_as(&page("9"), OPENMETRICS);
+    for _ in 0..2 {
+        let stored = bench.store(&Input::Page(page("8").as_bytes(), OPENMETRICS), None);
+        assert_eq!((stored.counts.exemplars_out_of_order, stored.error.is_none()), (1, true));
+    }
+    let stored = bench.store(&Input::Page(page("9").as_bytes(), OPENMETRICS), None);
+    assert_eq!(stored.counts.exemplars_out_of_order, 0, "the one that is stored");
+}
+
+#[test]
 fn target_labels_push_labels_of_the_page_aside() {
     let mut bench = Bench::new();
     let page = "a{job=\"mine\",exported_job=\"other\",instance=\"\"} 1\n";
@@ -276,9 +305,9 @@ fn exemplars_are_stored_with_the_time_of_the_sample() {
     assert_eq!(exemplars[0].1.t, Some(bench.t - 1000));
     assert_eq!(exemplars[0].1.labels.to_string(), r#"{id="x"}"#);
     assert_eq!(bench.store.values("a_total"), ["1", "1"]);
-    let page = "# TYPE a counter\na_total 1 # {id=\"x\"} 0.5 7.25\nb 1\n# EOF\n";
+    let page = "# TYPE a counter\na_total 1 # {id=\"x\"} 0.5 5000.25\nb 1\n# EOF\n";
     assert_eq!(bench.scrape_as(page, OPENMETRICS), "1 2 2 0");
-    assert_eq!(bench.store.exemplars()[1].1.t, Some(7250));
+    assert_eq!(bench.store.exemplars()[1].1.t, Some(5_000_250));
     assert_eq!(bench.scrape_as("# EOF\n", OPENMETRICS), "1 0 0 0");
     assert_eq!(bench.store.values("a_total"), ["1", "1", "1", "S"]);
 }
