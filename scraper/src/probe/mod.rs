@@ -130,7 +130,12 @@ pub async fn probe(
         None => Some(HttpClient::new(&config.http, ClientOptions::new(options.user_agent.clone()))?),
     };
     let metrics = Arc::new(SdMetrics::new(&prometheus::Registry::new())?);
-    let context = DiscoveryContext { job_name: config.job_name.clone(), metrics };
+    let context = DiscoveryContext {
+        job_name: config.job_name.clone(),
+        metrics,
+        clock: Arc::clone(&options.clock),
+        user_agent: options.user_agent.clone(),
+    };
     let mut providers = Providers::start(config.discovery.clone(), &context);
     let silent = providers.first_words(Instant::now() + options.discovery_wait).await;
     let mut seen = HashSet::new();
