@@ -43,8 +43,8 @@ fn mistakes_come_with_file_line_column_and_the_nearest_key() {
             "c.yml:3:3: scrape_configs[1].job_name: found multiple scrape configs with job name \"a\"",
         ),
         (
-            "scrape_configs:\n- job_name: a\n  consul_sd_configs: [{}]\n",
-            "c.yml:3:3: scrape_configs[0].consul_sd_configs: discovery kind consul is not supported yet",
+            "scrape_configs:\n- job_name: a\n  azure_sd_configs: [{}]\n",
+            "c.yml:3:3: scrape_configs[0].azure_sd_configs: discovery kind azure is not supported yet",
         ),
         ("scrape_configs:\n- job_name: a\n  collector: kafkaa\n", "c.yml:3:3: scrape_configs[0].collector: "),
         (

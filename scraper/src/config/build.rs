@@ -290,22 +290,23 @@ impl RawScrapeConfig {
         if let Some(groups) = &self.static_configs {
             discovery.push(Arc::new(self.build_static(groups, &path.key("static_configs"))?));
         }
-        for (index, raw) in self.file_sd_configs.iter().flatten().enumerate() {
-            let here = path.key("file_sd_configs").index(index);
-            discovery.push(Arc::new(raw.clone().build(&here, dir)?));
+        macro_rules! add {
+            ($($key:ident),*) => {
+                $(for (index, raw) in self.$key.iter().flatten().enumerate() {
+                    let here = path.key(stringify!($key)).index(index);
+                    discovery.push(Arc::new(raw.clone().build(&here, dir)?));
+                })*
+            };
         }
-        for (index, raw) in self.dns_sd_configs.iter().flatten().enumerate() {
-            let here = path.key("dns_sd_configs").index(index);
-            discovery.push(Arc::new(raw.clone().build(&here)?));
-        }
-        for (index, raw) in self.http_sd_configs.iter().flatten().enumerate() {
-            let here = path.key("http_sd_configs").index(index);
-            discovery.push(Arc::new(raw.clone().build(&here, dir)?));
-        }
-        for (index, raw) in self.kubernetes_sd_configs.iter().flatten().enumerate() {
-            let here = path.key("kubernetes_sd_configs").index(index);
-            discovery.push(Arc::new(raw.build(&here, dir)?));
-        }
+        add!(
+            consul_sd_configs,
+            dns_sd_configs,
+            eureka_sd_configs,
+            file_sd_configs,
+            http_sd_configs,
+            kubernetes_sd_configs,
+            nomad_sd_configs
+        );
         Ok(discovery)
     }
 

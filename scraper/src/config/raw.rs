@@ -11,9 +11,11 @@ use net::tls::RawTlsConfig;
 use serde::Deserialize;
 
 use super::Opaque;
-use crate::discovery::RawKubernetesSdConfig;
 pub use crate::discovery::RawTargetGroup;
-use crate::discovery::{RawDnsSdConfig, RawFileSdConfig, RawHttpSdConfig};
+use crate::discovery::{
+    RawConsulSdConfig, RawDnsSdConfig, RawEurekaSdConfig, RawFileSdConfig, RawHttpSdConfig,
+    RawKubernetesSdConfig, RawNomadSdConfig,
+};
 
 /// An entry of `scrape_configs`. Keys are Prometheus', and our `collector` and `collector_options`.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -73,20 +75,21 @@ pub struct RawScrapeConfig {
     pub collector_options: Option<Opaque>,
 
     pub static_configs: Option<Vec<RawTargetGroup>>,
+    pub consul_sd_configs: Option<Vec<RawConsulSdConfig>>,
     pub dns_sd_configs: Option<Vec<RawDnsSdConfig>>,
+    pub eureka_sd_configs: Option<Vec<RawEurekaSdConfig>>,
     pub file_sd_configs: Option<Vec<RawFileSdConfig>>,
     pub http_sd_configs: Option<Vec<RawHttpSdConfig>>,
     pub kubernetes_sd_configs: Option<Vec<RawKubernetesSdConfig>>,
+    pub nomad_sd_configs: Option<Vec<RawNomadSdConfig>>,
 
     // Discovery kinds that are known but not built yet.
     pub aws_sd_configs: Option<Opaque>,
     pub azure_sd_configs: Option<Opaque>,
-    pub consul_sd_configs: Option<Opaque>,
     pub digitalocean_sd_configs: Option<Opaque>,
     pub docker_sd_configs: Option<Opaque>,
     pub dockerswarm_sd_configs: Option<Opaque>,
     pub ec2_sd_configs: Option<Opaque>,
-    pub eureka_sd_configs: Option<Opaque>,
     pub gce_sd_configs: Option<Opaque>,
     pub hetzner_sd_configs: Option<Opaque>,
     pub ionos_sd_configs: Option<Opaque>,
@@ -95,7 +98,6 @@ pub struct RawScrapeConfig {
     pub linode_sd_configs: Option<Opaque>,
     pub marathon_sd_configs: Option<Opaque>,
     pub nerve_sd_configs: Option<Opaque>,
-    pub nomad_sd_configs: Option<Opaque>,
     pub oci_sd_configs: Option<Opaque>,
     pub openstack_sd_configs: Option<Opaque>,
     pub outscale_sd_configs: Option<Opaque>,
@@ -135,12 +137,10 @@ impl RawScrapeConfig {
         let kinds = [
             ("aws_sd_configs", &self.aws_sd_configs),
             ("azure_sd_configs", &self.azure_sd_configs),
-            ("consul_sd_configs", &self.consul_sd_configs),
             ("digitalocean_sd_configs", &self.digitalocean_sd_configs),
             ("docker_sd_configs", &self.docker_sd_configs),
             ("dockerswarm_sd_configs", &self.dockerswarm_sd_configs),
             ("ec2_sd_configs", &self.ec2_sd_configs),
-            ("eureka_sd_configs", &self.eureka_sd_configs),
             ("gce_sd_configs", &self.gce_sd_configs),
             ("hetzner_sd_configs", &self.hetzner_sd_configs),
             ("ionos_sd_configs", &self.ionos_sd_configs),
@@ -149,7 +149,6 @@ impl RawScrapeConfig {
             ("linode_sd_configs", &self.linode_sd_configs),
             ("marathon_sd_configs", &self.marathon_sd_configs),
             ("nerve_sd_configs", &self.nerve_sd_configs),
-            ("nomad_sd_configs", &self.nomad_sd_configs),
             ("oci_sd_configs", &self.oci_sd_configs),
             ("openstack_sd_configs", &self.openstack_sd_configs),
             ("outscale_sd_configs", &self.outscale_sd_configs),

@@ -107,8 +107,8 @@ fn mistakes_are_found_where_they_are() {
         ),
         ("{job_name: a, static_configs: [{target: ['x']}]}", "unknown field `target`"),
         (
-            "{job_name: a, consul_sd_configs: [{server: x}]}",
-            "scrape_configs[0].consul_sd_configs: discovery kind consul is not supported yet",
+            "{job_name: a, azure_sd_configs: [{role: x}]}",
+            "scrape_configs[0].azure_sd_configs: discovery kind azure is not supported yet",
         ),
         (
             "{job_name: a, kubernetes_sd_configs: [{role: pod}, {role: x}]}",

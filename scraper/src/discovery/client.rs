@@ -13,6 +13,7 @@ use model::{ConfigError, ConfigPath};
 use net::NetError;
 use net::http::{ClientOptions, HttpClient, HttpClientConfig, SendLimits};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 use tokio::sync::OnceCell;
 use url::Url;
 
@@ -115,6 +116,15 @@ pub(crate) fn status_text(status: StatusCode) -> String {
 pub(crate) fn json<T: DeserializeOwned>(answer: &Response<Bytes>, from: &Url) -> Result<T, RefreshError> {
     serde_json::from_slice(answer.body())
         .map_err(|error| RefreshError::Decode { from: shown(from), reason: error.to_string() })
+}
+
+/// For JSON's `null`, which Go writes for lists and maps without entries: nothing.
+pub(crate) fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 /// The `Content-Type`, or nothing.

@@ -1,5 +1,4 @@
 //! HTTP discovery against a server that behaves well, badly, and not at all.
-#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,6 +48,7 @@ async fn groups_come_change_and_go() {
     assert_eq!(targets[2].value("__meta_url"), url);
     let asked = server.asked().remove(0);
     assert_eq!((asked.path.as_str(), asked.query_text.as_str()), ("/targets", "team=a"));
+    assert_eq!((asked.method.as_str(), asked.body.len()), ("GET", 0));
     assert_eq!(asked.header("accept"), "application/json");
     assert_eq!(asked.header("x-prometheus-refresh-interval-seconds"), "0.02");
     assert_eq!(asked.header("user-agent"), "Nilometer/test");

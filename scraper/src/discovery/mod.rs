@@ -9,13 +9,16 @@
 //! The task is dropped at any await point when the job goes.
 
 mod client;
+mod consul;
 mod dns;
+mod eureka;
 mod file;
 mod http;
 #[cfg(test)]
 mod http_tests;
 mod kubernetes;
 mod metrics;
+mod nomad;
 mod provider;
 mod refresh;
 #[cfg(test)]
@@ -32,11 +35,14 @@ use futures_util::future::BoxFuture;
 use model::{Clock, Labels};
 use tokio::sync::mpsc;
 
+pub use consul::{ConsulSdConfig, RawConsulSdConfig};
 pub use dns::{DnsSdConfig, RawDnsSdConfig};
+pub use eureka::{EurekaSdConfig, RawEurekaSdConfig};
 pub use file::{FileSdConfig, RawFileSdConfig, RawTargetGroup};
 pub use http::{HttpSdConfig, RawHttpSdConfig};
 pub use kubernetes::{AttachMetadata, KubernetesSdConfig, RawKubernetesSdConfig, RawNamespaces, RawSelector};
 pub use metrics::SdMetrics;
+pub use nomad::{NomadSdConfig, RawNomadSdConfig};
 pub(crate) use provider::Providers;
 pub use refresh::RefreshError;
 
@@ -106,7 +112,7 @@ pub trait DiscoveryConfig: Any + fmt::Debug + Send + Sync {
     fn discoverer(&self, context: &DiscoveryContext) -> Box<dyn Discoverer>;
 
     /// Whether `other` finds the same targets in the same way: then a reload need not start anew. Compares
-    /// [`DiscoveryConfig::identity`] strings by default; kinds with secrets compare themselves ([`is_equal`]), for no
+    /// [`DiscoveryConfig::identity`] strings by default; kinds with secrets compare themselves (`is_equal`), for no
     /// text may hold those.
     fn same_as(&self, other: &dyn DiscoveryConfig) -> bool {
         self.kind() == other.kind() && self.identity() == other.identity()

@@ -200,6 +200,7 @@ impl Known {
     }
 
     /// Targets in all groups.
+    #[cfg(test)]
     pub(crate) fn target_count(&self) -> usize {
         self.groups.values().map(|group| group.targets.len()).sum()
     }

@@ -1,5 +1,4 @@
 //! Refreshing on a clock of the test's own: what is sent, when, and what stays when the source fails.
-#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use std::sync::Arc;
 use std::time::Duration;

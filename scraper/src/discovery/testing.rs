@@ -1,6 +1,5 @@
 //! What tests of discoverers share: a small HTTP server that answers as told and remembers what it was asked, and a
 //! discoverer that runs.
-#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;

@@ -9,7 +9,7 @@ mod resolv_conf;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,11 +60,11 @@ pub struct DnsSdConfig {
 }
 
 impl RawDnsSdConfig {
-    /// Checks the entry.
+    /// Checks the entry. It names no files, so the folder they would be in does not matter.
     ///
     /// # Errors
     /// When there is no name, the type is not known, or a port is missing.
-    pub fn build(self, path: &ConfigPath) -> Result<DnsSdConfig, ConfigError> {
+    pub fn build(self, path: &ConfigPath, _dir: &Path) -> Result<DnsSdConfig, ConfigError> {
         let names = self.names.unwrap_or_default();
         if names.is_empty() {
             return Err(ConfigError::new(path, "DNS-SD config must contain at least one SRV record name"));

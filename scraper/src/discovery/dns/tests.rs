@@ -1,5 +1,4 @@
 //! DNS discovery against small DNS servers on loopback, over UDP and TCP.
-#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use std::net::SocketAddr;
 use std::str::FromStr;
@@ -173,7 +172,8 @@ fn srv(port: u16, target: &str) -> RData {
 
 fn build(yaml: &str) -> Result<DnsSdConfig, String> {
     let raw: RawDnsSdConfig = serde_yaml::from_str(yaml).map_err(|error| error.to_string())?;
-    raw.build(&place().0).map_err(|error| error.to_string())
+    let (path, dir) = place();
+    raw.build(&path, dir).map_err(|error| error.to_string())
 }
 
 /// A configuration that asks `servers`, and the file that says so.
