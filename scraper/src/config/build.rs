@@ -301,6 +301,8 @@ impl RawScrapeConfig {
         add!(
             consul_sd_configs,
             dns_sd_configs,
+            docker_sd_configs,
+            dockerswarm_sd_configs,
             eureka_sd_configs,
             file_sd_configs,
             http_sd_configs,

@@ -13,8 +13,8 @@ use serde::Deserialize;
 use super::Opaque;
 pub use crate::discovery::RawTargetGroup;
 use crate::discovery::{
-    RawConsulSdConfig, RawDnsSdConfig, RawEurekaSdConfig, RawFileSdConfig, RawHttpSdConfig,
-    RawKubernetesSdConfig, RawNomadSdConfig,
+    RawConsulSdConfig, RawDnsSdConfig, RawDockerSdConfig, RawDockerSwarmSdConfig, RawEurekaSdConfig,
+    RawFileSdConfig, RawHttpSdConfig, RawKubernetesSdConfig, RawNomadSdConfig,
 };
 
 /// An entry of `scrape_configs`. Keys are Prometheus', and our `collector` and `collector_options`.
@@ -80,6 +80,8 @@ pub struct RawScrapeConfig {
     pub eureka_sd_configs: Option<Vec<RawEurekaSdConfig>>,
     pub file_sd_configs: Option<Vec<RawFileSdConfig>>,
     pub http_sd_configs: Option<Vec<RawHttpSdConfig>>,
+    pub docker_sd_configs: Option<Vec<RawDockerSdConfig>>,
+    pub dockerswarm_sd_configs: Option<Vec<RawDockerSwarmSdConfig>>,
     pub kubernetes_sd_configs: Option<Vec<RawKubernetesSdConfig>>,
     pub nomad_sd_configs: Option<Vec<RawNomadSdConfig>>,
 
@@ -87,8 +89,6 @@ pub struct RawScrapeConfig {
     pub aws_sd_configs: Option<Opaque>,
     pub azure_sd_configs: Option<Opaque>,
     pub digitalocean_sd_configs: Option<Opaque>,
-    pub docker_sd_configs: Option<Opaque>,
-    pub dockerswarm_sd_configs: Option<Opaque>,
     pub ec2_sd_configs: Option<Opaque>,
     pub gce_sd_configs: Option<Opaque>,
     pub hetzner_sd_configs: Option<Opaque>,
@@ -138,8 +138,6 @@ impl RawScrapeConfig {
             ("aws_sd_configs", &self.aws_sd_configs),
             ("azure_sd_configs", &self.azure_sd_configs),
             ("digitalocean_sd_configs", &self.digitalocean_sd_configs),
-            ("docker_sd_configs", &self.docker_sd_configs),
-            ("dockerswarm_sd_configs", &self.dockerswarm_sd_configs),
             ("ec2_sd_configs", &self.ec2_sd_configs),
             ("gce_sd_configs", &self.gce_sd_configs),
             ("hetzner_sd_configs", &self.hetzner_sd_configs),

@@ -11,6 +11,7 @@
 mod client;
 mod consul;
 mod dns;
+mod docker;
 mod eureka;
 mod file;
 mod http;
@@ -37,6 +38,9 @@ use tokio::sync::mpsc;
 
 pub use consul::{ConsulSdConfig, RawConsulSdConfig};
 pub use dns::{DnsSdConfig, RawDnsSdConfig};
+pub use docker::{
+    DockerFilter, DockerSdConfig, DockerSwarmSdConfig, RawDockerSdConfig, RawDockerSwarmSdConfig,
+};
 pub use eureka::{EurekaSdConfig, RawEurekaSdConfig};
 pub use file::{FileSdConfig, RawFileSdConfig, RawTargetGroup};
 pub use http::{HttpSdConfig, RawHttpSdConfig};
