@@ -23,7 +23,7 @@ impl Querier for Endless {
         let interrupt = hints.interrupt.as_ref().expect("a query can be stopped");
         while !interrupt.is_due() {
             self.0.fetch_add(1, Ordering::Relaxed);
-            std::thread::sleep(Duration::from_millis(1));
+            std::thread::yield_now();
         }
         Err(StorageError::Cancelled)
     }
@@ -49,8 +49,11 @@ fn selections_end_with_their_query() {
     assert!(storage.0.load(Ordering::Relaxed) > 0);
     let cancel = Arc::new(AtomicBool::new(false));
     let options = QueryOptions { cancel: Some(Arc::clone(&cancel)), ..QueryOptions::default() };
+    let (looked, before) = (Arc::clone(&storage.0), storage.0.load(Ordering::Relaxed));
     let stopper = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(20));
+        while looked.load(Ordering::Relaxed) < before + 10 {
+            std::thread::yield_now();
+        }
         cancel.store(true, Ordering::Relaxed);
     });
     let error = engine.instant(&storage, &query, 0, &options).unwrap_err();
