@@ -99,7 +99,16 @@ pub(crate) fn run(parsed: &Parsed) -> Result<(), ServeError> {
     }
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("nilometer").build()?;
-    runtime.block_on(serve(parsed, features, request, config))
+    // Of its own, as small pages are read and stored on its threads: the API must not wait for them, nor they for it.
+    let scraping = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores())
+        .enable_all()
+        .thread_name("scrape")
+        .build()?;
+    let served = runtime.block_on(serve(parsed, features, request, config, scraping.handle().clone()));
+    // Nothing of it is of use any more: scrapes were stopped, and a name that is being looked up may take its time.
+    scraping.shutdown_background();
+    served
 }
 
 /// Where the built-in defaults find ourselves.
@@ -118,6 +127,7 @@ async fn serve(
     features: Features,
     request: LoadRequest,
     mut config: Config,
+    scraping: tokio::runtime::Handle,
 ) -> Result<(), ServeError> {
     let args = &parsed.cli.serve;
     let registry = Registry::new();
@@ -193,6 +203,7 @@ async fn serve(
             clock: Arc::clone(&clock),
             // A pool of its own: slow queries must not make scrapes late.
             cpu: CpuPool::new(2 * cores()),
+            runtime: Some(scraping),
             user_agent: format!("Nilometer/{}", env!("CARGO_PKG_VERSION")),
             offset_seed: offset_seed(&config),
             no_offset: false,

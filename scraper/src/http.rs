@@ -1,10 +1,8 @@
 //! Asking a target for its page: request headers as Prometheus 3 sends them, and what of the answer counts.
 
-use std::io::Read;
 use std::time::Duration;
 
 use bytes::Bytes;
-use flate2::bufread::MultiGzDecoder;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, USER_AGENT};
 use http::{Request, Response, StatusCode};
 use net::NetError;
@@ -12,6 +10,7 @@ use net::http::{HttpClient, SendLimits};
 
 use crate::config::{NameEscaping, ScrapeConfig, ScrapeProtocol};
 use crate::error::ScrapeError;
+use crate::unpack::Unpacker;
 
 /// How much longer than the limit a body may be on the wire: small pages grow when compressed.
 const WIRE_EXTRA_BYTES: u64 = 64 << 10;
@@ -109,20 +108,13 @@ pub(crate) fn effective_limit(configured: u64) -> u64 {
 }
 
 impl Page {
-    /// The uncompressed text: the body itself, or `buffer` filled from it. A text of `limit` bytes is too long already.
-    pub(crate) fn text<'a>(&'a self, buffer: &'a mut Vec<u8>, limit: u64) -> Result<&'a [u8], ScrapeError> {
-        let text: &[u8] = if self.gzip {
-            buffer.clear();
-            MultiGzDecoder::new(&self.body[..]).take(limit).read_to_end(buffer).map_err(
-                |error| match error.kind() {
-                    std::io::ErrorKind::UnexpectedEof => ScrapeError::UnexpectedEof,
-                    _ => ScrapeError::Gzip(error.to_string()),
-                },
-            )?;
-            buffer
-        } else {
-            &self.body
-        };
+    /// The uncompressed text. One of `limit` bytes is too long already.
+    pub(crate) fn text<'a>(
+        &'a self,
+        unpacker: &'a mut Unpacker,
+        limit: u64,
+    ) -> Result<&'a [u8], ScrapeError> {
+        let text: &[u8] = if self.gzip { unpacker.gunzip(&self.body, limit)? } else { &self.body };
         if text.len() as u64 >= limit { Err(ScrapeError::BodySizeLimit) } else { Ok(text) }
     }
 }
@@ -185,29 +177,23 @@ mod tests {
         encoder.write_all(&vec![b'a'; 1 << 20]).unwrap();
         let body = Bytes::from(encoder.finish().unwrap());
         assert!(body.len() < 10_000);
-        let page =
-            Page { body: body.clone(), gzip: true, content_type: String::new(), has_credentials: false };
-        let mut buffer = Vec::new();
-        assert_eq!(page.text(&mut buffer, u64::MAX).unwrap().len(), 1 << 20);
-        assert_eq!(page.text(&mut buffer, (1 << 20) + 1).unwrap().len(), 1 << 20);
-        let mut buffer = Vec::new();
-        assert!(matches!(page.text(&mut buffer, 1 << 20), Err(ScrapeError::BodySizeLimit)), "equality fails");
-        let mut buffer = Vec::new();
-        assert!(matches!(page.text(&mut buffer, 100_000), Err(ScrapeError::BodySizeLimit)));
-        assert!(buffer.capacity() < 300_000, "a bomb is not unpacked: {}", buffer.capacity());
-        let cut = Page {
-            body: body.slice(..body.len() / 2),
-            gzip: true,
-            content_type: String::new(),
-            has_credentials: false,
-        };
-        assert!(matches!(cut.text(&mut Vec::new(), u64::MAX), Err(ScrapeError::UnexpectedEof)));
+        let page = Page { body: body.clone(), gzip: true, content_type: String::new(), has_credentials: false };
+        let mut unpacker = Unpacker::new();
+        assert_eq!(page.text(&mut unpacker, u64::MAX).unwrap().len(), 1 << 20);
+        assert_eq!(page.text(&mut unpacker, (1 << 20) + 1).unwrap().len(), 1 << 20);
+        assert!(
+            matches!(page.text(&mut unpacker, 1 << 20), Err(ScrapeError::BodySizeLimit)),
+            "equality fails"
+        );
+        assert!(matches!(page.text(&mut unpacker, 100_000), Err(ScrapeError::BodySizeLimit)));
+        let cut = Page { body: body.slice(..body.len() / 2), gzip: true, content_type: String::new(), has_credentials: false };
+        assert!(matches!(cut.text(&mut unpacker, u64::MAX), Err(ScrapeError::UnexpectedEof)));
         let plain = Page {
             body: Bytes::from_static(b"this is not compressed\n"),
             gzip: true,
             content_type: String::new(),
             has_credentials: false,
         };
-        assert!(matches!(plain.text(&mut Vec::new(), u64::MAX), Err(ScrapeError::Gzip(_))));
+        assert!(matches!(plain.text(&mut unpacker, u64::MAX), Err(ScrapeError::Gzip(_))));
     }
 }

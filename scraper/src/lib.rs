@@ -34,6 +34,7 @@ mod proto_pages;
 mod scrape_loop;
 mod state;
 mod target;
+mod unpack;
 
 pub use body::{KeptBody, NoBody};
 pub use config::{BuildContext, RawGlobalConfig, RawScrapeConfig, ScrapeConfig, ScrapeDefaults};

@@ -11,6 +11,7 @@ use net::CpuPool;
 use net::http::{ClientOptions, HttpClient};
 use parking_lot::RwLock;
 use prometheus::IntCounter;
+use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tracing::Instrument;
@@ -22,6 +23,7 @@ use crate::metrics::{ScrapeMetrics, SdMetrics};
 use crate::pool::{PoolHandle, PoolView};
 use crate::scrape_loop::Shared;
 use crate::target::{LastScrape, Target};
+use crate::unpack::Unpackers;
 
 /// What the manager works with.
 pub struct ScrapeManagerOptions {
@@ -31,6 +33,9 @@ pub struct ScrapeManagerOptions {
     pub clock: Arc<dyn Clock>,
     /// Where pages are read and stored: one job a scrape. Best a pool for this alone, or scrapes wait for other work.
     pub cpu: CpuPool,
+    /// A runtime for scrapes alone: then small pages are read where they arrive, without a switch of threads. `None`: scrapes
+    /// run where the manager is used, and all pages are read in the pool.
+    pub runtime: Option<Handle>,
     /// `User-Agent` of requests, e.g. `Nilometer/1.0`.
     pub user_agent: String,
     /// Tells this server's scrape offsets from those of others: a hash of host name and external labels.
@@ -168,6 +173,8 @@ impl ScrapeManager {
             clock: options.clock,
             metrics: ScrapeMetrics::new(registry)?,
             cpu: options.cpu,
+            runtime: options.runtime,
+            unpackers: Unpackers::default(),
             user_agent: options.user_agent,
             offset_seed: options.offset_seed,
             no_offset: options.no_offset,
@@ -221,7 +228,7 @@ impl ScrapeManager {
     /// When carrying it out panicked.
     pub async fn apply(&self, prepared: PreparedJobs) {
         let state = Arc::clone(&self.state);
-        carry_out(async move { state.apply(prepared).await }).await;
+        carry_out(self.state.shared.runtime.as_ref(), async move { state.apply(prepared).await }).await;
     }
 
     /// Stops scraping: requests under way are given up, what is being stored is stored. Nothing is written once this
@@ -233,7 +240,7 @@ impl ScrapeManager {
     /// When carrying it out panicked.
     pub async fn stop(&self) {
         let state = Arc::clone(&self.state);
-        carry_out(async move { state.stop().await }).await;
+        carry_out(self.state.shared.runtime.as_ref(), async move { state.stop().await }).await;
     }
 
     /// All jobs with their targets, in order of names.
@@ -399,8 +406,13 @@ async fn close(logs: Vec<Arc<dyn FailureLog>>) {
 
 /// Runs `work` to its end in a task of its own and waits for it: dropped halfway, it would leave jobs behind that nobody
 /// runs.
-async fn carry_out(work: impl Future<Output = ()> + Send + 'static) {
-    if let Err(error) = tokio::spawn(work.in_current_span()).await
+async fn carry_out(runtime: Option<&Handle>, work: impl Future<Output = ()> + Send + 'static) {
+    let work = work.in_current_span();
+    let task = match runtime {
+        Some(runtime) => runtime.spawn(work),
+        None => tokio::spawn(work),
+    };
+    if let Err(error) = task.await
         && let Ok(panic) = error.try_into_panic()
     {
         std::panic::resume_unwind(panic);

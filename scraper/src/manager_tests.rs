@@ -158,6 +158,7 @@ impl World {
     ) -> Self {
         let registry = prometheus::Registry::new();
         let options = ScrapeManagerOptions {
+            runtime: None,
             append,
             clock: Arc::clone(&clock),
             cpu,

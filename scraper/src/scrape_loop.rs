@@ -33,11 +33,14 @@ use crate::http::{Page, PageSource, effective_limit};
 use crate::metrics::ScrapeMetrics;
 use crate::state::{Input, PassConfig, PassCounts, ReportValues, ScrapeState, ScrapeTimes, Stored};
 use crate::target::{Target, TargetHealth};
+use crate::unpack::{Unpacker, Unpackers};
 
 /// Scrapes that start so little late get the time of the schedule (Prometheus' `ScrapeTimestampTolerance`).
 const TIMESTAMP_TOLERANCE: Duration = Duration::from_millis(2);
-/// Uncompressed text that a target's buffer may keep between scrapes, beyond what the last page took.
-const BUFFER_SLACK: usize = 64 << 10;
+/// Bytes of a page, as received and as the last one was uncompressed, up to which it is read where it arrives: in the time of
+/// one or two switches of threads.
+const IN_PLACE_BODY_MAX: usize = 64 << 10;
+const IN_PLACE_TEXT_MAX: usize = 512 << 10;
 
 /// What all loops share.
 pub(crate) struct Shared {
@@ -45,6 +48,10 @@ pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: ScrapeMetrics,
     pub(crate) cpu: CpuPool,
+    /// Where jobs run; `None`: where the manager is told to run them. On a runtime of their own they may read small pages in
+    /// place.
+    pub(crate) runtime: Option<tokio::runtime::Handle>,
+    pub(crate) unpackers: Unpackers,
     pub(crate) user_agent: String,
     /// Tells this server's offsets from those of others that scrape the same targets.
     pub(crate) offset_seed: u64,
@@ -335,7 +342,11 @@ impl ScrapeLoop {
         started: Instant,
     ) -> Result<Stored, Interrupted> {
         let context = Arc::clone(&self.context);
+        let is_small = self.is_small(&fetched);
         let job = move |state: &mut ScrapeState| store(state, &context, fetched, t, started);
+        if is_small {
+            return Ok(self.in_place(job));
+        }
         if let Some(stored) = self.on_pool(job, Command::interrupts).await? {
             return Ok(stored);
         }
@@ -349,6 +360,26 @@ impl ScrapeLoop {
             error: Some(ScrapeError::Lost),
             metadata: None,
         }))
+    }
+
+    /// Whether reading what was fetched takes less time than giving it to another thread.
+    fn is_small(&self, fetched: &Fetched) -> bool {
+        let size = |page: &Page| page.body.len();
+        self.context.shared.runtime.is_some()
+            && (1..=IN_PLACE_TEXT_MAX).contains(&self.state.text_bytes)
+            && matches!(fetched, Fetched::Page(page) if size(page) <= IN_PLACE_BODY_MAX)
+    }
+
+    /// Does `job` here and now. After a panic the state is a new one.
+    fn in_place(&mut self, job: impl FnOnce(&mut ScrapeState) -> Stored) -> Stored {
+        let state = &mut self.state;
+        // What a panic leaves half done goes with the state.
+        if let Ok(stored) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| job(state))) {
+            return stored;
+        }
+        tracing::error!("reading a page ended badly; starting anew with this target");
+        *self.state = ScrapeState::new();
+        Stored { counts: PassCounts::default(), error: Some(ScrapeError::Lost), metadata: None }
     }
 
     /// Does `job` on the pool. When a command comes that `gives_up` accepts, a job that has not begun is given up, with
@@ -510,12 +541,22 @@ fn align(now: Timestamp, schedule: &mut Timestamp, interval: Duration) -> Timest
 fn store(
     state: &mut ScrapeState,
     context: &LoopContext,
+    fetched: Fetched,
+    t: Timestamp,
+    started: Instant,
+) -> Stored {
+    context.shared.unpackers.with(|unpacker| store_with(unpacker, state, context, fetched, t, started))
+}
+
+fn store_with(
+    unpacker: &mut Unpacker,
+    state: &mut ScrapeState,
+    context: &LoopContext,
     mut fetched: Fetched,
     t: Timestamp,
     started: Instant,
 ) -> Stored {
     let limits = &context.pass.limits;
-    let mut buffer = std::mem::take(&mut state.buffer);
     let mut body_size = 0;
     let failure = match &mut fetched {
         Fetched::Failed(error, _) => Some(std::mem::replace(error, ScrapeError::Lost)),
@@ -527,7 +568,7 @@ fn store(
         context.target.body.note(now_ms, t, Err(|| NoBody::Failed(text)));
     };
     let (input, failure) = match &fetched {
-        Fetched::Page(page) => match page.text(&mut buffer, effective_limit(limits.body_size)) {
+        Fetched::Page(page) => match page.text(unpacker, effective_limit(limits.body_size)) {
             Ok(text) => {
                 let shown = if page.has_credentials {
                     Err(|| NoBody::Credentials)
@@ -536,6 +577,7 @@ fn store(
                 };
                 context.target.body.note(now_ms, t, shown);
                 body_size = text.len() as i64;
+                state.text_bytes = text.len();
                 // An empty page is good whatever its type.
                 if text.is_empty() {
                     (Input::Nothing, None)
@@ -573,13 +615,7 @@ fn store(
             (context.timeout.as_secs_f64(), limits.samples, size)
         }),
     };
-    let stored = state.store(context.shared.append.as_ref(), &context.pass, &input, failure, &times, report);
-    // One large page must not hold its memory forever.
-    if buffer.capacity() > buffer.len() * 2 + BUFFER_SLACK {
-        buffer.shrink_to(buffer.len() + BUFFER_SLACK);
-    }
-    state.buffer = buffer;
-    stored
+    state.store(context.shared.append.as_ref(), &context.pass, &input, failure, &times, report)
 }
 
 #[cfg(test)]

@@ -70,8 +70,8 @@ pub(crate) struct ScrapeState {
     count_at_success: usize,
     /// Names of series that relabelling dropped, and how many; counted only for people who ask about one scrape.
     dropped: Option<BTreeMap<String, u64>>,
-    /// For uncompressed bodies.
-    pub(crate) buffer: Vec<u8>,
+    /// Bytes of the last page, uncompressed; 0 before the first.
+    pub(crate) text_bytes: usize,
 }
 
 /// When a scrape was and when it is stored.
