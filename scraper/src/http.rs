@@ -177,7 +177,8 @@ mod tests {
         encoder.write_all(&vec![b'a'; 1 << 20]).unwrap();
         let body = Bytes::from(encoder.finish().unwrap());
         assert!(body.len() < 10_000);
-        let page = Page { body: body.clone(), gzip: true, content_type: String::new(), has_credentials: false };
+        let page =
+            Page { body: body.clone(), gzip: true, content_type: String::new(), has_credentials: false };
         let mut unpacker = Unpacker::new();
         assert_eq!(page.text(&mut unpacker, u64::MAX).unwrap().len(), 1 << 20);
         assert_eq!(page.text(&mut unpacker, (1 << 20) + 1).unwrap().len(), 1 << 20);
@@ -186,7 +187,12 @@ mod tests {
             "equality fails"
         );
         assert!(matches!(page.text(&mut unpacker, 100_000), Err(ScrapeError::BodySizeLimit)));
-        let cut = Page { body: body.slice(..body.len() / 2), gzip: true, content_type: String::new(), has_credentials: false };
+        let cut = Page {
+            body: body.slice(..body.len() / 2),
+            gzip: true,
+            content_type: String::new(),
+            has_credentials: false,
+        };
         assert!(matches!(cut.text(&mut unpacker, u64::MAX), Err(ScrapeError::UnexpectedEof)));
         let plain = Page {
             body: Bytes::from_static(b"this is not compressed\n"),

@@ -165,7 +165,8 @@ mod tests {
 
     #[test]
     fn damage_is_found() {
-        let packed = gzip(b"some text, some text, some text");
+        const TEXT: &[u8] = b"some text, some text, some text";
+        let packed = gzip(TEXT);
         let mut unpacker = Unpacker::new();
         for cut in 0..packed.len() {
             let error = unpacker.gunzip(&packed[..cut], u64::MAX).err();
@@ -174,10 +175,8 @@ mod tests {
         for at in 0..packed.len() {
             let mut damaged = packed.clone();
             damaged[at] ^= 0x10;
-            // Time, flags of the compressor and system say nothing of the text.
-            if !(3..10).contains(&at) {
-                assert!(unpacker.gunzip(&damaged, u64::MAX).is_err(), "{at}");
-            }
+            // Not every bit says something of the text, but none says something else.
+            assert!(unpacker.gunzip(&damaged, u64::MAX).map_or(true, |text| text == TEXT), "{at}");
         }
         assert_eq!(unpacker.gunzip(&packed, u64::MAX).unwrap().len(), 31);
     }

@@ -22,6 +22,7 @@ use crate::metrics::SdMetrics;
 use crate::scrape_loop::{collect_target, pass_config};
 use crate::state::{Input, PassCounts, ReportValues, ScrapeState, ScrapeTimes, Stored};
 use crate::target::{Outcome, Target, discovered_labels, targets_of};
+use crate::unpack::Unpacker;
 use null_store::NullStore;
 
 /// How to probe.
@@ -236,7 +237,7 @@ fn examine(
     times: &ScrapeTimes,
     took: Duration,
 ) -> ProbedScrape {
-    let mut buffer = Vec::new();
+    let mut unpacker = Unpacker::new();
     let mut format = None;
     let mut bytes = usize::try_from(read.samples.body_bytes).unwrap_or(usize::MAX);
     let input = match &read.page {
@@ -245,7 +246,7 @@ fn examine(
             format = Some("samples of a collector");
             Input::Samples(&read.samples)
         }
-        Some(page) => match page.text(&mut buffer, effective_limit(config.limits.body_size)) {
+        Some(page) => match page.text(&mut unpacker, effective_limit(config.limits.body_size)) {
             Err(error) => {
                 read.error = Some(error);
                 Input::Nothing
