@@ -330,12 +330,17 @@ fn keeps_method(status: StatusCode, method: &Method) -> bool {
     matches!(status.as_u16(), 307 | 308) || matches!(*method, Method::GET | Method::HEAD)
 }
 
+/// Bytes that are made ready for a body because the server says it is so long.
+const ANNOUNCED_MAX: u64 = 1 << 20;
+
 pub(super) async fn read_body(
     answer: Response<hyper::body::Incoming>,
     max: u64,
 ) -> Result<Response<Bytes>, NetError> {
     let (parts, mut body) = answer.into_parts();
-    let mut buffer = BytesMut::new();
+    // What the server announces is believed up to a point: growing step by step copies everything several times.
+    let announced = hyper::body::Body::size_hint(&body).exact().unwrap_or(0).min(max).min(ANNOUNCED_MAX);
+    let mut buffer = BytesMut::with_capacity(usize::try_from(announced).unwrap_or(0));
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| NetError::Protocol(root_cause(&error)))?;
         if let Ok(data) = frame.into_data() {
