@@ -98,6 +98,7 @@ fn scrape_of(target: &ProbedTarget) -> Option<&ProbedScrape> {
 
 fn is_good(probe: &Probe) -> bool {
     probe.silent.is_empty()
+        && probe.troubles.is_empty()
         && probe.targets.iter().all(|target| match &target.fate {
             Fate::Invalid(_) => false,
             Fate::Kept { scrape: Some(scrape), .. } => scrape.error.is_none(),
@@ -119,6 +120,9 @@ fn report(job: &ScrapeConfig, probe: &Probe) -> String {
     );
     for kind in &probe.silent {
         line(&mut out, 1, &format!("{kind} discovery has said nothing yet"));
+    }
+    for trouble in &probe.troubles {
+        line(&mut out, 1, &format!("{} discovery: {}", trouble.kind, trouble.error));
     }
     let limit = job.limits.targets;
     if limit > 0 && kept as u64 > limit {

@@ -18,6 +18,7 @@ use tracing::Instrument;
 
 use crate::body::{self, KeptBody, NoBody};
 use crate::config::ScrapeConfig;
+use crate::discovery::DiscoveryTrouble;
 use crate::failure_log::{self, FailureLog, FailureLogSlot, FailureLogs, OpenedLogs};
 use crate::metrics::{ScrapeMetrics, SdMetrics};
 use crate::pool::{PoolHandle, PoolView};
@@ -132,6 +133,8 @@ pub struct PoolStatus {
     pub dropped: Vec<Labels>,
     /// How many relabelling dropped.
     pub dropped_count: usize,
+    /// Why targets may be others than those there are: discoverers that fail keep the last ones.
+    pub discovery_troubles: Vec<DiscoveryTrouble>,
 }
 
 /// A target, for `/api/v1/targets`.
@@ -254,7 +257,8 @@ impl ScrapeManager {
                     (view.active.clone(), view.dropped.clone(), view.dropped_count)
                 };
                 let active = active.iter().map(|target| target_status(&name, target)).collect();
-                PoolStatus { name, active, dropped, dropped_count }
+                let discovery_troubles = self.state.sd_metrics.troubles(&name);
+                PoolStatus { name, active, dropped, dropped_count, discovery_troubles }
             })
             .collect()
     }
@@ -262,6 +266,11 @@ impl ScrapeManager {
     /// Names of jobs, in order.
     pub fn scrape_pools(&self) -> Vec<String> {
         self.state.views.read().keys().cloned().collect()
+    }
+
+    /// What keeps the discoverers of a job from finding targets at the moment.
+    pub fn discovery_troubles(&self, name: &str) -> Vec<DiscoveryTrouble> {
+        self.state.sd_metrics.troubles(name)
     }
 
     /// The configuration of a job that runs.

@@ -96,12 +96,13 @@ async fn whatever_goes_wrong_the_targets_stay() {
         *answer.lock() = bad;
         eventually(&what, || running.metrics.http_failures.get() > failures + 1).await;
         assert!(!running.has_spoken(), "{what}");
+        assert_eq!(running.metrics.troubles("job").len(), 1, "{what}");
     }
     // It flaps back to what it was: nothing to say. Then something new.
     *answer.lock() = Answer::json(TWO_GROUPS);
     let count = server.asked().len();
     eventually("good answers", || server.asked().len() > count + 2).await;
-    assert!(!running.has_spoken());
+    assert!(!running.has_spoken() && running.metrics.troubles("job").is_empty());
     *answer.lock() = Answer::json(r#"[{"targets": ["a:1"]}]"#);
     running.next().await;
     assert_eq!(running.addresses(), ["a:1"]);

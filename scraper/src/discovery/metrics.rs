@@ -12,6 +12,7 @@ use prometheus::{
 };
 
 use super::kubernetes::KubernetesMetrics;
+use super::trouble::{DiscoveryTrouble, Trouble, Troubles};
 use crate::metrics::Summaries;
 
 /// Metrics of discovery.
@@ -29,6 +30,7 @@ pub struct SdMetrics {
     refresh_duration_histogram: HistogramVec,
     /// Mechanisms and jobs that have series.
     refreshing: Arc<Mutex<BTreeSet<(&'static str, String)>>>,
+    troubles: Troubles,
     /// `http_sd_configs` that did not answer as they should.
     pub(crate) http_failures: IntCounter,
     /// Names asked for.
@@ -94,6 +96,7 @@ impl SdMetrics {
                 &["mechanism"],
             )?,
             refreshing: Arc::default(),
+            troubles: Troubles::default(),
             http_failures: IntCounter::new(
                 "prometheus_sd_http_failures_total",
                 "Number of HTTP service discovery refresh failures.",
@@ -154,6 +157,16 @@ impl SdMetrics {
             registry.register(collector)?;
         }
         Ok(metrics)
+    }
+
+    /// What keeps discoverers of `job` from finding targets at the moment.
+    pub fn troubles(&self, job: &str) -> Vec<DiscoveryTrouble> {
+        self.troubles.now(job)
+    }
+
+    /// A place for the troubles of one discoverer of `job`.
+    pub(crate) fn trouble(&self, job: &str, kind: &'static str) -> Trouble {
+        self.troubles.of(job, kind)
     }
 
     /// Notes that a discoverer of `job` looked for targets.

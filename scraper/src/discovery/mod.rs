@@ -3,7 +3,8 @@
 //! A [`DiscoveryConfig`] (one entry of a job's `…_sd_configs`, or something built in such as the loopback discovery) starts
 //! a [`Discoverer`]. It runs in a task of its own for as long as the job is configured and sends *target groups*
 //! over a bounded channel. A group is known by its `source`; sending a group again replaces it, sending it without
-//! targets takes it away. What was sent stays until replaced: a discoverer that fails says so ([`SdMetrics`], log) and
+//! targets takes it away. What was sent stays until replaced: a discoverer that fails says so ([`SdMetrics`], its
+//! [`DiscoveryTrouble`], log) and
 //! sends nothing, so the last targets stay.
 //!
 //! The task is dropped at any await point when the job goes.
@@ -26,6 +27,7 @@ mod refresh;
 mod refresh_tests;
 #[cfg(test)]
 mod testing;
+mod trouble;
 
 use std::any::Any;
 use std::fmt;
@@ -49,6 +51,7 @@ pub use metrics::SdMetrics;
 pub use nomad::{NomadSdConfig, RawNomadSdConfig};
 pub(crate) use provider::Providers;
 pub use refresh::RefreshError;
+pub use trouble::DiscoveryTrouble;
 
 /// Most updates under way from one discoverer; more make it wait.
 pub const UPDATES_MAX: usize = 4;

@@ -133,12 +133,14 @@ impl<R: Refresh> Discoverer for Refresher<R> {
             ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
             let mut known = Known::default();
             let mut failures = 0_u64;
+            let trouble = self.metrics.trouble(&self.job_name, self.mechanism);
             loop {
                 ticks.tick().await;
                 match self.attempt().await {
                     Ok(groups) => {
                         if failures > 0 {
                             tracing::info!(failures, "refreshing targets works again");
+                            trouble.ends();
                             failures = 0;
                         }
                         if let Some(updates) = known.replace(groups)
@@ -149,6 +151,7 @@ impl<R: Refresh> Discoverer for Refresher<R> {
                     }
                     Err(error) => {
                         failures += 1;
+                        trouble.begins(&error);
                         tracing::warn!(%error, failures, "unable to refresh target groups, keeping the last ones");
                     }
                 }

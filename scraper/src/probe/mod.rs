@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::collector::Scrape;
 use crate::config::ScrapeConfig;
-use crate::discovery::{DiscoveryContext, Providers, TargetGroup};
+use crate::discovery::{DiscoveryContext, DiscoveryTrouble, Providers, TargetGroup};
 use crate::error::ScrapeError;
 use crate::exposition::{Format, PageFormat, media_type};
 use crate::http::{Page, PageSource, effective_limit};
@@ -45,6 +45,8 @@ pub struct ProbeOptions {
 pub struct Probe {
     /// Kinds of discovery that said nothing in time.
     pub silent: Vec<&'static str>,
+    /// Discoverers that failed, and why.
+    pub troubles: Vec<DiscoveryTrouble>,
     /// What was found, in order.
     pub targets: Vec<ProbedTarget>,
 }
@@ -133,12 +135,13 @@ pub async fn probe(
     let metrics = Arc::new(SdMetrics::new(&prometheus::Registry::new())?);
     let context = DiscoveryContext {
         job_name: config.job_name.clone(),
-        metrics,
+        metrics: Arc::clone(&metrics),
         clock: Arc::clone(&options.clock),
         user_agent: options.user_agent.clone(),
     };
     let mut providers = Providers::start(config.discovery.clone(), &context);
     let silent = providers.first_words(Instant::now() + options.discovery_wait).await;
+    let troubles = metrics.troubles(&config.job_name);
     let mut seen = HashSet::new();
     let mut scrapes = 0;
     let mut targets = Vec::new();
@@ -156,7 +159,7 @@ pub async fn probe(
             targets.push(probed);
         }
     }
-    Ok(Probe { silent, targets })
+    Ok(Probe { silent, troubles, targets })
 }
 
 fn judge(outcome: Result<Outcome, String>, seen: &mut HashSet<u64>) -> (Fate, Option<Box<Target>>) {

@@ -215,6 +215,15 @@ async fn failures_keep_targets_and_are_counted() {
     }
     failures(4).await;
     assert!(!running.has_spoken(), "nothing is known, so nothing is said");
+    let troubles = running.metrics.troubles("job");
+    let errors: Vec<&str> = troubles.iter().map(|trouble| trouble.error.as_str()).collect();
+    assert_eq!(
+        errors,
+        [
+            "cannot refresh the list of Consul services, keeping the last one: server returned HTTP status 500 Internal Server Error",
+            "cannot refresh Consul service \"web\", keeping its targets: server returned HTTP status 500 Internal Server Error",
+        ]
+    );
     {
         let mut state = state.lock();
         state.services.insert("web", (vec![], json!({"not": "a list"})));
@@ -228,6 +237,7 @@ async fn failures_keep_targets_and_are_counted() {
         state.services.insert("web", (vec![], json!([instance("n1", "10.0.0.9", 80)])));
     }
     running.until(|running| running.addresses() == ["10.0.0.9:80"]).await;
+    eventually("the end of all troubles", || running.metrics.troubles("job").is_empty()).await;
 }
 
 #[tokio::test]

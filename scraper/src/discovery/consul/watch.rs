@@ -16,6 +16,7 @@ use tracing::Instrument as _;
 use super::ConsulSdConfig;
 use super::api::ConsulApi;
 use crate::discovery::refresh::{Known, RefreshError, TARGETS_MAX};
+use crate::discovery::trouble::Trouble;
 use crate::discovery::{Discoverer, DiscoveryContext, GroupSender, NobodyListens, SdMetrics, TargetGroup};
 
 /// Most services that are watched: each holds a connection.
@@ -27,6 +28,7 @@ pub(super) struct Catalog {
     watches: BTreeMap<String, Watch>,
     /// Whether a list with too many services was complained about.
     is_crowded: bool,
+    trouble: Trouble,
 }
 
 struct Shared {
@@ -34,6 +36,7 @@ struct Shared {
     metrics: Arc<SdMetrics>,
     /// Targets of all services.
     targets: AtomicUsize,
+    job_name: String,
 }
 
 /// The task of a service; ends when dropped.
@@ -48,7 +51,7 @@ impl Drop for Watch {
 impl Discoverer for Catalog {
     fn run(mut self: Box<Self>, sender: GroupSender) -> BoxFuture<'static, ()> {
         Box::pin(async move {
-            let datacenter: Arc<str> = self.shared.datacenter().await.into();
+            let datacenter: Arc<str> = self.shared.datacenter(&self.trouble).await.into();
             let config = &self.shared.api.config;
             let names_all = !config.services.is_empty() && config.tags.is_empty() && config.filter.is_empty();
             if names_all {
@@ -77,8 +80,10 @@ impl Catalog {
             api: ConsulApi::new(config, context),
             metrics: Arc::clone(&context.metrics),
             targets: AtomicUsize::new(0),
+            job_name: context.job_name.clone(),
         };
-        Self { shared: Arc::new(shared), watches: BTreeMap::new(), is_crowded: false }
+        let trouble = shared.trouble();
+        Self { shared: Arc::new(shared), watches: BTreeMap::new(), is_crowded: false, trouble }
     }
 
     /// Asks for the list of services once and makes the watches fit it.
@@ -95,11 +100,16 @@ impl Catalog {
             Ok(answer) => answer,
             Err(error) => {
                 self.shared
-                    .failed("cannot refresh the list of Consul services, keeping the last one", &error)
+                    .failed(
+                        "cannot refresh the list of Consul services, keeping the last one",
+                        &error,
+                        &self.trouble,
+                    )
                     .await;
                 return Ok(());
             }
         };
+        self.trouble.ends();
         if !advance(index, answer.index) {
             return Ok(());
         }
@@ -167,7 +177,7 @@ impl ConsulSdConfig {
 
 impl Shared {
     /// The datacenter targets are labelled with; asks until somebody says.
-    async fn datacenter(&self) -> String {
+    async fn datacenter(&self, trouble: &Trouble) -> String {
         let config = &self.api.config;
         if !config.datacenter.is_empty() {
             return config.datacenter.clone();
@@ -175,16 +185,21 @@ impl Shared {
         loop {
             match self.api.datacenter().await {
                 Ok(datacenter) => return datacenter,
-                Err(error) => self.failed("cannot learn the datacenter of Consul", &error).await,
+                Err(error) => self.failed("cannot learn the datacenter of Consul", &error, trouble).await,
             }
         }
     }
 
     /// Counts and tells a failure, and waits before the next attempt.
-    async fn failed(&self, what: &str, error: &RefreshError) {
+    async fn failed(&self, what: &str, error: &RefreshError, trouble: &Trouble) {
         self.metrics.consul_failures.inc();
+        trouble.begins(&format_args!("{what}: {error}"));
         tracing::warn!(%error, "{what}");
         tokio::time::sleep(self.api.config.retry_interval).await;
+    }
+
+    fn trouble(&self) -> Trouble {
+        self.metrics.trouble(&self.job_name, "consul")
     }
 
     fn ticks(&self) -> Interval {
@@ -224,6 +239,7 @@ impl Service {
         let shared = Arc::clone(&self.shared);
         let mut ticks = shared.ticks();
         let mut known = Known::default();
+        let trouble = shared.trouble();
         let mut index = 0;
         loop {
             ticks.tick().await;
@@ -231,12 +247,16 @@ impl Service {
             let answer = shared.api.instances(&self.name, index).await;
             shared.metrics.consul_asked("service", started.elapsed());
             let group = match answer {
-                Ok(answer) if !advance(&mut index, answer.index) => continue,
+                Ok(answer) if !advance(&mut index, answer.index) => {
+                    trouble.ends();
+                    continue;
+                }
                 Ok(answer) => self.count(shared.api.group(&self.name, &self.datacenter, answer.value)),
                 Err(error) => Err(error),
             };
             match group {
                 Ok(group) => {
+                    trouble.ends();
                     if let Some(update) = known.replace_one(group)
                         && sender.send(update).await.is_err()
                     {
@@ -245,7 +265,7 @@ impl Service {
                 }
                 Err(error) => {
                     let what = format!("cannot refresh Consul service {:?}, keeping its targets", self.name);
-                    shared.failed(&what, &error).await;
+                    shared.failed(&what, &error, &trouble).await;
                 }
             }
         }
