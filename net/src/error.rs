@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 /// Trouble with a request. Texts follow Go's where Prometheus' users know them (`context deadline exceeded`,
 /// `connection refused`); no text holds a credential.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NetError {
     /// No connection came about.
@@ -15,12 +15,35 @@ pub enum NetError {
         /// The system's or the TLS library's answer.
         reason: String,
     },
+    /// Nobody knows the host.
+    #[error("dial tcp: lookup {host}: {reason}")]
+    Lookup {
+        /// The name.
+        host: String,
+        /// The resolver's answer.
+        reason: String,
+    },
+    /// No TLS with the other side: its certificate, or ours, or no common version.
+    #[error("{0}")]
+    Handshake(String),
+    /// The proxy is not there or does not let us through.
+    #[error("{0}")]
+    Proxy(String),
+    /// No token of the authorization server.
+    #[error("{0}")]
+    Token(String),
     /// The whole time allowed had passed.
     #[error("context deadline exceeded")]
     Timeout,
     /// The connection broke or the other side does not speak HTTP.
     #[error("{0}")]
     Protocol(String),
+    /// The answer ended before its end.
+    #[error("unexpected EOF")]
+    UnexpectedEof,
+    /// Status line and headers of the answer are longer than allowed.
+    #[error("net/http: server response headers exceeded the limit")]
+    HeadersTooLarge,
     /// The answer is longer than allowed.
     #[error("response body exceeds {limit} bytes")]
     BodyTooLarge {
@@ -49,6 +72,21 @@ pub enum NetError {
 impl NetError {
     /// Whether trying again may help without anybody changing anything.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Connect { .. } | Self::Timeout | Self::Protocol(_))
+        match self {
+            Self::Connect { .. }
+            | Self::Lookup { .. }
+            | Self::Handshake(_)
+            | Self::Proxy(_)
+            | Self::Token(_)
+            | Self::Timeout
+            | Self::Protocol(_)
+            | Self::UnexpectedEof => true,
+            Self::HeadersTooLarge
+            | Self::BodyTooLarge { .. }
+            | Self::TooManyRedirects(_)
+            | Self::InvalidUrl(_)
+            | Self::File { .. }
+            | Self::Tls(_) => false,
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! TLS settings of clients: `tls_config` of Prometheus' configuration, on rustls.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
 
 use model::{ConfigError, ConfigPath, Secret};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -75,18 +76,24 @@ impl RawTlsConfig {
     /// # Errors
     /// When two forms of one setting are given, a certificate lacks its key, or a version is not known.
     pub fn build(self, path: &ConfigPath, dir: &Path) -> Result<TlsConfig, ConfigError> {
-        let source = |inline: Option<Secret>, file: Option<PathBuf>, name: &str| match (inline, file) {
-            (Some(_), Some(_)) => Err(ConfigError::new(
-                path,
-                format!("at most one of {name} and {name}_file must be configured"),
-            )),
-            (Some(text), None) => Ok(Some(PemSource::Inline(text))),
-            (None, Some(file)) => Ok(Some(PemSource::File(dir.join(file)))),
-            (None, None) => Ok(None),
+        let source = |inline: Option<Secret>, file: Option<PathBuf>, refusal: &str| {
+            let inline = inline.filter(|text| !text.is_empty());
+            let file = file.filter(|file| !file.as_os_str().is_empty());
+            match (inline, file) {
+                (Some(_), Some(_)) => Err(ConfigError::new(path, refusal)),
+                (Some(text), None) => Ok(Some(PemSource::Inline(text))),
+                (None, Some(file)) => Ok(Some(PemSource::File(dir.join(file)))),
+                (None, None) => Ok(None),
+            }
         };
-        let ca = source(self.ca.map(Secret::new), self.ca_file, "ca")?;
-        let cert = source(self.cert.map(Secret::new), self.cert_file, "cert")?;
-        let key = source(self.key, self.key_file, "key")?;
+        let refusals = [
+            "at most one of ca, ca_file & ca_ref must be configured",
+            "at most one of cert, cert_file & cert_ref must be configured",
+            "at most one of key and key_file must be configured",
+        ];
+        let ca = source(self.ca.map(Secret::new), self.ca_file, refusals[0])?;
+        let cert = source(self.cert.map(Secret::new), self.cert_file, refusals[1])?;
+        let key = source(self.key, self.key_file, refusals[2])?;
         let cert = match (cert, key) {
             (Some(cert), Some(key)) => Some((cert, key)),
             (None, None) => None,
@@ -109,9 +116,11 @@ impl RawTlsConfig {
             Some("TLS12") => Ok(Some(12)),
             // Older versions are not spoken at all; as a lower bound they are harmless.
             Some("TLS11" | "TLS10") if key == "min_version" => Ok(Some(12)),
-            Some(other) => {
-                Err(ConfigError::new(&path.key(key), format!("unknown or unsupported TLS version: {other}")))
+            Some(old @ ("TLS11" | "TLS10")) => {
+                let text = format!("only TLS 1.2 and 1.3 are spoken here, not {old}");
+                Err(ConfigError::new(&path.key(key), text))
             }
+            Some(other) => Err(ConfigError::new(&path.key(key), format!("unknown TLS version: {other}"))),
         };
         let min = version(&self.min_version, "min_version")?;
         let max = version(&self.max_version, "max_version")?;
@@ -126,7 +135,7 @@ impl RawTlsConfig {
         Ok(TlsConfig {
             ca,
             cert,
-            server_name: self.server_name,
+            server_name: self.server_name.filter(|name| !name.is_empty()),
             insecure_skip_verify: self.insecure_skip_verify,
             tls13_only: min == Some(13),
             tls12_only: max == Some(12),
@@ -144,6 +153,11 @@ impl TlsConfig {
                 PemSource::Inline(_) => None,
             })
             .collect()
+    }
+
+    /// What tells a file from what it was before.
+    pub(crate) fn stamps(&self) -> Vec<FileStamp> {
+        self.files().into_iter().map(FileStamp::of).collect()
     }
 
     /// Reads the files and makes rustls' settings, without ALPN.
@@ -180,25 +194,43 @@ impl TlsConfig {
         }
     }
 
-    fn roots(&self) -> Result<RootCertStore, NetError> {
+    fn roots(&self) -> Result<Arc<RootCertStore>, NetError> {
+        // Reading hundreds of certificates for each of hundreds of clients takes long; as in Go, once must do.
+        static SYSTEM: OnceLock<Arc<RootCertStore>> = OnceLock::new();
+        let Some(ca) = &self.ca else { return Ok(Arc::clone(SYSTEM.get_or_init(system_roots))) };
+        let (pem, path) = ca.read()?;
         let mut roots = RootCertStore::empty();
-        match &self.ca {
-            Some(ca) => {
-                let (pem, path) = ca.read()?;
-                for certificate in certificates(&pem, &path)? {
-                    roots
-                        .add(certificate)
-                        .map_err(|error| NetError::File { path: path.clone(), reason: error.to_string() })?;
-                }
-            }
-            None => {
-                // A machine without certificates can still speak plain HTTP; TLS handshakes then fail with "unknown issuer".
-                let found = rustls_native_certs::load_native_certs();
-                let (added, ignored) = roots.add_parsable_certificates(found.certs);
-                tracing::debug!(added, ignored, "loaded the system's certificates");
-            }
+        for certificate in certificates(&pem, &path)? {
+            roots
+                .add(certificate)
+                .map_err(|error| NetError::File { path: path.clone(), reason: error.to_string() })?;
         }
-        Ok(roots)
+        Ok(Arc::new(roots))
+    }
+}
+
+fn system_roots() -> Arc<RootCertStore> {
+    // A machine without certificates can still speak plain HTTP; TLS handshakes then fail with "unknown issuer".
+    let mut roots = RootCertStore::empty();
+    let found = rustls_native_certs::load_native_certs();
+    let (added, ignored) = roots.add_parsable_certificates(found.certs);
+    tracing::debug!(added, ignored, "loaded the system's certificates");
+    Arc::new(roots)
+}
+
+/// Time of change, length, and which file it is: another one under the same name may have the same time.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct FileStamp(Option<(SystemTime, u64, u64)>);
+
+impl FileStamp {
+    fn of(path: &Path) -> Self {
+        let Ok(meta) = std::fs::metadata(path) else { return Self(None) };
+        let Ok(modified) = meta.modified() else { return Self(None) };
+        #[cfg(unix)]
+        let number = std::os::unix::fs::MetadataExt::ino(&meta);
+        #[cfg(not(unix))]
+        let number = 0;
+        Self(Some((modified, meta.len(), number)))
     }
 }
 

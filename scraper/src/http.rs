@@ -66,10 +66,7 @@ impl PageSource {
         let response = match self.client.send(request, limits).await {
             Ok(response) => response,
             Err(NetError::BodyTooLarge { .. }) => return Err(ScrapeError::BodySizeLimit),
-            // Hyper's words for a body that ends early; Prometheus' users know Go's.
-            Err(NetError::Protocol(text)) if text.contains("end of file before message length reached") => {
-                return Err(ScrapeError::UnexpectedEof);
-            }
+            Err(NetError::UnexpectedEof) => return Err(ScrapeError::UnexpectedEof),
             Err(source) => return Err(ScrapeError::Net { url: self.url.clone(), source }),
         };
         page(response)

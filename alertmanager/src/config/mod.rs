@@ -6,6 +6,7 @@
 
 mod build;
 mod print;
+mod print_http;
 mod raw;
 mod receivers;
 

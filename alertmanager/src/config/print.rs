@@ -7,9 +7,9 @@
 use std::collections::BTreeMap;
 
 use model::config::{PromDuration, SECRET_MASK};
-use net::http::RawHttpClientConfig;
 use serde_yaml::{Mapping, Value};
 
+use super::print_http::print_http;
 use super::raw::{
     RawAlertmanagerConfig, RawEmail, RawGlobal, RawInhibitRule, RawInterval, RawReceiver, RawRoute,
     RawTimeInterval, RawWebhook, Text,
@@ -37,10 +37,10 @@ pub(super) fn to_yaml(raw: &RawAlertmanagerConfig) -> String {
 }
 
 #[derive(Default)]
-struct Printer(Mapping);
+pub(super) struct Printer(Mapping);
 
 impl Printer {
-    fn put(&mut self, key: &str, value: impl Into<Value>) {
+    pub(super) fn put(&mut self, key: &str, value: impl Into<Value>) {
         self.0.insert(Value::from(key), value.into());
     }
 
@@ -84,13 +84,13 @@ impl Printer {
         }
     }
 
-    fn secret(&mut self, key: &str, given: bool) {
+    pub(super) fn secret(&mut self, key: &str, given: bool) {
         if given {
             self.put(key, SECRET_MASK);
         }
     }
 
-    fn path(&mut self, key: &str, path: &Option<std::path::PathBuf>) {
+    pub(super) fn path(&mut self, key: &str, path: &Option<std::path::PathBuf>) {
         if let Some(path) = path {
             self.put(key, path.display().to_string());
         }
@@ -102,7 +102,7 @@ impl Printer {
         }
     }
 
-    fn done(self) -> Value {
+    pub(super) fn done(self) -> Value {
         Value::Mapping(self.0)
     }
 }
@@ -121,30 +121,6 @@ fn print_global(global: &RawGlobal) -> Value {
     out.path("smtp_auth_secret_file", &global.smtp_auth_secret_file);
     out.text("smtp_auth_identity", &global.smtp_auth_identity);
     out.put("smtp_require_tls", global.smtp_require_tls.unwrap_or(true));
-    out.done()
-}
-
-fn print_http(http: &RawHttpClientConfig) -> Value {
-    let mut out = Printer::default();
-    if let Some(basic) = &http.basic_auth {
-        let mut inner = Printer::default();
-        if let Some(username) = &basic.username {
-            inner.put("username", username.as_str());
-        }
-        inner.path("username_file", &basic.username_file);
-        inner.secret("password", basic.password.is_some());
-        inner.path("password_file", &basic.password_file);
-        out.put("basic_auth", inner.done());
-    }
-    if let Some(authorization) = &http.authorization {
-        let mut inner = Printer::default();
-        inner.put("type", authorization.kind.as_deref().unwrap_or("Bearer"));
-        inner.secret("credentials", authorization.credentials.is_some());
-        inner.path("credentials_file", &authorization.credentials_file);
-        out.put("authorization", inner.done());
-    }
-    out.put("follow_redirects", http.follow_redirects);
-    out.put("enable_http2", http.enable_http2);
     out.done()
 }
 

@@ -1,130 +1,16 @@
-//! The HTTP client block, as written and as valid.
+//! The HTTP client block as valid. Messages are those of Prometheus, which tools and people look for.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use http::{HeaderName, HeaderValue};
 use model::{ConfigError, ConfigPath, Secret};
-use serde::Deserialize;
 
-use crate::tls::{RawTlsConfig, TlsConfig};
-
-/// The block as written: `http_config:` of a receiver, or inlined in scrape jobs and discovery blocks.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields, default)]
-pub struct RawHttpClientConfig {
-    /// HTTP Basic.
-    pub basic_auth: Option<RawBasicAuth>,
-    /// `Authorization` header.
-    pub authorization: Option<RawAuthorization>,
-    /// Client-credentials grant.
-    pub oauth2: Option<RawOauth2>,
-    /// Deprecated form of `authorization`.
-    pub bearer_token: Option<Secret>,
-    /// Deprecated form of `authorization`.
-    pub bearer_token_file: Option<PathBuf>,
-    /// TLS settings.
-    pub tls_config: Option<RawTlsConfig>,
-    /// Proxy to use.
-    pub proxy_url: Option<String>,
-    /// Hosts to reach without the proxy.
-    pub no_proxy: Option<String>,
-    /// Take the proxy from the environment.
-    pub proxy_from_environment: bool,
-    /// Headers for the proxy.
-    pub proxy_connect_header: Option<BTreeMap<String, Vec<Secret>>>,
-    /// Whether 3xx answers are followed.
-    pub follow_redirects: bool,
-    /// Whether HTTP/2 is offered over TLS.
-    pub enable_http2: bool,
-    /// Further headers.
-    pub http_headers: BTreeMap<String, RawHttpHeader>,
-}
-
-impl Default for RawHttpClientConfig {
-    fn default() -> Self {
-        Self {
-            basic_auth: None,
-            authorization: None,
-            oauth2: None,
-            bearer_token: None,
-            bearer_token_file: None,
-            tls_config: None,
-            proxy_url: None,
-            no_proxy: None,
-            proxy_from_environment: false,
-            proxy_connect_header: None,
-            follow_redirects: true,
-            enable_http2: true,
-            http_headers: BTreeMap::new(),
-        }
-    }
-}
-
-/// `basic_auth`
-#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields, default)]
-pub struct RawBasicAuth {
-    /// User name.
-    pub username: Option<String>,
-    /// File with the user name.
-    pub username_file: Option<PathBuf>,
-    /// Password.
-    pub password: Option<Secret>,
-    /// File with the password.
-    pub password_file: Option<PathBuf>,
-}
-
-/// `authorization`
-#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields, default)]
-pub struct RawAuthorization {
-    /// Scheme, `Bearer` if not given.
-    #[serde(rename = "type")]
-    pub kind: Option<String>,
-    /// What follows the scheme.
-    pub credentials: Option<Secret>,
-    /// File with what follows the scheme.
-    pub credentials_file: Option<PathBuf>,
-}
-
-/// `oauth2`: known keys; the grant itself is not spoken yet.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields, default)]
-#[expect(missing_docs, reason = "the names are the configuration's keys")]
-pub struct RawOauth2 {
-    pub client_id: Option<String>,
-    pub client_secret: Option<Secret>,
-    pub client_secret_file: Option<PathBuf>,
-    pub token_url: Option<String>,
-    pub scopes: Vec<String>,
-    pub endpoint_params: BTreeMap<String, String>,
-    pub tls_config: Option<RawTlsConfig>,
-    pub proxy_url: Option<String>,
-    pub no_proxy: Option<String>,
-    pub proxy_from_environment: bool,
-    pub proxy_connect_header: Option<BTreeMap<String, Vec<Secret>>>,
-    pub grant_type: Option<String>,
-    pub client_certificate_key_id: Option<String>,
-    pub client_certificate_key: Option<Secret>,
-    pub client_certificate_key_file: Option<PathBuf>,
-    pub signature_algorithm: Option<String>,
-    pub iss: Option<String>,
-    pub audience: Option<String>,
-    pub claims: BTreeMap<String, String>,
-}
-
-/// One of `http_headers`.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields, default)]
-pub struct RawHttpHeader {
-    /// Values anybody may see.
-    pub values: Vec<String>,
-    /// Values nobody may see.
-    pub secrets: Vec<Secret>,
-    /// Files with values.
-    pub files: Vec<PathBuf>,
-}
+use super::oauth2::Oauth2Config;
+use super::proxy::{ProxyConfig, RawProxy};
+use super::raw::{RawAuthorization, RawBasicAuth, RawHttpClientConfig, RawHttpHeader};
+use crate::error::NetError;
+use crate::tls::TlsConfig;
 
 /// A valid block.
 #[derive(Clone, Debug, PartialEq)]
@@ -133,6 +19,8 @@ pub struct HttpClientConfig {
     pub credentials: Credentials,
     /// TLS settings.
     pub tls: TlsConfig,
+    /// Through whom requests go.
+    pub proxy: ProxyConfig,
     /// Whether 3xx answers are followed.
     pub follow_redirects: bool,
     /// Whether HTTP/2 is offered over TLS.
@@ -161,6 +49,8 @@ pub enum Credentials {
         /// The text.
         credentials: SecretSource,
     },
+    /// Tokens of an authorization server.
+    Oauth2(Box<Oauth2Config>),
 }
 
 /// A secret, here or in a file that is read anew for each request.
@@ -172,54 +62,84 @@ pub enum SecretSource {
     File(PathBuf),
 }
 
+impl SecretSource {
+    /// The text, or that of the file `dir/file`; neither is an empty text.
+    pub(super) fn of(inline: Option<Secret>, file: Option<PathBuf>, dir: &Path) -> Self {
+        match (inline.filter(|text| !text.is_empty()), given(file)) {
+            (None, Some(file)) => Self::File(dir.join(file)),
+            (text, _) => Self::Inline(text.unwrap_or_default()),
+        }
+    }
+
+    /// The secret as of now.
+    pub(super) async fn read(&self) -> Result<Secret, NetError> {
+        match self {
+            Self::Inline(secret) => Ok(secret.clone()),
+            Self::File(path) => match tokio::fs::read_to_string(path).await {
+                Ok(text) => Ok(Secret::new(text.trim())),
+                Err(error) => Err(NetError::File { path: path.clone(), reason: error.to_string() }),
+            },
+        }
+    }
+}
+
+/// A file that is named: an empty name is none.
+fn given(file: Option<PathBuf>) -> Option<PathBuf> {
+    file.filter(|file| !file.as_os_str().is_empty())
+}
+
+/// Whether both forms of one setting are given.
+pub(super) fn both(inline: Option<&Secret>, file: Option<&PathBuf>) -> bool {
+    inline.is_some_and(|text| !text.is_empty()) && file.is_some_and(|file| !file.as_os_str().is_empty())
+}
+
 impl RawHttpClientConfig {
     /// Checks the block; relative files are looked for in `dir`.
     ///
     /// # Errors
-    /// When settings exclude each other or are not supported.
+    /// When settings exclude each other or cannot be used.
     pub fn build(self, path: &ConfigPath, dir: &Path) -> Result<HttpClientConfig, ConfigError> {
-        let error = |key: &str, text: &str| Err(ConfigError::new(&path.key(key), text));
-        let ways = [
-            self.basic_auth.is_some(),
-            self.authorization.is_some(),
-            self.oauth2.is_some(),
-            self.bearer_token.is_some() || self.bearer_token_file.is_some(),
-        ];
-        if ways.iter().filter(|given| **given).count() > 1 {
-            return Err(ConfigError::new(
-                path,
-                "at most one of basic_auth, oauth2, authorization & bearer_token must be configured",
-            ));
+        let refuse = |text: &str| Err(ConfigError::new(path, text));
+        let token = self.bearer_token.filter(|token| !token.is_empty());
+        let token_file = given(self.bearer_token_file);
+        let bearer = token.is_some() || token_file.is_some();
+        if token.is_some() && token_file.is_some() {
+            return refuse("at most one of bearer_token & bearer_token_file must be configured");
         }
-        if self.oauth2.is_some() {
-            return error("oauth2", "oauth2 is not supported yet");
+        if bearer && (self.basic_auth.is_some() || self.oauth2.is_some()) {
+            return refuse(
+                "at most one of basic_auth, oauth2, bearer_token & bearer_token_file must be configured",
+            );
         }
-        if self.proxy_url.as_deref().is_some_and(|url| !url.is_empty()) {
-            return error("proxy_url", "proxies are not supported yet");
+        if bearer && self.authorization.is_some() {
+            return refuse("authorization is not compatible with bearer_token & bearer_token_file");
         }
-        if self.proxy_from_environment {
-            return error("proxy_from_environment", "proxies are not supported yet");
-        }
-        if self.no_proxy.is_some() || self.proxy_connect_header.is_some() {
-            return Err(ConfigError::new(path, "no_proxy and proxy_connect_header need proxy_url"));
+        let ways = [self.basic_auth.is_some(), self.authorization.is_some(), self.oauth2.is_some()];
+        if ways.into_iter().filter(|given| *given).count() > 1 {
+            return refuse("at most one of basic_auth, oauth2 & authorization must be configured");
         }
         let credentials = if let Some(basic) = self.basic_auth {
             basic.build(&path.key("basic_auth"), dir)?
         } else if let Some(authorization) = self.authorization {
             authorization.build(&path.key("authorization"), dir)?
-        } else if self.bearer_token.is_some() || self.bearer_token_file.is_some() {
-            let raw = RawAuthorization {
-                kind: None,
-                credentials: self.bearer_token,
-                credentials_file: self.bearer_token_file,
-            };
-            raw.build(path, dir)?
+        } else if let Some(oauth2) = self.oauth2 {
+            Credentials::Oauth2(Box::new(oauth2.build(&path.key("oauth2"), dir)?))
+        } else if bearer {
+            let credentials = SecretSource::of(token, token_file, dir);
+            Credentials::Authorization { scheme: "Bearer".to_owned(), credentials }
         } else {
             Credentials::None
+        };
+        let proxy = RawProxy {
+            url: self.proxy_url,
+            no_proxy: self.no_proxy,
+            from_environment: self.proxy_from_environment,
+            connect_header: self.proxy_connect_header,
         };
         Ok(HttpClientConfig {
             credentials,
             tls: self.tls_config.unwrap_or_default().build(&path.key("tls_config"), dir)?,
+            proxy: proxy.build(path)?,
             follow_redirects: self.follow_redirects,
             enable_http2: self.enable_http2,
             headers: headers(self.http_headers, &path.key("http_headers"), dir)?,
@@ -237,46 +157,54 @@ impl Default for HttpClientConfig {
 
 impl RawBasicAuth {
     fn build(self, path: &ConfigPath, dir: &Path) -> Result<Credentials, ConfigError> {
+        let username = self.username.map(Secret::new);
+        if both(username.as_ref(), self.username_file.as_ref()) {
+            return Err(ConfigError::new(
+                path,
+                "at most one of basic_auth username, username_file & username_ref must be configured",
+            ));
+        }
+        if both(self.password.as_ref(), self.password_file.as_ref()) {
+            return Err(ConfigError::new(
+                path,
+                "at most one of basic_auth password, password_file & password_ref must be configured",
+            ));
+        }
         Ok(Credentials::Basic {
-            username: one_source(self.username.map(Secret::new), self.username_file, "username", path, dir)?,
-            password: one_source(self.password, self.password_file, "password", path, dir)?,
+            username: SecretSource::of(username, self.username_file, dir),
+            password: SecretSource::of(self.password, self.password_file, dir),
         })
     }
 }
 
 impl RawAuthorization {
     fn build(self, path: &ConfigPath, dir: &Path) -> Result<Credentials, ConfigError> {
-        let scheme = self.kind.unwrap_or_else(|| "Bearer".to_owned());
-        let scheme = scheme.trim();
+        if both(self.credentials.as_ref(), self.credentials_file.as_ref()) {
+            return Err(ConfigError::new(
+                path,
+                "at most one of authorization credentials & credentials_file must be configured",
+            ));
+        }
+        let scheme = match self.kind.as_deref().map(str::trim) {
+            None | Some("") => "Bearer",
+            Some(scheme) => scheme,
+        };
         if scheme.eq_ignore_ascii_case("basic") {
             return Err(ConfigError::new(
                 &path.key("type"),
                 "authorization type cannot be set to \"basic\", use \"basic_auth\" instead",
             ));
         }
-        let credentials = one_source(self.credentials, self.credentials_file, "credentials", path, dir)?;
+        if HeaderValue::from_str(scheme).is_err() {
+            return Err(ConfigError::new(&path.key("type"), "not allowed in a header"));
+        }
+        let credentials = SecretSource::of(self.credentials, self.credentials_file, dir);
         Ok(Credentials::Authorization { scheme: scheme.to_owned(), credentials })
     }
 }
 
-fn one_source(
-    inline: Option<Secret>,
-    file: Option<PathBuf>,
-    name: &str,
-    path: &ConfigPath,
-    dir: &Path,
-) -> Result<SecretSource, ConfigError> {
-    match (inline, file) {
-        (Some(text), Some(_)) if !text.is_empty() => {
-            Err(ConfigError::new(path, format!("at most one of {name} & {name}_file must be configured")))
-        }
-        (_, Some(file)) => Ok(SecretSource::File(dir.join(file))),
-        (text, None) => Ok(SecretSource::Inline(text.unwrap_or_default())),
-    }
-}
-
 /// Headers that the client sets itself.
-const RESERVED_HEADERS: [&str; 15] = [
+const RESERVED_HEADERS: [&str; 18] = [
     "authorization",
     "host",
     "content-encoding",
@@ -292,6 +220,9 @@ const RESERVED_HEADERS: [&str; 15] = [
     "x-prometheus-remote-write-version",
     "x-prometheus-remote-read-version",
     "x-prometheus-scrape-timeout-seconds",
+    "x-amz-date",
+    "x-amz-security-token",
+    "x-amz-content-sha256",
 ];
 
 fn headers(
@@ -307,7 +238,7 @@ fn headers(
             return invalid(format!("{name:?} is no header name"));
         };
         if RESERVED_HEADERS.contains(&header.as_str()) {
-            return invalid(format!("setting header {name:?} is not allowed"));
+            return invalid(format!("setting header {:?} is not allowed", canonical(&header)));
         }
         for value in raw.values {
             if HeaderValue::from_str(&value).is_err() {
@@ -327,6 +258,17 @@ fn headers(
     Ok(headers)
 }
 
+/// The usual way to write a header's name: `X-Amz-Date`.
+pub(super) fn canonical(name: &HeaderName) -> String {
+    let mut begins = true;
+    let letters = name.as_str().chars().map(|letter| {
+        let written = if begins { letter.to_ascii_uppercase() } else { letter };
+        begins = letter == '-';
+        written
+    });
+    letters.collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -344,30 +286,156 @@ mod tests {
         assert_eq!(username, SecretSource::Inline(Secret::new("u")));
         assert_eq!(password, SecretSource::File(PathBuf::from("/etc/nm/pw")));
         assert!(config.follow_redirects && config.enable_http2);
+        let config = build("{bearer_token_file: /abs}").unwrap();
+        let credentials = SecretSource::File(PathBuf::from("/abs"));
+        assert_eq!(
+            config.credentials,
+            Credentials::Authorization { scheme: "Bearer".to_owned(), credentials }
+        );
     }
 
     #[test]
-    fn contradictions_are_refused_with_their_place() {
+    fn what_prometheus_takes_is_taken() {
+        for yaml in [
+            "{}",
+            "{basic_auth: {}}",
+            "{basic_auth: {username: u, username_file: '', password: '', password_file: f}}",
+            "{authorization: {type: '', credentials: x}}",
+            "{authorization: {type: Custom, credentials_file: f}}",
+            "{bearer_token: ''}",
+            "{oauth2: {client_id: a, token_url: b}}",
+            "{oauth2: {client_id: a, token_url: b, grant_type: else, signature_algorithm: ES256}}",
+            "{oauth2: {client_id: a, token_url: b, claims: {a: 1, b: [x], c: {d: e}}}}",
+            "{proxy_url: 'http://u:p@p:1', no_proxy: 'a,10.0.0.0/8', proxy_connect_header: {A: [b]}}",
+            "{proxy_url: 'socks5h://p'}",
+            "{proxy_url: '', no_proxy: a}",
+            "{proxy_from_environment: true, proxy_connect_header: {A: [b]}}",
+            "{proxy_connect_header: {}}",
+            "{tls_config: {ca_file: '', server_name: '', min_version: TLS10, max_version: TLS13}}",
+            "{http_headers: {Accept: {values: [x]}}}",
+        ] {
+            build(yaml).unwrap_or_else(|error| panic!("{yaml}: {error}"));
+        }
+    }
+
+    #[test]
+    fn contradictions_are_refused_in_prometheus_words_with_their_place() {
+        const JWT: &str = "grant_type: 'urn:ietf:params:oauth:grant-type:jwt-bearer'";
+        let jwt = |rest: &str| format!("{{oauth2: {{client_id: a, token_url: b, {JWT}, {rest}}}}}");
+        let exactly_one = "at most one of basic_auth, oauth2 & authorization must be configured";
+        let connect = "if proxy_connect_header is configured, proxy_url or proxy_from_environment must also be configured";
         let cases = [
-            ("{basic_auth: {}, authorization: {}}", "at most one of basic_auth, oauth2, authorization"),
-            ("{authorization: {type: Basic}}", "http_config.authorization.type: authorization type cannot"),
+            ("{basic_auth: {}, authorization: {}}", format!("http_config: {exactly_one}")),
+            ("{basic_auth: {}, oauth2: {}}", format!("http_config: {exactly_one}")),
+            ("{authorization: {}, oauth2: {client_id: a}}", format!("http_config: {exactly_one}")),
+            (
+                "{basic_auth: {}, bearer_token: x}",
+                "http_config: at most one of basic_auth, oauth2, bearer_token & bearer_token_file must be configured".into(),
+            ),
+            (
+                "{authorization: {}, bearer_token: x}",
+                "http_config: authorization is not compatible with bearer_token & bearer_token_file".into(),
+            ),
+            (
+                "{bearer_token: x, bearer_token_file: y}",
+                "http_config: at most one of bearer_token & bearer_token_file must be configured".into(),
+            ),
+            (
+                "{authorization: {type: ' BASIC '}}",
+                "http_config.authorization.type: authorization type cannot be set to \"basic\", use \"basic_auth\" instead".into(),
+            ),
+            (
+                "{authorization: {credentials: a, credentials_file: b}}",
+                "http_config.authorization: at most one of authorization credentials & credentials_file must be configured".into(),
+            ),
+            (
+                "{basic_auth: {username: a, username_file: b}}",
+                "http_config.basic_auth: at most one of basic_auth username, username_file & username_ref must be configured".into(),
+            ),
             (
                 "{basic_auth: {password: a, password_file: b}}",
-                "http_config.basic_auth: at most one of password & password_file",
+                "http_config.basic_auth: at most one of basic_auth password, password_file & password_ref must be configured".into(),
             ),
-            ("{tls_config: {cert_file: a}}", "http_config.tls_config: exactly one of key or key_file"),
-            ("{tls_config: {min_version: SSL3}}", "http_config.tls_config.min_version: unknown"),
+            ("{oauth2: {}}", "http_config.oauth2: oauth2 client_id must be configured".into()),
+            ("{oauth2: {client_id: a}}", "http_config.oauth2: oauth2 token_url must be configured".into()),
             (
-                "{http_headers: {Authorization: {values: [x]}}}",
-                "setting header \"Authorization\" is not allowed",
+                "{oauth2: {client_id: a, token_url: b, client_secret: a, client_secret_file: b}}",
+                "http_config.oauth2: at most one of oauth2 client_secret, client_secret_file & client_secret_ref must be configured using grant-type=client_credentials".into(),
             ),
-            ("{http_headers: {X-A: {values: [\"a\\nb\"]}}}", "not allowed in a header"),
-            ("{proxy_url: \"http://p:1\"}", "not supported yet"),
-            ("{pasword: x}", "unknown field `pasword`"),
+            (
+                &jwt("client_certificate_key: a, client_certificate_key_file: b"),
+                "http_config.oauth2: at most one of oauth2 client_certificate_key, client_certificate_key_file & client_certificate_key_ref must be configured using grant-type=urn:ietf:params:oauth:grant-type:jwt-bearer".into(),
+            ),
+            (
+                &jwt("signature_algorithm: ES256"),
+                "http_config.oauth2.signature_algorithm: valid signature algorithms are RS256, RS384 and RS512".into(),
+            ),
+            (
+                "{oauth2: {client_id: a, token_url: b, no_proxy: c}}",
+                "http_config.oauth2: if no_proxy is configured, proxy_url must also be configured".into(),
+            ),
+            (
+                "{oauth2: {client_id: a, token_url: b, tls_config: {cert: x}}}",
+                "http_config.oauth2.tls_config: exactly one of key or key_file must be configured when a client certificate is configured".into(),
+            ),
+            ("{tls_config: {ca: a, ca_file: b}}", "http_config.tls_config: at most one of ca, ca_file & ca_ref must be configured".into()),
+            ("{tls_config: {cert: a, cert_file: b}}", "http_config.tls_config: at most one of cert, cert_file & cert_ref must be configured".into()),
+            ("{tls_config: {key: a, key_file: b}}", "http_config.tls_config: at most one of key and key_file must be configured".into()),
+            (
+                "{tls_config: {key_file: a}}",
+                "http_config.tls_config: exactly one of cert or cert_file must be configured when a client key is configured".into(),
+            ),
+            ("{tls_config: {min_version: SSL3}}", "http_config.tls_config.min_version: unknown TLS version: SSL3".into()),
+            (
+                "{tls_config: {min_version: TLS13, max_version: TLS12}}",
+                "http_config.tls_config: tls_config.max_version must be greater than or equal to tls_config.min_version if both are specified".into(),
+            ),
+            ("{proxy_connect_header: {A: [b]}}", format!("http_config: {connect}")),
+            (
+                "{proxy_url: 'http://p:1', proxy_from_environment: true}",
+                "http_config: if proxy_from_environment is configured, proxy_url must not be configured".into(),
+            ),
+            (
+                "{proxy_from_environment: true, no_proxy: a}",
+                "http_config: if proxy_from_environment is configured, no_proxy must not be configured".into(),
+            ),
+            ("{no_proxy: a}", "http_config: if no_proxy is configured, proxy_url must also be configured".into()),
+            (
+                "{proxy_url: '://u:hunter2@p'}",
+                "http_config.proxy_url: parse \"<secret>\": missing protocol scheme".into(),
+            ),
+            (
+                "{http_headers: {authorization: {values: [x]}}}",
+                "http_config.http_headers.authorization: setting header \"Authorization\" is not allowed".into(),
+            ),
+            (
+                "{http_headers: {X-AMZ-date: {values: [x]}}}",
+                "http_config.http_headers.X-AMZ-date: setting header \"X-Amz-Date\" is not allowed".into(),
+            ),
         ];
         for (yaml, expected) in cases {
-            let error = build(yaml).unwrap_err();
-            assert!(error.contains(expected), "{yaml}: {error}");
+            assert_eq!(build(yaml).unwrap_err(), expected, "{yaml}");
         }
+        for (yaml, expected) in [
+            ("{http_headers: {X-A: {values: [\"a\\nb\"]}}}", "not allowed in a header"),
+            ("{http_headers: {X-A: {foo: []}}}", "unknown field `foo`"),
+            ("{pasword: x}", "unknown field `pasword`"),
+            ("{oauth2: {client_id: a, token_url: b, nope: 1}}", "unknown field `nope`"),
+            ("{proxy_url: 'ftp://u:hunter2@p:1'}", "unsupported proxy scheme \"ftp\""),
+            ("{tls_config: {max_version: TLS11}}", "TLS 1.2 and 1.3 are spoken"),
+        ] {
+            let error = build(yaml).unwrap_err();
+            assert!(error.contains(expected) && !error.contains("hunter2"), "{yaml}: {error}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let yaml = "{proxy_url: 'http://u:hunter2@p:1', proxy_connect_header: {A: [hunter2]}, http_headers: {X-A: {secrets: \
+                    [hunter2]}}, oauth2: {client_id: a, token_url: b, client_secret: hunter2, endpoint_params: {password: hunter2}, \
+                    proxy_url: 'socks5://u:hunter2@p'}}";
+        let raw: RawHttpClientConfig = serde_yaml::from_str(yaml).unwrap();
+        let shown = format!("{raw:?} {:?}", build(yaml).unwrap());
+        assert!(!shown.contains("hunter2"), "{shown}");
     }
 }

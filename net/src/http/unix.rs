@@ -9,7 +9,8 @@ use http_body_util::Full;
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
-use super::client::{SendLimits, read_body, root_cause};
+use super::client::{SendLimits, read_body};
+use super::trouble::root_cause;
 use crate::error::NetError;
 
 /// Sends `request`, whose URI is a path with its query, to the daemon that listens at `socket`, over a connection of
@@ -103,7 +104,7 @@ mod tests {
         let (answer, _) = ask(b"HTTP/1.1 200 OK\r\nContent-Length: 21\r\n\r\n123456789012345678901").await;
         assert!(matches!(answer, Err(NetError::BodyTooLarge { limit: 20 })), "{answer:?}");
         let (answer, _) = ask(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n123").await;
-        assert!(matches!(answer, Err(NetError::Protocol(_))), "{answer:?}");
+        assert!(matches!(answer, Err(NetError::UnexpectedEof)), "{answer:?}");
         let request = Request::get("/").body(Bytes::new()).unwrap();
         let error = send_over_unix(Path::new("/nonexistent/d.sock"), request, LIMITS).await.unwrap_err();
         assert_eq!(error.to_string(), "dial tcp /nonexistent/d.sock: connect: no such file or directory");

@@ -63,7 +63,7 @@ pub struct RawScrapeConfig {
     pub bearer_token: Option<Secret>,
     pub bearer_token_file: Option<PathBuf>,
     pub tls_config: Option<RawTlsConfig>,
-    pub proxy_url: Option<String>,
+    pub proxy_url: Option<Secret>,
     pub no_proxy: Option<String>,
     pub proxy_from_environment: Option<bool>,
     pub proxy_connect_header: Option<BTreeMap<String, Vec<Secret>>>,

@@ -219,7 +219,7 @@ macro_rules! raw_sd_config {
             pub bearer_token: Option<model::Secret>,
             pub bearer_token_file: Option<std::path::PathBuf>,
             pub tls_config: Option<net::tls::RawTlsConfig>,
-            pub proxy_url: Option<String>,
+            pub proxy_url: Option<model::Secret>,
             pub no_proxy: Option<String>,
             pub proxy_from_environment: Option<bool>,
             pub proxy_connect_header: Option<std::collections::BTreeMap<String, Vec<model::Secret>>>,

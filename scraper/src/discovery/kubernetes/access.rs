@@ -135,7 +135,7 @@ struct Cluster {
     certificate_authority_data: Option<String>,
     insecure_skip_tls_verify: bool,
     tls_server_name: Option<String>,
-    proxy_url: Option<String>,
+    proxy_url: Option<Secret>,
 }
 
 #[derive(Debug, Default, Deserialize)]
