@@ -13,6 +13,7 @@
 #![warn(clippy::indexing_slicing, clippy::cast_possible_truncation)]
 
 mod content_type;
+mod got;
 mod labels;
 mod number;
 mod openmetrics;
@@ -58,7 +59,7 @@ pub enum PageFormat {
 pub struct ParseError {
     /// What is wrong.
     pub what: Cow<'static, str>,
-    /// The text around, shortened; empty where the place says nothing.
+    /// The text around, shortened, in quotes; empty where the place says nothing.
     pub excerpt: String,
     /// Position in the page.
     pub offset: usize,
@@ -71,7 +72,7 @@ impl std::fmt::Display for Excerpt<'_> {
         if self.0.is_empty() {
             return Ok(());
         }
-        write!(f, " while parsing: {}", model::labels::Quoted(self.0))
+        write!(f, " while parsing: {}", self.0)
     }
 }
 
@@ -289,12 +290,7 @@ impl<'a> Parser<'a> {
     }
 
     fn error_up_to(&self, end: usize, what: impl Into<Cow<'static, str>>, start: usize) -> ParseError {
-        let end = end.min(self.page.len()).min(start + EXCERPT_MAX);
-        ParseError {
-            what: what.into(),
-            excerpt: String::from_utf8_lossy(self.slice(start, end)).into_owned(),
-            offset: self.pos,
-        }
+        ParseError { what: what.into(), excerpt: got::quoted(&self.shown(start, end)), offset: self.pos }
     }
 }
 

@@ -1,8 +1,11 @@
 //! OpenMetrics text, 0.0.1 and 1.0.0. Follows Prometheus' `openmetricslex.l` and `OpenMetricsParser`: single spaces, no
 //! blank lines, no comments, `# EOF` at the end, though families may be interleaved and counters need no `_total`.
 
+use std::borrow::Cow;
+
 use model::MetricKind;
 
+use super::got::{Lexer, quoted};
 use super::number::parse_float;
 use super::scan::{QuotedRules, line_end, name_end, quoted_end};
 use super::{Entry, LineSample, ParseError, Parser, RawExemplar, Series};
@@ -29,7 +32,12 @@ impl<'a> Parser<'a> {
             }
             Some(_) => {
                 let Some(end) = name_end(self.page, self.pos, true) else {
-                    return Err(self.error("expected a valid start token", start));
+                    return Err(self.unexpected(
+                        "expected a valid start token",
+                        start,
+                        self.pos,
+                        Lexer::Start,
+                    ));
                 };
                 self.pos = end;
                 if self.peek() == Some(b'{') {
@@ -42,7 +50,7 @@ impl<'a> Parser<'a> {
     }
 
     /// An error for which no place is shown.
-    fn plain_error(&self, what: &'static str) -> ParseError {
+    pub(super) fn plain_error(&self, what: impl Into<Cow<'static, str>>) -> ParseError {
         ParseError { what: what.into(), excerpt: String::new(), offset: self.pos }
     }
 
@@ -59,25 +67,28 @@ impl<'a> Parser<'a> {
             Some(_) => (NAME_RULES, VALUE_RULES),
             None => (EXEMPLAR_RULES, EXEMPLAR_RULES),
         };
+        let labels = Lexer::Labels(names);
         loop {
             let quoted = match self.peek() {
                 Some(b'}') => {
                     self.pos += 1;
                     return if has_name == Some(false) {
-                        Err(self.error("metric name not set", start))
+                        let mut value = self.clone();
+                        let end = value.spaced_word().map_or(self.pos + 1, |_| value.pos);
+                        Err(self.error_up_to(end, "metric name not set", start))
                     } else {
                         Ok(())
                     };
                 }
                 Some(b'"') => {
                     let end = quoted_end(self.page, self.pos, names)
-                        .ok_or_else(|| self.error("expected label name", start))?;
+                        .ok_or_else(|| self.unexpected("expected label name", start, self.pos, labels))?;
                     self.pos = end;
                     true
                 }
                 _ => {
                     let end = name_end(self.page, self.pos, false)
-                        .ok_or_else(|| self.error("expected label name", start))?;
+                        .ok_or_else(|| self.unexpected("expected label name", start, self.pos, labels))?;
                     self.pos = end;
                     false
                 }
@@ -94,14 +105,18 @@ impl<'a> Parser<'a> {
                     continue;
                 }
                 (Some(b'='), _) => self.pos += 1,
-                (Some(b',' | b'}'), None) => return Err(self.error("expected label name", start)),
-                _ => return Err(self.error("expected equal", start)),
+                (Some(b',' | b'}'), None) => {
+                    return Err(self.unexpected("expected label name", start, self.pos, labels));
+                }
+                // Prometheus takes a bare name for the metric's as well.
+                (Some(b',' | b'}'), Some(true)) => return Err(self.error("metric name already set", start)),
+                _ => return Err(self.unexpected("expected equal", start, self.pos, labels)),
             }
             let open = self.pos;
             let end = (self.peek() == Some(b'"'))
                 .then(|| quoted_end(self.page, open, values))
                 .flatten()
-                .ok_or_else(|| self.error("expected label value", start))?;
+                .ok_or_else(|| self.unexpected("expected label value", start, open, Lexer::Value(values)))?;
             self.pos = end;
             if std::str::from_utf8(self.slice(open, end)).is_err() {
                 return Err(self.error("invalid UTF-8 label value", start));
@@ -109,14 +124,16 @@ impl<'a> Parser<'a> {
             match self.peek() {
                 Some(b',') => self.pos += 1,
                 Some(b'}') => {}
-                _ => return Err(self.error("expected comma or brace close", start)),
+                _ => return Err(self.unexpected("expected comma or brace close", start, self.pos, labels)),
             }
         }
     }
 
     /// What follows the series text: value, time, exemplar, line break.
     pub(super) fn openmetrics_sample(&mut self, start: usize) -> Result<LineSample<'a>, ParseError> {
-        let text = self.spaced_word().ok_or_else(|| self.error("expected value after metric", start))?;
+        let text = self
+            .spaced_word()
+            .ok_or_else(|| self.unexpected("expected value after metric", start, self.pos, Lexer::Word))?;
         let value = parse_float(text).map_err(|error| self.number_error(&error, start))?;
         let mut sample = LineSample { value, t: None, exemplar: None };
         if self.peek().is_none() {
@@ -134,7 +151,8 @@ impl<'a> Parser<'a> {
                 return Ok(sample);
             }
             if self.peek() != Some(b'\n') {
-                return Err(self.error("expected next entry after timestamp", start));
+                let what = "expected next entry after timestamp";
+                return Err(self.unexpected(what, start, self.pos, Lexer::Word));
             }
             self.pos += 1;
             return Ok(sample);
@@ -143,7 +161,10 @@ impl<'a> Parser<'a> {
             self.pos += 1;
         } else {
             // Prometheus counts such a sample before it refuses the page.
-            self.pending = Some(self.error("expected a valid start token", self.pos));
+            // What it has taken of the line by then is not shown.
+            let from = self.pos + if self.rest().starts_with(b" # ") { 3 } else { 1 };
+            self.pending =
+                Some(self.unexpected("expected a valid start token", from, from, Lexer::WordOrEnd));
         }
         Ok(sample)
     }
@@ -173,8 +194,9 @@ impl<'a> Parser<'a> {
         self.pos += 4;
         self.openmetrics_labels(start, None)?;
         let labels = self.since(from);
-        let text =
-            self.spaced_word().ok_or_else(|| self.error("expected value after exemplar labels", start))?;
+        let text = self.spaced_word().ok_or_else(|| {
+            self.unexpected("expected value after exemplar labels", start, self.pos, Lexer::Word)
+        })?;
         let value = parse_float(text).map_err(|error| self.number_error(&error, start))?;
         let t = match self.spaced_word() {
             Some(text) => Some(self.seconds(text, "exemplar timestamp", start)?),
@@ -184,9 +206,12 @@ impl<'a> Parser<'a> {
             Some(b'\n') => self.pos += 1,
             None => return Err(self.plain_error(NO_EOF)),
             Some(_) if t.is_some() => {
-                return Err(self.error("expected next entry after exemplar timestamp", start));
+                let what = "expected next entry after exemplar timestamp";
+                return Err(self.unexpected(what, start, self.pos, Lexer::Word));
             }
-            Some(_) => return Err(self.error("expected timestamp or comment", start)),
+            Some(_) => {
+                return Err(self.unexpected("expected timestamp or comment", start, self.pos, Lexer::Word));
+            }
         }
         Ok(RawExemplar { labels, value, t })
     }
@@ -224,16 +249,17 @@ impl<'a> Parser<'a> {
             Some(b"# HELP ") => "HELP",
             Some(b"# TYPE ") => "TYPE",
             Some(b"# UNIT ") => "UNIT",
-            _ => return Err(self.error("expected a valid start token", start)),
+            _ => return Err(self.unexpected("expected a valid start token", start, start, Lexer::Start)),
         };
         self.pos += 7;
-        let family = self
-            .openmetrics_family()
-            .ok_or_else(|| self.error(format!("expected metric name after {word}"), start))?;
+        let family = self.openmetrics_family().ok_or_else(|| {
+            let what = format_args!("expected metric name after {word}");
+            self.unexpected(what, start, self.pos, Lexer::Family(NAME_RULES))
+        })?;
         let from = self.pos;
         let end = line_end(self.page, from);
         if self.peek() != Some(b' ') || end == self.page.len() {
-            return Err(self.error(format!("expected text in {word}"), start));
+            return Err(self.plain_error(format!("expected text in {word}")));
         }
         let text = self.slice(from + 1, end);
         self.pos = end + 1;
@@ -245,13 +271,14 @@ impl<'a> Parser<'a> {
             }
             "UNIT" => {
                 if !text.is_empty() && !family.strip_suffix(text).is_some_and(|stem| stem.ends_with(b"_")) {
-                    return Err(self.error("unit is not a suffix of the metric name", start));
+                    let (unit, family) = (quoted(text), quoted(family));
+                    return Err(self.plain_error(format!("unit {unit} not a suffix of metric {family}")));
                 }
                 Ok(Some(Entry::Unit { family, unit: text }))
             }
             _ => match kind_of(text) {
                 Some(kind) => Ok(Some(Entry::Type { family, kind })),
-                None => Err(self.error("invalid metric type", start)),
+                None => Err(self.plain_error(format!("invalid metric type {}", quoted(text)))),
             },
         }
     }

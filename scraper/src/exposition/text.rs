@@ -2,6 +2,7 @@
 
 use model::MetricKind;
 
+use super::got::{Lexer, quoted};
 use super::number::parse_float;
 use super::scan::{QuotedRules, line_end, name_end, quoted_end, skip_blanks};
 use super::{Entry, LineSample, ParseError, Parser, Series};
@@ -10,6 +11,7 @@ use super::{Entry, LineSample, ParseError, Parser, Series};
 const VALUE_RULES: QuotedRules = QuotedRules { newline: true, nul: true };
 /// What quoted names may hold.
 const NAME_RULES: QuotedRules = QuotedRules { newline: true, nul: false };
+const LABELS: Lexer = Lexer::Labels(NAME_RULES);
 
 impl<'a> Parser<'a> {
     pub(super) fn next_text(&mut self) -> Result<Option<Entry<'a>>, ParseError> {
@@ -28,7 +30,12 @@ impl<'a> Parser<'a> {
                 }
                 Some(_) => {
                     let Some(end) = name_end(self.page, self.pos, true) else {
-                        return Err(self.error("expected a valid start token", start));
+                        return Err(self.unexpected(
+                            "expected a valid start token",
+                            start,
+                            self.pos,
+                            Lexer::Start,
+                        ));
                     };
                     self.pos = end;
                     // Blanks may stand before the brace; without one the text ends with the name.
@@ -56,17 +63,17 @@ impl<'a> Parser<'a> {
             let quoted = match self.peek() {
                 Some(b'}') => {
                     self.pos += 1;
-                    return if has_name { Ok(()) } else { Err(self.error("metric name not set", start)) };
+                    return if has_name { Ok(()) } else { Err(self.text_nameless(start)) };
                 }
                 Some(b'"') => {
                     let end = quoted_end(self.page, self.pos, NAME_RULES)
-                        .ok_or_else(|| self.error("expected label name", start))?;
+                        .ok_or_else(|| self.unexpected("expected label name", start, self.pos, LABELS))?;
                     self.pos = end;
                     true
                 }
                 _ => {
                     let end = name_end(self.page, self.pos, false)
-                        .ok_or_else(|| self.error("expected label name", start))?;
+                        .ok_or_else(|| self.unexpected("expected label name", start, self.pos, LABELS))?;
                     self.pos = end;
                     false
                 }
@@ -84,14 +91,20 @@ impl<'a> Parser<'a> {
                     continue;
                 }
                 Some(b'=') => self.pos += 1,
-                _ => return Err(self.error("expected equal", start)),
+                // Prometheus takes a bare name for the metric's as well.
+                Some(b',' | b'}') if has_name => {
+                    return Err(self.error("metric name already set", start));
+                }
+                _ => return Err(self.unexpected("expected equal", start, self.pos, LABELS)),
             }
             self.pos = skip_blanks(self.page, self.pos);
             let open = self.pos;
             let end = (self.peek() == Some(b'"'))
                 .then(|| quoted_end(self.page, open, VALUE_RULES))
                 .flatten()
-                .ok_or_else(|| self.error("expected label value", start))?;
+                .ok_or_else(|| {
+                    self.unexpected("expected label value", start, open, Lexer::Value(VALUE_RULES))
+                })?;
             self.pos = end;
             if std::str::from_utf8(self.slice(open, end)).is_err() {
                 return Err(self.error("invalid UTF-8 label value", start));
@@ -104,6 +117,14 @@ impl<'a> Parser<'a> {
         }
     }
 
+    /// Braces that hold no metric name are noticed when the value has been read.
+    fn text_nameless(&self, start: usize) -> ParseError {
+        let from = skip_blanks(self.page, self.pos);
+        let value = self.slice(from, self.page.len());
+        let length = value.iter().take_while(|byte| !matches!(byte, b'{' | b' ' | b'\t' | b'\n' | 0)).count();
+        self.error_up_to((from + length).max(self.pos + 1), "metric name not set", start)
+    }
+
     /// What follows the series text: value, time, line break.
     pub(super) fn text_sample(&mut self, start: usize) -> Result<LineSample<'a>, ParseError> {
         self.pos = skip_blanks(self.page, self.pos);
@@ -111,7 +132,7 @@ impl<'a> Parser<'a> {
         let length =
             self.rest().iter().take_while(|byte| !matches!(byte, b'{' | b' ' | b'\t' | b'\n' | 0)).count();
         if length == 0 {
-            return Err(self.error("expected value after metric", start));
+            return Err(self.unexpected("expected value after metric", start, from, Lexer::Number));
         }
         self.pos += length;
         let value =
@@ -125,21 +146,28 @@ impl<'a> Parser<'a> {
         match self.peek() {
             Some(b'\n') => self.pos += 1,
             None => {}
-            Some(_) if t.is_some() => return Err(self.error("expected next entry after timestamp", start)),
-            Some(_) => return Err(self.error("expected timestamp or new record", start)),
+            Some(_) => {
+                let what = match t {
+                    Some(_) => "expected next entry after timestamp",
+                    None => "expected timestamp or new record",
+                };
+                return Err(self.unexpected(what, start, self.pos, Lexer::Time));
+            }
         }
         Ok(LineSample { value, t, exemplar: None })
     }
 
     fn text_timestamp(&mut self, start: usize) -> Result<i64, ParseError> {
-        let mut t: i64 = 0;
-        while let Some(digit @ b'0'..=b'9') = self.peek() {
-            t = t
-                .checked_mul(10)
-                .and_then(|t| t.checked_add(i64::from(digit - b'0')))
-                .ok_or_else(|| self.error("strconv.ParseInt: value out of range", start))?;
-            self.pos += 1;
-        }
+        let from = self.pos;
+        let digits = self.rest().iter().take_while(|byte| byte.is_ascii_digit()).count();
+        self.pos += digits;
+        let text = self.slice(from, self.pos);
+        let digit = |t: i64, digit: &u8| t.checked_mul(10)?.checked_add(i64::from(digit - b'0'));
+        let Some(t) = text.iter().try_fold(0, digit) else {
+            let text = quoted(text);
+            let what = format!("strconv.ParseInt: parsing {text}: value out of range");
+            return Err(self.error_up_to(self.pos, what, start));
+        };
         self.pos = skip_blanks(self.page, self.pos);
         Ok(t)
     }
@@ -165,9 +193,10 @@ impl<'a> Parser<'a> {
         }
         self.pos = name;
         let word = if is_help { "HELP" } else { "TYPE" };
-        let family = self
-            .text_family(name)
-            .ok_or_else(|| self.error(format!("expected metric name after {word}"), start))?;
+        let family = self.text_family(name).ok_or_else(|| {
+            let what = format_args!("expected metric name after {word}");
+            self.unexpected(what, start, name, Lexer::Family(NAME_RULES))
+        })?;
         let from = self.pos;
         if self.page.get(from) == Some(&0) {
             return Err(self.error("linebreak expected after metadata", start));
@@ -187,7 +216,7 @@ impl<'a> Parser<'a> {
             b"histogram" => MetricKind::Histogram,
             b"summary" => MetricKind::Summary,
             b"untyped" => MetricKind::Unknown,
-            _ => return Err(self.error("invalid metric type", start)),
+            _ => return Err(self.plain_error(format!("invalid metric type {}", quoted(text)))),
         };
         Ok(Some(Entry::Type { family, kind }))
     }
