@@ -72,7 +72,7 @@ pub(crate) fn run(file: &Path, wanted: Wanted<'_>, args: &CheckArgs) -> ExitCode
     for job in jobs {
         match runtime.block_on(probe(job, &options)) {
             Ok(probe) => {
-                print!("{}", report(job, &probe));
+                print!("{}", report(job, &probe, options.target.as_deref()));
                 good &= is_good(&probe);
                 scraped += probe.targets.iter().filter(|target| scrape_of(target).is_some()).count();
             }
@@ -106,8 +106,19 @@ fn is_good(probe: &Probe) -> bool {
         })
 }
 
+/// Whether a target is to be shown: one that was scraped, or was found at the address.
+fn is_meant(target: &ProbedTarget, wanted: Option<&str>) -> bool {
+    let url = match &target.fate {
+        Fate::Kept { url, .. } | Fate::Duplicate { url } => url.as_str(),
+        _ => "",
+    };
+    wanted.is_none_or(|wanted| {
+        scrape_of(target).is_some() || target.discovered.value("__address__") == wanted || url == wanted
+    })
+}
+
 /// All there is to say about a job.
-fn report(job: &ScrapeConfig, probe: &Probe) -> String {
+fn report(job: &ScrapeConfig, probe: &Probe, wanted: Option<&str>) -> String {
     let count = |fits: fn(&Fate) -> bool| probe.targets.iter().filter(|target| fits(&target.fate)).count();
     let kept = count(|fate| matches!(fate, Fate::Kept { .. }));
     let mut out = format!(
@@ -128,7 +139,7 @@ fn report(job: &ScrapeConfig, probe: &Probe) -> String {
     if limit > 0 && kept as u64 > limit {
         line(&mut out, 1, &format!("target_limit {limit} is exceeded: a server would let all scrapes fail"));
     }
-    for target in &probe.targets {
+    for target in probe.targets.iter().filter(|target| is_meant(target, wanted)) {
         write_target(&mut out, job, target);
     }
     out

@@ -203,3 +203,97 @@ broken.test: FAILED
     let (code, out) = test(&["--enable-feature=promql-duration-expr", "good.test"]);
     assert!(code == 1 && out.ends_with("1 passed, 1 failed\n") && out.contains("is not enabled"), "{out}");
 }
+
+#[test]
+fn a_check_of_targets_says_what_is_found_kept_and_dropped() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    write(dir, "c.yml", "# nothing to scrape\n");
+    let server = Nilometer::start(dir, &["--config.file=c.yml"]);
+    let job = |more: &str| {
+        format!(
+            "scrape_configs:\n- job_name: self\n  static_configs: [{{targets: ['127.0.0.1:{}', 'drop:1']}}]\n  \
+             relabel_configs: [{{source_labels: [__address__], regex: 'drop.*', action: drop}}]\n{more}",
+            server.port
+        )
+    };
+    write(
+        dir,
+        "t.yml",
+        &job(
+            "  metric_relabel_configs: [{source_labels: [__name__], regex: 'process_threads', action: drop}]\n",
+        ),
+    );
+    let (code, output) = check(dir, "target", "t.yml");
+    assert_eq!(code, 0, "{output}");
+    for expected in [
+        "job \"self\": 2 found, 1 kept, 1 dropped, 0 the same as others, 0 invalid\n",
+        "rule 1: drop where [__address__] matches \"drop.*\": drops the target\n",
+        ", classic text (text/plain; version=0.0.4",
+        "    drops:  process_threads\n",
+        "    up, in ",
+    ] {
+        assert!(output.contains(expected), "{expected}\n{output}");
+    }
+    write(dir, "t.yml", &job("  sample_limit: 5\n"));
+    let (code, output) = check(dir, "target", "t.yml");
+    assert!(
+        code == 1 && output.contains("DOWN, after ") && output.contains("sample limit exceeded"),
+        "{output}"
+    );
+    write(dir, "t.yml", "scrape_configs: [{job_name: j, static_configs: [{targets: [a/b]}]}]\n");
+    let (code, output) = check(dir, "target", "t.yml");
+    assert!(code == 1 && output.starts_with("t.yml: FAILED\n"), "{output}");
+}
+
+#[test]
+fn scrape_files_and_failure_logs_follow_reloads() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    std::fs::create_dir(dir.join("jobs")).unwrap();
+    write(
+        dir,
+        "c.yml",
+        "global: {scrape_interval: 200ms, scrape_timeout: 200ms, scrape_failure_log_file: failed.log}\n\
+         scrape_config_files: ['jobs/*.yml']\n",
+    );
+    let job = |name: &str| {
+        format!(
+            "scrape_configs: [{{job_name: {name}, static_configs: [{{targets: ['127.0.0.1:1']}}], \
+             relabel_configs: [{{target_label: team, replacement: q}}]}}]\n"
+        )
+    };
+    write(dir, "jobs/a.yml", &job("a"));
+    let server = Nilometer::start(dir, &["--config.file=c.yml", "--web.enable-lifecycle"]);
+    let lines = || std::fs::read_to_string(dir.join("failed.log")).unwrap_or_default();
+    wait_for("a line", || lines().contains(r#""job_name":"a""#).then_some(()));
+    assert_eq!(server.api("scrape_pools"), serde_json::json!({"scrapePools": ["a"]}));
+    let yaml = server.api("scrape_pools/config?scrapePool=a")["yaml"].as_str().unwrap().to_owned();
+    assert!(yaml.starts_with("job_name: a\nstatic_configs:\n"), "{yaml}");
+    let steps = server.api("targets/relabel_steps?scrapePool=a&labels=%7B%22x%22:%22y%22%7D");
+    assert_eq!(
+        steps,
+        serde_json::json!({"steps": [{
+            "rule": {"separator": ";", "regex": "(.*)", "targetLabel": "team", "replacement": "q", "action": "replace"},
+            "output": {"team": "q", "x": "y"},
+            "keep": true,
+        }]})
+    );
+    let body = server.get("/api/v1/targets/body?scrapePool=a&scrapeUrl=http://127.0.0.1:1/metrics");
+    assert_eq!(body.status, 404, "{}", body.body);
+    // Another file, and the log was moved away.
+    write(dir, "jobs/b.yml", &job("b"));
+    std::fs::rename(dir.join("failed.log"), dir.join("old.log")).unwrap();
+    assert_eq!(send(server.port, "POST", "/-/reload", &[], b"").unwrap().status, 200);
+    assert_eq!(server.api("scrape_pools"), serde_json::json!({"scrapePools": ["a", "b"]}));
+    wait_for("both in the new log", || {
+        let text = lines();
+        (text.contains(r#""job_name":"a""#) && text.contains(r#""job_name":"b""#)).then_some(())
+    });
+    // A pattern that finds the same job twice is a mistake, and changes nothing.
+    write(dir, "jobs/c.yml", &job("a"));
+    let refused = send(server.port, "POST", "/-/reload", &[], b"").unwrap();
+    assert_eq!(refused.status, 500);
+    assert!(refused.body.contains("found multiple scrape configs with job name \"a\""), "{}", refused.body);
+    assert_eq!(server.api("scrape_pools"), serde_json::json!({"scrapePools": ["a", "b"]}));
+}

@@ -76,7 +76,12 @@ impl PageSource {
 fn page(response: Response<Bytes>) -> Result<Page, ScrapeError> {
     let status = response.status();
     if status != StatusCode::OK {
-        let reason = status.canonical_reason().map(|reason| format!(" {reason}")).unwrap_or_default();
+        // The words of the server, where they are others than the usual ones.
+        let own = response.extensions().get::<hyper::ext::ReasonPhrase>();
+        let reason = match own {
+            Some(reason) => format!(" {}", String::from_utf8_lossy(reason.as_bytes())),
+            None => status.canonical_reason().map(|reason| format!(" {reason}")).unwrap_or_default(),
+        };
         return Err(ScrapeError::Status(format!("{}{reason}", status.as_u16())));
     }
     let (parts, body) = response.into_parts();

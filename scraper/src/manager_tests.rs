@@ -301,6 +301,7 @@ async fn each_way_to_fail_has_its_words_and_leaves_the_others_alone() {
     server.set("/redirected", answer("302 Found", "Location: /good2\r\n", b""));
     server.set("/good2", page("good2 1\n"));
     server.set("/500", answer("500 Internal Server Error", text, b"a 1\n"));
+    server.set("/odd", answer("418 Short and Stout", text, b""));
     server.set("/201", answer("201 Created", text, b"a 1\n"));
     server.set("/401", answer("401 Unauthorized", text, b""));
     server.set("/loop", answer("302 Found", "Location: /loop\r\n", b""));
@@ -328,6 +329,7 @@ async fn each_way_to_fail_has_its_words_and_leaves_the_others_alone() {
         "good",
         "redirected",
         "500",
+        "odd",
         "201",
         "401",
         "loop",
@@ -361,6 +363,7 @@ async fn each_way_to_fail_has_its_words_and_leaves_the_others_alone() {
     world.apply(&[&job]).await;
     let expected = [
         ("500", "server returned HTTP status 500 Internal Server Error"),
+        ("odd", "server returned HTTP status 418 Short and Stout"),
         ("201", "server returned HTTP status 201 Created"),
         ("401", "server returned HTTP status 401 Unauthorized"),
         ("gone", "server returned HTTP status 404 Not Found"),
