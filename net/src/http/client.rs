@@ -92,6 +92,7 @@ struct Shared {
     options: ClientOptions,
     proxies: Proxies,
     inner: ArcSwap<Inner>,
+    has_tls_files: bool,
     tls_files: Mutex<TlsFiles>,
     tokens: Option<TokenSource>,
 }
@@ -121,6 +122,7 @@ impl HttpClient {
         Ok(Self {
             shared: Arc::new(Shared {
                 inner: ArcSwap::from_pointee(inner),
+                has_tls_files: !used.is_empty(),
                 tls_files: Mutex::new(TlsFiles { looked: Instant::now(), used, failing: None }),
                 config: config.clone(),
                 options,
@@ -300,10 +302,10 @@ impl HttpClient {
     /// again. Files of which some are replaced and some are not have a little time to become consistent.
     fn inner(&self) -> Result<Arc<Inner>, NetError> {
         let shared = &self.shared;
-        let mut files = shared.tls_files.lock().unwrap_or_else(PoisonError::into_inner);
-        if files.used.is_empty() {
+        if !shared.has_tls_files {
             return Ok(shared.inner.load_full());
         }
+        let mut files = shared.tls_files.lock().unwrap_or_else(PoisonError::into_inner);
         if files.looked.elapsed() >= shared.options.tls_files_check_interval {
             files.looked = Instant::now();
             let stamps = shared.config.tls.stamps();
@@ -456,4 +458,44 @@ pub(super) async fn read_body(answer: Response<Incoming>, max: u64) -> Result<Re
         }
     }
     Ok(Response::from_parts(parts, buffer.freeze()))
+}
+
+#[cfg(test)]
+mod tests {
+    use model::ConfigPath;
+
+    use super::*;
+    use crate::http::RawHttpClientConfig;
+
+    #[tokio::test(start_paused = true)]
+    async fn certificates_that_cannot_be_used_fail_requests_after_a_while() {
+        let pem = |name: &str| rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap().cert.pem();
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("ca.pem");
+        std::fs::write(&file, pem("a")).unwrap();
+        let yaml = "{tls_config: {ca_file: ca.pem}}";
+        let raw: RawHttpClientConfig = serde_yaml::from_str(yaml).unwrap();
+        let config = raw.build(&ConfigPath::root(), dir.path()).unwrap();
+        let client = HttpClient::new(&config, ClientOptions::new("test")).unwrap();
+        let wait = |millis| tokio::time::advance(Duration::from_millis(millis));
+        let first = client.inner().unwrap();
+
+        std::fs::write(&file, "half of a certifi").unwrap();
+        assert!(Arc::ptr_eq(&client.inner().unwrap(), &first), "not looked at yet");
+        for _ in 0..9 {
+            wait(1000).await;
+            assert!(Arc::ptr_eq(&client.inner().unwrap(), &first));
+        }
+        wait(2000).await;
+        for _ in 0..2 {
+            let error = client.inner().unwrap_err();
+            assert!(matches!(&error, NetError::File { path, .. } if *path == file), "{error}");
+            wait(5000).await;
+        }
+        std::fs::write(&file, pem("b.example")).unwrap();
+        let second = client.inner().unwrap();
+        assert!(!Arc::ptr_eq(&second, &first));
+        wait(60_000).await;
+        assert!(Arc::ptr_eq(&client.inner().unwrap(), &second), "nothing changed");
+    }
 }

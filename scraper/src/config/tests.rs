@@ -297,3 +297,23 @@ fn files_with_jobs_are_found_once() {
     let raw: RawScrapeConfigFile = serde_yaml::from_str(&text).unwrap();
     assert_eq!(raw.scrape_configs.unwrap()[0].job_name, "x");
 }
+
+#[test]
+fn the_whole_client_block_is_read_and_its_errors_have_places() {
+    build(
+        "{job_name: a, oauth2: {client_id: c, client_secret: s, token_url: 'http://t', scopes: [x], tls_config: {ca_file: ca}}, \
+         proxy_url: 'socks5://u:p@h', no_proxy: '10.0.0.0/8,x', enable_http2: false, http_headers: {X-A: {files: [f]}}}",
+    )
+    .unwrap();
+    build("{job_name: a, proxy_from_environment: true, proxy_connect_header: {A: [b]}}").unwrap();
+    for (block, expected) in [
+        ("oauth2: {client_id: c}", "scrape_configs[0].oauth2: oauth2 token_url must be configured"),
+        ("no_proxy: x", "scrape_configs[0]: if no_proxy is configured, proxy_url must also be configured"),
+        (
+            "http_headers: {Host: {values: [x]}}",
+            "scrape_configs[0].http_headers.Host: setting header \"Host\" is not allowed",
+        ),
+    ] {
+        assert_eq!(build(&format!("{{job_name: a, {block}}}")).unwrap_err(), expected);
+    }
+}
