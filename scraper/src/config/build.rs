@@ -299,10 +299,12 @@ impl RawScrapeConfig {
             };
         }
         add!(
+            aws_sd_configs,
             consul_sd_configs,
             dns_sd_configs,
             docker_sd_configs,
             dockerswarm_sd_configs,
+            ec2_sd_configs,
             eureka_sd_configs,
             file_sd_configs,
             http_sd_configs,

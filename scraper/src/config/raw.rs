@@ -13,8 +13,9 @@ use serde::Deserialize;
 use super::Opaque;
 pub use crate::discovery::RawTargetGroup;
 use crate::discovery::{
-    RawConsulSdConfig, RawDnsSdConfig, RawDockerSdConfig, RawDockerSwarmSdConfig, RawEurekaSdConfig,
-    RawFileSdConfig, RawHttpSdConfig, RawKubernetesSdConfig, RawNomadSdConfig,
+    RawAwsSdConfig, RawConsulSdConfig, RawDnsSdConfig, RawDockerSdConfig, RawDockerSwarmSdConfig,
+    RawEc2SdConfig, RawEurekaSdConfig, RawFileSdConfig, RawHttpSdConfig, RawKubernetesSdConfig,
+    RawNomadSdConfig,
 };
 
 /// An entry of `scrape_configs`. Keys are Prometheus', and our `collector` and `collector_options`.
@@ -75,6 +76,8 @@ pub struct RawScrapeConfig {
     pub collector_options: Option<Opaque>,
 
     pub static_configs: Option<Vec<RawTargetGroup>>,
+    pub ec2_sd_configs: Option<Vec<RawEc2SdConfig>>,
+    pub aws_sd_configs: Option<Vec<RawAwsSdConfig>>,
     pub consul_sd_configs: Option<Vec<RawConsulSdConfig>>,
     pub dns_sd_configs: Option<Vec<RawDnsSdConfig>>,
     pub eureka_sd_configs: Option<Vec<RawEurekaSdConfig>>,
@@ -86,10 +89,8 @@ pub struct RawScrapeConfig {
     pub nomad_sd_configs: Option<Vec<RawNomadSdConfig>>,
 
     // Discovery kinds that are known but not built yet.
-    pub aws_sd_configs: Option<Opaque>,
     pub azure_sd_configs: Option<Opaque>,
     pub digitalocean_sd_configs: Option<Opaque>,
-    pub ec2_sd_configs: Option<Opaque>,
     pub gce_sd_configs: Option<Opaque>,
     pub hetzner_sd_configs: Option<Opaque>,
     pub ionos_sd_configs: Option<Opaque>,
@@ -135,10 +136,8 @@ impl RawScrapeConfig {
     /// Discovery kinds that are asked for and not built yet, by key.
     pub(super) fn unsupported_discovery(&self) -> Option<&'static str> {
         let kinds = [
-            ("aws_sd_configs", &self.aws_sd_configs),
             ("azure_sd_configs", &self.azure_sd_configs),
             ("digitalocean_sd_configs", &self.digitalocean_sd_configs),
-            ("ec2_sd_configs", &self.ec2_sd_configs),
             ("gce_sd_configs", &self.gce_sd_configs),
             ("hetzner_sd_configs", &self.hetzner_sd_configs),
             ("ionos_sd_configs", &self.ionos_sd_configs),

@@ -9,6 +9,7 @@
 //!
 //! The task is dropped at any await point when the job goes.
 
+mod aws;
 mod client;
 mod consul;
 mod dns;
@@ -38,6 +39,7 @@ use futures_util::future::BoxFuture;
 use model::{Clock, Labels};
 use tokio::sync::mpsc;
 
+pub use aws::{AwsSdConfig, Ec2Filter, Ec2SdConfig, RawAwsSdConfig, RawEc2SdConfig};
 pub use consul::{ConsulSdConfig, RawConsulSdConfig};
 pub use dns::{DnsSdConfig, RawDnsSdConfig};
 pub use docker::{
