@@ -127,7 +127,6 @@ impl Unpackers {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use std::io::{Read, Write};
 
