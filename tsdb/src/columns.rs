@@ -279,6 +279,10 @@ pub(crate) struct Seam {
 
 /// Which of `later` are at no time of `earlier`; `None`: all of them.
 fn not_among(earlier: &[Timestamp], later: &[Timestamp]) -> Option<Vec<bool>> {
+    // Mostly a series has samples of one kind only.
+    if earlier.is_empty() {
+        return None;
+    }
     let (first, last) = (later.iter().min()?, later.iter().max()?);
     let mut taken: Vec<Timestamp> = earlier.iter().filter(|t| (first..=last).contains(t)).copied().collect();
     if !taken.is_sorted() {

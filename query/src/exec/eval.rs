@@ -241,11 +241,16 @@ fn shared<'q>(
     }
     let (samples, notes) = (state.samples.mark(), state.notes.additions());
     let stream = vector(state, inner, steps)?;
-    let bytes = stream.len().saturating_mul(Column::bytes_of(steps.count)) as u64;
-    if bytes > KEPT_BYTES_MAX.min(state.limits.bytes_max() / KEPT_SHARE) {
+    let bytes = stream.len().saturating_mul(size_of::<Column>() + Column::bytes_of(steps.count));
+    let bytes_max = KEPT_BYTES_MAX.min(state.limits.bytes_max() / KEPT_SHARE);
+    if bytes as u64 > bytes_max {
         return Ok(stream);
     }
-    let table = stream.materialize(state)?;
+    // What histograms take is known when they were read.
+    let table = match stream.materialize_within(state, usize::try_from(bytes_max).unwrap_or(usize::MAX))? {
+        Ok(table) => table,
+        Err(stream) => return Ok(stream),
+    };
     if state.notes.additions() != notes {
         return Ok(table.into_stream());
     }

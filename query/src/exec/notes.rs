@@ -225,6 +225,7 @@ impl Notes {
              https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_quantile){}",
             for_metric(name)
         );
+        self.additions.fetch_add(1, Ordering::Relaxed);
         lock(&self.notes)
             .entry((Level::Info, text))
             .and_modify(|note| {

@@ -23,6 +23,28 @@ fn select(
     selector: &Selector,
     steps: Steps,
     range: TimeRange,
+) -> Result<(Arc<dyn SeriesSet>, Vec<Head>), QueryError> {
+    if selector.only_labels.is_some() {
+        let set = select_set(state, selector, steps, range, selector.only_labels.clone())?;
+        let found = heads(state, &*set)?;
+        // Types and units go with the name, and then series that differ by these alone must not become one.
+        if !found.iter().any(|head| head.labels.has("__type__") || head.labels.has("__unit__")) {
+            state.limits.select(set.len())?;
+            return Ok((set, found));
+        }
+    }
+    let set = select_set(state, selector, steps, range, None)?;
+    state.limits.select(set.len())?;
+    let found = heads(state, &*set)?;
+    Ok((set, found))
+}
+
+fn select_set(
+    state: &State<'_>,
+    selector: &Selector,
+    steps: Steps,
+    range: TimeRange,
+    only_labels: Option<Vec<String>>,
 ) -> Result<Arc<dyn SeriesSet>, QueryError> {
     if let Some(set) = selector.shared.and_then(|id| state.kept.set(id, range)) {
         return Ok(set);
@@ -34,8 +56,7 @@ fn select(
         func: selector.hints.func.clone(),
         grouping: selector.hints.grouping.clone(),
         grouping_is_by: selector.hints.by,
-        // Types and units go with the name, and series that differ by these alone must not.
-        only_labels: selector.only_labels.clone().filter(|_| !state.features.type_and_unit_labels),
+        only_labels,
         interrupt: Some(state.limits.interrupt()),
         ..SelectHints::default()
     };
@@ -50,7 +71,6 @@ fn select(
         }
     };
     state.notes.merge_foreign(&set.annotations());
-    state.limits.select(set.len())?;
     if let Some(id) = selector.shared {
         state.kept.put_set(id, range, &set);
     }
@@ -161,8 +181,7 @@ pub(crate) fn instant<'q>(
     let after = if selector.is_smoothed() { state.lookback_ms } else { 0 };
     let range =
         TimeRange::new(first.saturating_sub(state.lookback_ms).saturating_add(1), last.saturating_add(after));
-    let set = select(state, selector, steps, range)?;
-    let heads = heads(state, &*set)?;
+    let (set, heads) = select(state, selector, steps, range)?;
     Ok(Stream::new(steps, heads, Instant { state, selector, steps, set }))
 }
 
@@ -301,8 +320,7 @@ pub(crate) fn range<'q>(
     if steps.count == 0 {
         return Ok(RangeStream { heads: Vec::new(), source: Box::new(NoSamples) });
     }
-    let set = select(state, selector, steps, range)?;
-    let heads = heads(state, &*set)?;
+    let (set, heads) = select(state, selector, steps, range)?;
     let keep_starts = state.features.use_start_timestamps;
     Ok(RangeStream {
         heads,

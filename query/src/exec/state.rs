@@ -100,20 +100,22 @@ type SelectedSet = (TimeRange, Arc<dyn SeriesSet>);
 /// By the number that equal expressions have in common.
 #[derive(Default)]
 pub(crate) struct KeptOnes {
-    vectors: Mutex<HashMap<usize, Arc<Kept>>>,
+    /// Few, as the text of a query has few expressions; uses of other steps, within subqueries, are others.
+    vectors: Mutex<Vec<(usize, Arc<Kept>)>>,
     sets: Mutex<HashMap<usize, SelectedSet>>,
 }
 
 impl KeptOnes {
     pub(crate) fn get(&self, id: usize, steps: Steps) -> Option<Arc<Kept>> {
         let vectors = self.vectors.lock().unwrap_or_else(PoisonError::into_inner);
-        vectors.get(&id).filter(|kept| kept.steps == steps).map(Arc::clone)
+        let found = vectors.iter().find(|(of, kept)| *of == id && kept.steps == steps);
+        found.map(|(_, kept)| Arc::clone(kept))
     }
 
     pub(crate) fn put(&self, id: usize, kept: Kept) -> Arc<Kept> {
         let kept = Arc::new(kept);
         let mut vectors = self.vectors.lock().unwrap_or_else(PoisonError::into_inner);
-        vectors.insert(id, Arc::clone(&kept));
+        vectors.push((id, Arc::clone(&kept)));
         kept
     }
 

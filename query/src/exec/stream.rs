@@ -98,7 +98,7 @@ impl<'q> Stream<'q> {
         state: &State<'_>,
         mut fold: impl FnMut(usize, &mut Column) -> Result<(), QueryError> + Send,
     ) -> Result<(), QueryError> {
-        let each = Column::bytes_of(self.steps.count).max(1);
+        let each = size_of::<Column>() + Column::bytes_of(self.steps.count);
         // A small part of what the query may hold: small limits are not for reading ahead.
         let affordable = usize::try_from(state.limits.bytes_max() / ROUND_SHARE).unwrap_or(usize::MAX) / each;
         let round_max = (ROUND_CELLS / self.steps.count.max(1)).min(affordable);
@@ -137,6 +137,28 @@ impl<'q> Stream<'q> {
         self.for_each(state, |_, column| table.push(std::mem::take(column)))?;
         table.heads = self.heads;
         Ok(table)
+    }
+
+    /// Reads everything into memory if it takes at most so many bytes; else gives the stream back.
+    pub(crate) fn materialize_within(
+        self,
+        state: &'q State<'q>,
+        bytes_max: usize,
+    ) -> Result<Result<Table<'q>, Self>, QueryError> {
+        let mut table = Table::new(state, self.steps);
+        let mut too_many = false;
+        let outcome = self.for_each(state, |_, column| {
+            table.push(std::mem::take(column))?;
+            too_many = table.bytes > bytes_max;
+            // Any error ends the reading.
+            if too_many { Err(QueryError::canceled()) } else { Ok(()) }
+        });
+        if too_many {
+            return Ok(Err(self));
+        }
+        outcome?;
+        table.heads = self.heads;
+        Ok(Ok(table))
     }
 
     /// Merges series with equal labels. Their steps must not meet; with `whole`, only one of them may have samples at

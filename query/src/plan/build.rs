@@ -117,7 +117,7 @@ fn only_labels(plan: &mut VectorPlan, grouping: &[String]) {
     // An equal selector elsewhere may need all.
     if selector.shared.is_none() && selector.matchers.iter().any(has_name) {
         let mut names = grouping.to_vec();
-        names.push(METRIC_NAME.to_owned());
+        names.extend(["__name__", "__type__", "__unit__"].map(str::to_owned));
         selector.only_labels = Some(names);
     }
 }

@@ -31,7 +31,7 @@ impl Repeated {
 
     /// A number that equal expressions have in common, if there is another one. What sees less of histograms is another.
     pub(super) fn id(&self, expr: &Expr, view: HistogramView) -> Option<usize> {
-        if self.texts.is_empty() || !is_shared(expr) {
+        if self.texts.is_empty() || !may_be_shared(expr) {
             return None;
         }
         let id = *self.texts.get(&expr.to_string())?;
@@ -40,7 +40,7 @@ impl Repeated {
 }
 
 /// Vectors from storage, or made by some work; selectors of range vectors too, whose series are selected once.
-fn is_shared(expr: &Expr) -> bool {
+fn may_be_shared(expr: &Expr) -> bool {
     match &expr.kind {
         ExprKind::Aggregate(_) | ExprKind::Vector(_) | ExprKind::Matrix(_) => true,
         ExprKind::Call(_) => value_type(expr) == ValueType::Vector,
@@ -49,7 +49,7 @@ fn is_shared(expr: &Expr) -> bool {
 }
 
 fn count(expr: &Expr, counts: &mut HashMap<String, usize>) {
-    if is_shared(expr) {
+    if may_be_shared(expr) {
         let count = counts.entry(expr.to_string()).or_default();
         *count += 1;
         if *count > 1 {

@@ -1,6 +1,7 @@
 //! Series in memory, as a store: for scripts, tests and benches.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use model::histogram::CounterResetHint;
@@ -84,7 +85,7 @@ impl Querier for View {
             .filter(|(labels, _)| Matcher::all_match(matchers, labels))
             .map(|(labels, samples)| (labels.clone(), Arc::clone(samples)))
             .collect();
-        Ok(Box::new(Selected { series, range }))
+        Ok(Box::new(Selected { series, only_labels: hints.only_labels.clone(), range }))
     }
 
     fn label_names(&self, matchers: &[Matcher], _: &LabelHints) -> Result<LabelList, StorageError> {
@@ -111,6 +112,7 @@ fn list(mut items: Vec<String>) -> LabelList {
 
 struct Selected {
     series: Vec<(Labels, Arc<Series>)>,
+    only_labels: Option<Vec<String>>,
     range: TimeRange,
 }
 
@@ -121,6 +123,15 @@ impl SeriesSet for Selected {
 
     fn labels(&self, index: usize) -> Labels {
         self.series[index].0.clone()
+    }
+
+    fn labels_of(&self, range: Range<usize>) -> Vec<Labels> {
+        let wanted = |name: &str| self.only_labels.iter().flatten().any(|own| own == name);
+        let labels = self.series[range].iter().map(|(labels, _)| match self.only_labels {
+            Some(_) => labels.filtered(wanted),
+            None => labels.clone(),
+        });
+        labels.collect()
     }
 
     fn read(&self, index: usize, into: &mut SeriesColumns) -> Result<(), StorageError> {

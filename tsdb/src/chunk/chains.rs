@@ -60,6 +60,9 @@ impl<K: PartialEq> Chains<K> {
         if first == place {
             return decode_against(bytes, times, None, out);
         }
+        if info(chunk(first)?)?.count != last.count {
+            return Err(DecodeError::Inconsistent("chunk without its base"));
+        }
         let mut short_lived = Self::default();
         let kept = if last.count > KEPT_SAMPLES_MAX { &mut short_lived } else { self };
         if kept.frame.as_ref() != Some(&frame) || kept.first != first {

@@ -15,7 +15,7 @@ use crate::exec::notes::HistogramOperation;
 use crate::exec::quantile::quantile_of_sorted;
 use crate::exec::range::{HistogramMean, SumNotes, quantile_order};
 use crate::exec::state::State;
-use crate::exec::stream::{Head, Stream, Table};
+use crate::exec::stream::{Stream, Table};
 use crate::plan::AggregatePlan;
 
 /// Folds all series.
@@ -35,9 +35,6 @@ pub(super) fn fold<'q>(
     state.limits.admit(cells)?;
     let mut bytes = cells.saturating_mul(Accumulator::cell_bytes(plan.op));
     state.limits.hold_bytes(bytes)?;
-    let of_heads = size_of::<Head>() * inner.len();
-    bytes = bytes.saturating_add(of_heads);
-    state.limits.hold_bytes(of_heads)?;
     let mut accumulators: Vec<Accumulator> =
         groups.heads.iter().map(|_| Accumulator::new(plan.op, steps.count)).collect();
     let mut held = 0;

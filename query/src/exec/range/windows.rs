@@ -151,6 +151,8 @@ impl WindowTable {
         into.set_marked(
             &self.gaining,
             self.gains.iter().enumerate().map(|(step, gain)| {
+                // The condition holds for first values below zero too, and is false for NaN; what it lets through is computed
+                // in full.
                 let first = values[gain.first as usize];
                 let increase = values[gain.last as usize] - first;
                 if counter && first < gain.zero_below * increase {

@@ -375,12 +375,12 @@ impl Script {
         gate
     }
 
-    /// Runs within each query of a template.
     /// Rules whose templates asked so far.
     pub(super) fn asked_by(&self) -> Vec<RuleOrigin> {
         self.asked_by.lock().clone()
     }
 
+    /// Runs within each query of a template.
     pub(super) fn during_text(&self, run: impl Fn() + Send + Sync + 'static) {
         *self.during_text.lock() = Some(Arc::new(run));
     }

@@ -1,5 +1,5 @@
 //! A column of whole numbers as differences to another column of as many rows: the buckets of one histogram, each against
-//! the next smaller one, differ by what fell between the two bounds, which is less and moves less than their counts.
+//! the next larger one, differ by what fell between the two bounds, which is less and moves less than their counts.
 #![warn(clippy::indexing_slicing, clippy::cast_possible_truncation)]
 
 use super::decimal::whole;
