@@ -27,6 +27,7 @@ use crate::target::TargetHealth;
 mod asked;
 mod faults;
 mod gated;
+mod in_place;
 mod reload;
 
 /// Wall clock that follows the runtime's.
@@ -156,9 +157,27 @@ impl World {
         clock: Arc<dyn Clock>,
         failure_logs: FailureLogs,
     ) -> Self {
+        Self::on(None, store, append, cpu, clock, failure_logs).await
+    }
+
+    /// Where small pages are read in place, and no job of the pool is ever done once `cpu` is busy.
+    async fn in_place(cpu: CpuPool) -> Self {
+        let (store, clock) = (FakeStore::default(), Arc::new(RuntimeClock(Instant::now())));
+        let runtime = Some(tokio::runtime::Handle::current());
+        Self::on(runtime, store.clone(), Arc::new(store), cpu, clock, FailureLogs::none()).await
+    }
+
+    async fn on(
+        runtime: Option<tokio::runtime::Handle>,
+        store: FakeStore,
+        append: Arc<dyn Append>,
+        cpu: CpuPool,
+        clock: Arc<dyn Clock>,
+        failure_logs: FailureLogs,
+    ) -> Self {
         let registry = prometheus::Registry::new();
         let options = ScrapeManagerOptions {
-            runtime: None,
+            runtime,
             append,
             clock: Arc::clone(&clock),
             cpu,

@@ -39,7 +39,8 @@ pub(super) fn keeps_credentials(from: &Uri, to: &Uri) -> bool {
     from_host.eq_ignore_ascii_case(&to_host) && (upgrade || (schemes.0 == schemes.1 && from_port == to_port))
 }
 
-/// Another host gets neither credentials nor the headers that may carry them.
+/// Another host gets neither credentials nor the headers that may carry them: those configured, and those whose values whoever
+/// asks has marked as sensitive.
 pub(super) fn drop_credentials<'a>(
     headers: &mut HeaderMap,
     configured: impl Iterator<Item = &'a HeaderName>,
@@ -48,6 +49,11 @@ pub(super) fn drop_credentials<'a>(
         headers.remove(name);
     }
     for name in configured {
+        headers.remove(name);
+    }
+    let sensitive = headers.iter().filter(|(_, value)| value.is_sensitive());
+    let names: Vec<HeaderName> = sensitive.map(|(name, _)| name.clone()).collect();
+    for name in names {
         headers.remove(name);
     }
 }
@@ -67,6 +73,18 @@ mod tests {
         assert!(!keeps("http://a/x", "http://sub.a/x"));
         assert!(!keeps("http://a:9090/x", "http://a:9091/x"));
         assert!(!keeps("http://a:9090/x", "https://a:9090/x"));
+    }
+
+    #[test]
+    fn what_is_marked_as_sensitive_goes() {
+        let mut headers = HeaderMap::new();
+        let mut token = http::HeaderValue::from_static("token");
+        token.set_sensitive(true);
+        headers.insert("x-amz-security-token", token);
+        headers.insert("x-plain", http::HeaderValue::from_static("1"));
+        headers.insert("x-configured", http::HeaderValue::from_static("1"));
+        drop_credentials(&mut headers, [HeaderName::from_static("x-configured")].iter());
+        assert_eq!(headers.keys().collect::<Vec<_>>(), ["x-plain"]);
     }
 
     #[test]
