@@ -161,6 +161,8 @@ pub fn scrapes(bytes: &[u8]) -> usize {
             native: bit(6),
             keep_classic: bit(7),
             convert,
+            // Protobuf has two of the four numbers of formats: one with a limit.
+            buckets_max: if settings & 3 == 3 { 4 } else { 0 },
             ..HistogramSettings::default()
         },
         start_times,

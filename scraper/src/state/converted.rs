@@ -31,11 +31,11 @@ const EXEMPLARS_MAX: usize = 1000;
 /// The numbers of a classic histogram, as they come.
 #[derive(Debug, Default)]
 pub(super) struct ClassicHistogram {
-    /// Bounds and counts, ascending.
+    /// Bounds and counts, in the order of the page until they are converted.
     buckets: Vec<(f64, f64)>,
     count: Option<f64>,
     sum: f64,
-    /// Whether counts contradict each other.
+    /// Whether a count of all was negative.
     broken: bool,
 }
 
@@ -47,16 +47,7 @@ impl ClassicHistogram {
 
     /// A bucket; its bound is a number.
     pub(super) fn set_bucket(&mut self, bound: f64, count: f64) {
-        let place = self.buckets.partition_point(|(other, _)| *other < bound);
-        let next = self.buckets.get(place);
-        if self.broken || next.is_some_and(|(other, _)| *other == bound) {
-            return;
-        }
-        let below = place.checked_sub(1).and_then(|place| self.buckets.get(place));
-        self.broken = count < 0.0
-            || below.is_some_and(|(_, below)| count < *below)
-            || next.is_some_and(|(_, above)| count > *above);
-        self.buckets.insert(place, (bound, count));
+        self.buckets.push((bound, count));
     }
 
     pub(super) fn set_count(&mut self, count: f64) {
@@ -68,9 +59,30 @@ impl ClassicHistogram {
         self.sum = sum;
     }
 
+    /// Puts the buckets in ascending order, of equal bounds the first.
+    ///
+    /// All at once: were each put in its place as it comes, a page with its bounds in descending order would cost the square of
+    /// their number.
+    fn arrange(&mut self) {
+        // Adding zero makes the two zeros, which are equal bounds, the same.
+        self.buckets.sort_by(|(a, _), (b, _)| (a + 0.0).total_cmp(&(b + 0.0)));
+        self.buckets.dedup_by(|(bound, _), (before, _)| bound == before);
+    }
+
+    /// Whether counts contradict each other. The buckets are arranged.
+    fn is_broken(&self) -> bool {
+        self.broken
+            || self.buckets.iter().any(|(_, count)| *count < 0.0)
+            || self.buckets.windows(2).any(|pair| matches!(pair, [(_, below), (_, above)] if above < below))
+    }
+
     /// The histogram; `None` when the numbers make none.
     pub(super) fn convert(&mut self) -> Option<SampleValue> {
-        let count = self.count.or(self.buckets.last().map(|(_, count)| *count)).filter(|_| !self.broken)?;
+        self.arrange();
+        if self.is_broken() {
+            return None;
+        }
+        let count = self.count.or(self.buckets.last().map(|(_, count)| *count))?;
         if self.buckets.last().is_none_or(|(bound, _)| *bound != f64::INFINITY) {
             self.buckets.push((f64::INFINITY, count));
         }
@@ -593,5 +605,32 @@ mod tests {
         for (buckets, count, expected) in cases {
             assert_eq!(convert(buckets, count).as_deref(), expected, "{buckets:?} {count:?}");
         }
+    }
+
+    #[test]
+    fn of_equal_bounds_in_any_order_the_first_counts() {
+        let first = [(2.0, 4.0), (0.0, 1.0), (-0.0, 2.0), (1.0, 3.0), (2.0, 1.0), (0.0, -1.0), (1.0, 9.0)];
+        assert_eq!(
+            convert(&first, Some(4.0)).as_deref(),
+            Some("[0.0, 1.0, 2.0] {count:4, sum:1.5, [-Inf,0]:1, (0,1]:2, (1,2]:1}")
+        );
+        assert_eq!(convert(&[(3.0, 1.0), (2.0, 2.0), (1.0, 3.0)], Some(3.0)), None, "descending counts");
+        assert_eq!(convert(&[(3.0, 2.0), (1.0, 1.0), (2.0, 3.0)], None), None, "one too high between two");
+    }
+
+    #[test]
+    fn many_buckets_in_descending_order() {
+        const BUCKETS: u32 = 200_000;
+        let mut classic = ClassicHistogram::default();
+        for bound in (1..=BUCKETS).rev().map(f64::from) {
+            classic.set_bucket(bound, bound);
+        }
+        classic.set_count(f64::from(BUCKETS));
+        let Some(SampleValue::Histogram(h)) = classic.convert() else { panic!("no histogram") };
+        assert!(h.custom_values.iter().copied().eq((1..=BUCKETS).map(f64::from)));
+        assert_eq!((h.schema, h.count), (CUSTOM_BUCKETS_SCHEMA, u64::from(BUCKETS)));
+        // One observation in each but the last, which has no bound.
+        assert_eq!(h.positive_spans, [Span { offset: 0, length: BUCKETS }]);
+        assert!(h.positive_buckets.iter().copied().eq((0..BUCKETS).map(|index| i64::from(index == 0))));
     }
 }

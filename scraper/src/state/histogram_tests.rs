@@ -169,6 +169,16 @@ fn limits_of_histograms() {
 }
 
 #[test]
+fn a_schema_from_nowhere_ends_at_the_bucket_limit() {
+    let wild = [int(1, 10), sint(5, i64::from(i32::MAX)), span(12, 0, 1), packed(13, &[1; 10])];
+    let page = family("h", HISTOGRAM, &[&[message(7, &wild)]]);
+    let mut bench = Bench::with(HistogramSettings { buckets_max: 5, ..NATIVE });
+    for _ in 0..2 {
+        assert_eq!(bench.scrape_proto(&page).0, "0 1 1 0 histogram bucket limit exceeded");
+    }
+}
+
+#[test]
 fn broken_histograms_fail_the_scrape() {
     let mut bench = Bench::with(NATIVE);
     let broken = family("h", HISTOGRAM, &[&[message(7, &[int(1, 5), span(12, 0, 3), packed(13, &[1])])]]);

@@ -53,7 +53,8 @@ pub(crate) fn schema_for_factor(factor: f64) -> i32 {
 }
 
 impl HistogramSettings {
-    /// Makes a histogram coarser until it keeps to the bounds.
+    /// Makes a histogram coarser until it keeps to the bounds. What a page says is not trusted: no schema makes this take more steps
+    /// than there are schemas.
     pub(super) fn fit(&self, value: &mut SampleValue) -> BucketLimit {
         let (custom, mut schema, count) = match &*value {
             SampleValue::Float(_) => return BucketLimit::Kept,
@@ -70,11 +71,16 @@ impl HistogramSettings {
             reduce(value, schema);
         }
         while bucket_count(value) > max {
-            if schema <= EXPONENTIAL_SCHEMA_MIN {
+            // Neither what is coarsest nor what is no schema can be made coarser.
+            if schema <= EXPONENTIAL_SCHEMA_MIN || schema > EXPONENTIAL_SCHEMA_MAX {
                 return BucketLimit::Exceeded;
             }
             schema -= 1;
             reduce(value, schema);
+            // Spans that do not fit their buckets stay as they are, at every schema.
+            if schema_of(value) != Some(schema) {
+                return BucketLimit::Exceeded;
+            }
         }
         BucketLimit::Kept
     }
@@ -85,6 +91,14 @@ fn bucket_count(value: &SampleValue) -> usize {
         SampleValue::Float(_) => 0,
         SampleValue::Histogram(h) => h.bucket_count(),
         SampleValue::FloatHistogram(h) => h.bucket_count(),
+    }
+}
+
+fn schema_of(value: &SampleValue) -> Option<i32> {
+    match value {
+        SampleValue::Float(_) => None,
+        SampleValue::Histogram(h) => Some(h.schema),
+        SampleValue::FloatHistogram(h) => Some(h.schema),
     }
 }
 
@@ -149,5 +163,49 @@ mod tests {
         let settings = HistogramSettings::default();
         assert_eq!(fit(settings, histogram(10, 16)), (BucketLimit::Kept, 8, 4), "finer than is stored");
         assert_eq!(fit(settings, histogram(53, 16)), (BucketLimit::Kept, 53, 16), "the store refuses it");
+    }
+
+    #[test]
+    fn no_schema_makes_it_run_long() {
+        let settings = HistogramSettings { buckets_max: 5, ..HistogramSettings::default() };
+        let misfit = |schema| {
+            let spans = vec![Span { offset: 0, length: 1 }];
+            let (positive_spans, positive_buckets) = (spans, vec![1; 10]);
+            Histogram { schema, positive_spans, positive_buckets, ..Histogram::default() }
+        };
+        for schema in [i32::MAX, 53, 52, 8, 0, -4, -5, i32::MIN] {
+            let value = misfit(schema);
+            let floats = SampleValue::FloatHistogram(Arc::new(value.to_float()));
+            let (verdict, after, buckets) = fit(settings, SampleValue::Histogram(Arc::new(value)));
+            assert_eq!((verdict, after, buckets), (BucketLimit::Exceeded, schema, 10), "as it was");
+            let mut fitted = floats.clone();
+            // Spans and counts of floats are cut to what fits when they are made coarser; what is no schema is not.
+            settings.fit(&mut fitted);
+            if !(EXPONENTIAL_SCHEMA_MIN..=SCHEMA_RESERVED_MAX).contains(&schema) {
+                assert_eq!(fitted, floats, "{schema}");
+            }
+        }
+        assert_eq!(
+            fit(settings, histogram(i32::MAX, 16)),
+            (BucketLimit::Exceeded, i32::MAX, 16),
+            "spans fit"
+        );
+        assert_eq!(
+            fit(settings, histogram(i32::MAX, 5)),
+            (BucketLimit::Kept, i32::MAX, 5),
+            "the store refuses it"
+        );
+        // Both signs: two buckets a side is as coarse as they get.
+        let mut both = Histogram { schema: 8, ..Histogram::default() };
+        for (spans, buckets) in [
+            (&mut both.positive_spans, &mut both.positive_buckets),
+            (&mut both.negative_spans, &mut both.negative_buckets),
+        ] {
+            *spans = vec![Span { offset: -3, length: 8 }];
+            *buckets = vec![1, 0, 0, 0, 0, 0, 0, 0];
+        }
+        let settings = HistogramSettings { buckets_max: 3, ..HistogramSettings::default() };
+        let (verdict, schema, buckets) = fit(settings, SampleValue::Histogram(Arc::new(both)));
+        assert_eq!((verdict, schema, buckets), (BucketLimit::Exceeded, -4, 4));
     }
 }
