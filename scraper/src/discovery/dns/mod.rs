@@ -22,6 +22,7 @@ use serde::Deserialize;
 
 use super::client::{join_host_port, refresh_interval};
 use super::refresh::{Refresh, RefreshError, Refresher};
+use super::trouble::Trouble;
 use super::{Discoverer, DiscoveryConfig, DiscoveryContext, SdMetrics, TargetGroup, is_equal};
 use resolv_conf::ResolvConf;
 
@@ -31,6 +32,8 @@ const RESOLV_CONF: &str = "/etc/resolv.conf";
 const NAMES_MAX: usize = 10_000;
 /// Names that are asked for at the same time.
 const LOOKUPS_AT_ONCE: usize = 32;
+/// Most failures that are told of one by one to those who look at the job.
+const FAILURES_SHOWN: usize = 5;
 
 /// An entry of `dns_sd_configs` as written.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -113,8 +116,12 @@ impl DiscoveryConfig for DnsSdConfig {
     }
 
     fn discoverer(&self, context: &DiscoveryContext) -> Box<dyn Discoverer> {
-        let source =
-            DnsTargets { config: self.clone(), metrics: Arc::clone(&context.metrics), last: BTreeMap::new() };
+        let source = DnsTargets {
+            config: self.clone(),
+            metrics: Arc::clone(&context.metrics),
+            last: BTreeMap::new(),
+            partial: context.metrics.trouble(&context.job_name, "dns"),
+        };
         Box::new(Refresher::new("dns", self.refresh_interval, context, source))
     }
 
@@ -132,6 +139,8 @@ struct DnsTargets {
     metrics: Arc<SdMetrics>,
     /// Groups by name, for names that cannot be looked up for a while.
     last: BTreeMap<String, TargetGroup>,
+    /// Names that cannot be looked up while others can: the refresh works, and some of its targets are old.
+    partial: Trouble,
 }
 
 impl Refresh for DnsTargets {
@@ -143,6 +152,8 @@ impl Refresh for DnsTargets {
                 let names = config.names.len() as u64;
                 self.metrics.dns_lookups.inc_by(names);
                 self.metrics.dns_lookup_failures.inc_by(names);
+                // This concerns all names, and the refresh itself says so.
+                self.partial.ends();
             }
             let servers = servers.map_err(RefreshError::Other)?;
             // Boxed at once: a closure over borrowed names would not be general enough for a boxed future.
@@ -155,26 +166,38 @@ impl Refresh for DnsTargets {
                 })
                 .collect();
             let results: Vec<_> = stream::iter(lookups).buffer_unordered(LOOKUPS_AT_ONCE).collect().await;
-            let mut failed = None;
-            let mut worked = false;
+            let mut failed = BTreeMap::new();
+            let mut worked = 0_usize;
             for (name, result) in results {
                 self.metrics.dns_lookups.inc();
                 match result {
                     Ok(group) => {
-                        worked = true;
+                        worked += 1;
                         self.last.insert(name.clone(), group);
                     }
                     Err(error) => {
                         self.metrics.dns_lookup_failures.inc();
                         tracing::warn!(%error, name, "cannot look up DNS targets, keeping the last ones");
-                        failed = Some(error);
+                        failed.insert(name, error);
                     }
                 }
             }
-            match failed {
-                Some(error) if !worked => Err(RefreshError::Other(error)),
-                _ => Ok(self.last.values().cloned().collect()),
+            if failed.is_empty() {
+                self.partial.ends();
+            } else if worked > 0 {
+                let errors: Vec<&str> = failed.values().take(FAILURES_SHOWN).map(String::as_str).collect();
+                self.partial.begins(&format_args!(
+                    "cannot look up {} of {} names, keeping their last targets: {}",
+                    failed.len(),
+                    config.names.len(),
+                    errors.join("; ")
+                ));
+            } else if let Some((_, error)) = failed.pop_first() {
+                // The refresh as a whole says so.
+                self.partial.ends();
+                return Err(RefreshError::Other(error));
             }
+            Ok(self.last.values().cloned().collect())
         })
     }
 }

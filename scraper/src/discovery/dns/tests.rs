@@ -340,9 +340,24 @@ async fn names_nobody_can_tell_of_keep_their_targets() {
     assert!(running.metrics.dns_lookup_failures.get() >= 1);
     let refreshes = running.metrics.refresh_failures.with_label_values(&["dns", "job"]);
     assert_eq!(refreshes.get(), 0, "a refresh that learnt something has not failed");
+    let troubles = |running: &Running| -> Vec<String> {
+        let troubles = running.metrics.troubles("job");
+        assert!(troubles.iter().all(|trouble| trouble.kind == "dns"));
+        troubles.into_iter().map(|trouble| trouble.error).collect()
+    };
+    eventually("one name is in trouble", || troubles(&running).len() == 1).await;
+    let shown = troubles(&running);
+    let words = "cannot look up 1 of 2 names, keeping their last targets: could not resolve \"a.example\": ";
+    assert!(shown[0].starts_with(words), "{shown:?}");
+    assert!(!shown[0].contains("b.example"), "{shown:?}");
 
     server.set("b.example.", RecordType::A, Says::Silence);
     eventually("a failed refresh", || refreshes.get() > 0).await;
+    eventually("only the refresh's own trouble", || {
+        let shown = troubles(&running);
+        shown.len() == 1 && shown[0].starts_with("could not resolve")
+    })
+    .await;
     std::fs::remove_file(file.path()).unwrap();
     let before = refreshes.get();
     eventually("refreshes without resolv.conf", || refreshes.get() > before + 1).await;
@@ -352,6 +367,13 @@ async fn names_nobody_can_tell_of_keep_their_targets() {
     server.set("a.example.", RecordType::A, one(4));
     running.next().await;
     assert_eq!(running.addresses(), ["10.0.0.4:1", "10.0.0.3:1"], "servers are read anew");
+    eventually("one name is in trouble", || {
+        let shown = troubles(&running);
+        shown.len() == 1 && shown[0].contains("could not resolve \"b.example\"")
+    })
+    .await;
+    server.set("b.example.", RecordType::A, one(3));
+    eventually("no trouble", || troubles(&running).is_empty()).await;
 }
 
 #[test]

@@ -7,7 +7,8 @@
 //!   targets.
 //!
 //! A namespace has its first targets once all its lists are there, as in Prometheus; a namespace that cannot be read
-//! holds back no other.
+//! holds back no other, and the job says what the trouble is. That there are no targets at all is said once all lists
+//! of all namespaces are there.
 
 mod access;
 mod config;
@@ -31,7 +32,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tracing::Instrument as _;
 
-use super::{Discoverer, DiscoveryConfig, DiscoveryContext, GroupSender, TargetGroup, is_equal};
+use super::trouble::Trouble;
+use super::{Discoverer, DiscoveryConfig, DiscoveryContext, GroupSender, SdMetrics, TargetGroup, is_equal};
 use access::{Access, Connector};
 use config::{Role, Selector};
 use objects::Resource;
@@ -98,7 +100,8 @@ impl DiscoveryConfig for KubernetesSdConfig {
     fn discoverer(&self, context: &DiscoveryContext) -> Box<dyn Discoverer> {
         Box::new(KubernetesDiscoverer {
             config: self.clone(),
-            metrics: context.metrics.kubernetes.clone(),
+            metrics: Arc::clone(&context.metrics),
+            job_name: context.job_name.clone(),
             connector: Arc::new(Connector::new(self.access.clone(), context.user_agent.clone())),
         })
     }
@@ -114,7 +117,8 @@ impl DiscoveryConfig for KubernetesSdConfig {
 
 struct KubernetesDiscoverer {
     config: KubernetesSdConfig,
-    metrics: KubernetesMetrics,
+    metrics: Arc<SdMetrics>,
+    job_name: String,
     connector: Arc<Connector>,
 }
 
@@ -143,6 +147,7 @@ impl KubernetesDiscoverer {
     async fn namespaces(&self) -> Vec<String> {
         let mut names = self.config.namespaces.clone();
         if let (true, Access::InCluster(account)) = (self.config.own_namespace, &self.config.access) {
+            let trouble = self.trouble();
             loop {
                 let account = account.clone();
                 let own = tokio::task::spawn_blocking(move || account.namespace()).await;
@@ -154,7 +159,9 @@ impl KubernetesDiscoverer {
                         break;
                     }
                     Err(error) => {
-                        self.metrics.failures.inc();
+                        self.metrics.kubernetes.failures.inc();
+                        trouble
+                            .begins(&format_args!("cannot look for targets in the own namespace: {error}"));
                         tracing::error!(%error, "cannot look for targets in the own namespace");
                         tokio::time::sleep(NAMESPACE_RETRY).await;
                     }
@@ -165,6 +172,11 @@ impl KubernetesDiscoverer {
             names.push(String::new());
         }
         names
+    }
+
+    /// A place for what keeps one of the watches from its work.
+    fn trouble(&self) -> Trouble {
+        self.metrics.trouble(&self.job_name, "kubernetes")
     }
 
     /// Starts the watches for all namespaces together.
@@ -192,7 +204,8 @@ impl KubernetesDiscoverer {
             namespace: namespace.to_owned(),
             label_selector: selector.map(|selector| selector.label.clone()).unwrap_or_default(),
             field_selector: selector.map(|selector| selector.field.clone()).unwrap_or_default(),
-            metrics: self.metrics.clone(),
+            metrics: self.metrics.kubernetes.clone(),
+            trouble: self.trouble(),
             out: out.clone(),
         };
         tasks.spawn(reflector.run().in_current_span());
@@ -203,13 +216,19 @@ impl KubernetesDiscoverer {
         // What was sent, by source: an object may change without its targets.
         let mut sent: BTreeMap<String, u64> = BTreeMap::new();
         let mut batch = Vec::new();
+        let mut has_spoken = false;
         while changes.recv_many(&mut batch, BATCH_MAX).await > 0 {
             for message in batch.drain(..) {
-                store.apply(message, &self.metrics);
+                store.apply(message, &self.metrics.kubernetes);
             }
             let groups: Vec<TargetGroup> =
                 store.touched().into_iter().filter(|group| is_news(group, &mut sent)).collect();
-            if !groups.is_empty() && sender.send(groups).await.is_err() {
+            // That there is nothing is worth knowing too, once.
+            if groups.is_empty() && (has_spoken || !store.is_complete()) {
+                continue;
+            }
+            has_spoken = true;
+            if sender.send(groups).await.is_err() {
                 return;
             }
         }

@@ -107,6 +107,11 @@ impl Store {
         groups
     }
 
+    /// Whether all lists of all scopes have come: what is not there by now does not exist.
+    pub(super) fn is_complete(&self) -> bool {
+        self.cluster.is_ready && self.scopes.iter().all(|scope| scope.is_ready)
+    }
+
     fn scope(&mut self, index: usize) -> &mut Scope {
         match index {
             CLUSTER => &mut self.cluster,

@@ -14,6 +14,13 @@ fn config(api: &FakeApi, rest: &str) -> KubernetesSdConfig {
     raw.build(&ConfigPath::root(), Path::new("")).unwrap()
 }
 
+/// What keeps the job from its targets.
+fn troubles(metrics: &SdMetrics) -> Vec<String> {
+    let troubles = metrics.troubles("job");
+    assert!(troubles.iter().all(|trouble| trouble.kind == "kubernetes"));
+    troubles.into_iter().map(|trouble| trouble.error).collect()
+}
+
 /// `name=value` of all labels, without `__meta_kubernetes_`.
 fn shown(labels: &Labels) -> Vec<String> {
     labels
@@ -229,6 +236,81 @@ async fn a_watch_goes_on_where_it_ended_and_lists_anew_when_it_cannot() {
     api.say("services", &json!({"type": "ERROR", "object": gone}).to_string());
     eventually("a third list", || api.lists("services") == 3).await;
     assert!(!running.has_spoken(), "nothing had changed");
+}
+
+#[tokio::test]
+async fn that_there_is_nothing_is_said_once_all_is_read() {
+    let api = FakeApi::start().await;
+    let mut running = Running::start(&config(&api, "role: node"));
+    assert!(running.next().await.is_empty(), "no nodes");
+    // Known, yet without a target.
+    api.put("pods", pod("a", "starting", ""));
+    api.forbid("b");
+    let rest = "role: pod, namespaces: {names: [a, b]}, attach_metadata: {node: true}";
+    let mut running = Running::start(&config(&api, rest));
+    eventually("a refusal", || running.metrics.kubernetes.failures.get() > 1).await;
+    eventually("a watch of the nodes", || api.watches("nodes") == 2).await;
+    assert!(!running.has_spoken(), "who knows what is in b");
+    api.forbid("");
+    assert!(running.next().await.is_empty(), "no targets");
+    api.put("pods", pod("a", "starting", ""));
+    api.put("pods", pod("b", "p", "10.1.0.1"));
+    let update = running.next().await;
+    assert_eq!(update.len(), 1, "nothing is said once only: {update:?}");
+    assert_eq!(running.addresses()[0], "10.1.0.1:8080");
+}
+
+#[tokio::test]
+async fn troubles_last_until_a_list_or_a_watch_works() {
+    let api = FakeApi::start().await;
+    let ports = json!({"ports": [{"port": 1}]});
+    let service = |name: &str| json!({"metadata": {"name": name, "namespace": "ns"}, "spec": ports});
+    api.put("services", service("a"));
+    let mut running = Running::start(&config(&api, "role: service"));
+    running.until(|running| running.groups.len() == 1).await;
+    eventually("a watch", || api.watches("services") == 1).await;
+    let metrics = Arc::clone(&running.metrics);
+    let shown = || troubles(&metrics);
+    assert_eq!(shown(), [""; 0]);
+    let refused = "cannot read the services, keeping the last targets: 503 ServiceUnavailable: no way";
+
+    // A watch that tells something.
+    api.refuse(Some((503, "ServiceUnavailable")));
+    api.end_watches();
+    eventually("a trouble", || shown() == [refused]).await;
+    assert_eq!(running.addresses(), ["a.ns.svc:1"]);
+    api.put("services", service("b"));
+    api.refuse(None);
+    running.until(|running| running.groups.len() == 2).await;
+    eventually("no trouble", || shown().is_empty()).await;
+
+    // A watch that has nothing to tell.
+    let watches = api.watches("services");
+    api.refuse(Some((503, "ServiceUnavailable")));
+    api.end_watches();
+    eventually("a trouble", || shown() == [refused]).await;
+    api.refuse(None);
+    eventually("no trouble", || shown().is_empty()).await;
+    assert!(api.watches("services") > watches);
+    assert!(!running.has_spoken());
+
+    // A list, as the watch's version is forgotten.
+    let lists = api.lists("services");
+    api.refuse(Some((503, "ServiceUnavailable")));
+    api.end_watches();
+    eventually("a trouble", || shown() == [refused]).await;
+    api.delete("services", "ns", "a");
+    api.forget();
+    api.refuse(None);
+    running.until(|running| running.groups.len() == 1).await;
+    assert!(api.lists("services") > lists);
+    assert_eq!(shown(), [""; 0]);
+
+    api.refuse(Some((503, "ServiceUnavailable")));
+    api.end_watches();
+    eventually("a trouble", || shown() == [refused]).await;
+    drop(running);
+    eventually("no trouble of a job that has gone", || shown().is_empty()).await;
 }
 
 #[tokio::test]
@@ -485,8 +567,13 @@ async fn namespaces_and_selectors_are_asked_for_and_one_refused_holds_back_no_ot
     running.until(|running| running.groups.len() == 1).await;
     assert_eq!(running.addresses()[0], "10.1.0.1:8080");
     eventually("a refusal", || running.metrics.kubernetes.failures.get() > 1).await;
+    assert_eq!(
+        troubles(&running.metrics),
+        ["cannot read the pods of the namespace b, keeping the last targets: 403 Forbidden: no way"]
+    );
     api.forbid("");
     running.until(|running| running.groups.len() == 2).await;
+    assert_eq!(troubles(&running.metrics), [""; 0]);
     for asked in api.asked() {
         assert!(
             asked.path == "/api/v1/namespaces/a/pods" || asked.path == "/api/v1/namespaces/b/pods",
@@ -536,12 +623,28 @@ async fn the_own_namespace_is_that_of_the_pod() {
     let raw: RawKubernetesSdConfig =
         serde_yaml::from_str("{role: pod, namespaces: {own_namespace: true, names: [other]}}").unwrap();
     let config = raw.build_in(&ConfigPath::root(), Path::new(""), account).unwrap();
+    let context = context();
     let discoverer = KubernetesDiscoverer {
         connector: Arc::new(Connector::new(config.access.clone(), String::new())),
-        metrics: context().metrics.kubernetes.clone(),
+        metrics: Arc::clone(&context.metrics),
+        job_name: context.job_name.clone(),
         config,
     };
     assert_eq!(discoverer.namespaces().await, ["other", "mine"]);
+
+    std::fs::remove_file(dir.path().join("namespace")).unwrap();
+    let looking = tokio::spawn(async move { discoverer.namespaces().await });
+    eventually("a trouble", || !troubles(&context.metrics).is_empty()).await;
+    let shown = troubles(&context.metrics);
+    assert!(
+        shown[0].starts_with(
+            "cannot look for targets in the own namespace: could not determine the pod's namespace: "
+        ),
+        "{shown:?}"
+    );
+    assert_eq!((shown.len(), context.metrics.kubernetes.failures.get()), (1, 1));
+    looking.abort();
+    eventually("its end", || troubles(&context.metrics).is_empty()).await;
 }
 
 #[test]

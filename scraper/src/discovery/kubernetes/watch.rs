@@ -15,11 +15,12 @@ use http::header::{ACCEPT, HeaderValue};
 use http::{Request, StatusCode};
 use net::Backoff;
 use net::backoff::BackoffPolicy;
-use net::http::SendLimits;
+use net::http::{AnswerBody, SendLimits};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use url::Url;
 
+use super::super::trouble::Trouble;
 use super::access::{Connector, Server};
 use super::metrics::KubernetesMetrics;
 use super::objects::{EventKind, ListMeta, Object, Resource, Status};
@@ -43,11 +44,11 @@ const WATCH_LENGTH: BackoffPolicy = BackoffPolicy {
 };
 /// How much longer than that the end of a watch is waited for.
 const WATCH_GRACE: Duration = Duration::from_secs(30);
-/// A watch that lasted this long worked.
-const WATCH_WORKED: Duration = Duration::from_secs(10);
+/// A watch that lasted this long worked. Tests have no patience.
+const WATCH_WORKED: Duration = Duration::from_millis(if cfg!(test) { 200 } else { 10_000 });
 /// Failed watches in a row before everything is listed anew.
 const WATCH_FAILURES_MAX: u32 = 5;
-/// Waits after failures (client-go: 800 ms, doubled up to 30 s). Tests have no patience.
+/// Waits after failures (client-go: 800 ms, doubled up to 30 s); short in tests.
 const RETRY: BackoffPolicy = BackoffPolicy {
     initial: Duration::from_millis(if cfg!(test) { 10 } else { 800 }),
     factor: 2.0,
@@ -85,6 +86,8 @@ pub(super) struct Reflector {
     pub(super) label_selector: String,
     pub(super) field_selector: String,
     pub(super) metrics: KubernetesMetrics,
+    /// Begins with a failure; ends when a list came or a watch works.
+    pub(super) trouble: Trouble,
     pub(super) out: mpsc::Sender<Message>,
 }
 
@@ -124,14 +127,21 @@ impl Reflector {
                         tracing::info!(resource = self.resource.plural(), failures, "reading works again");
                         failures = 0;
                     }
+                    self.trouble.ends();
                     backoff.reset();
                     if self.send(Change::Replaced(objects)).await.is_err() {
                         return;
                     }
-                    self.watch_on(version, &mut backoff).await
+                    let end = self.watch_on(version, &mut backoff).await;
+                    // A version that is forgotten is in the nature of watches: only the list may be in trouble.
+                    if !matches!(end, Failure::Gone(_) | Failure::Closed) {
+                        self.is_troubled_by(&end);
+                    }
+                    end
                 }
                 Err(error) => {
                     failures += 1;
+                    self.is_troubled_by(&error);
                     error
                 }
             };
@@ -141,6 +151,17 @@ impl Reflector {
             self.failed(&error);
             tokio::time::sleep(backoff.next_wait()).await;
         }
+    }
+
+    /// Says so to those who look at the job.
+    fn is_troubled_by(&self, error: &Failure) {
+        let place = match self.namespace.as_str() {
+            "" => String::new(),
+            namespace => format!(" of the namespace {namespace}"),
+        };
+        let plural = self.resource.plural();
+        self.trouble
+            .begins(&format_args!("cannot read the {plural}{place}, keeping the last targets: {error}"));
     }
 
     fn failed(&self, error: &Failure) {
@@ -221,6 +242,7 @@ impl Reflector {
                     if failed_in_row >= WATCH_FAILURES_MAX {
                         return error;
                     }
+                    self.is_troubled_by(&error);
                     self.failed(&error);
                 }
             }
@@ -248,9 +270,27 @@ impl Reflector {
             let head = tokio::time::timeout(TIMEOUT, body.chunk()).await.unwrap_or(Ok(None))?;
             return Err(refusal(status, &head.unwrap_or_default()));
         }
+        let lines = self.lines(body, length + WATCH_GRACE, version);
+        tokio::pin!(lines);
+        tokio::select! {
+            end = &mut lines => return end,
+            // Where nothing changes there is no line for long.
+            () = tokio::time::sleep(WATCH_WORKED) => self.trouble.ends(),
+        }
+        lines.await
+    }
+
+    /// Takes in what a watch tells, to its end or until it is silent for `patience`.
+    async fn lines(
+        &self,
+        mut body: AnswerBody,
+        patience: Duration,
+        version: &mut String,
+    ) -> Result<(), Failure> {
         let mut buffer = BytesMut::new();
+        let mut is_first = true;
         loop {
-            let chunk = tokio::time::timeout(length + WATCH_GRACE, body.chunk());
+            let chunk = tokio::time::timeout(patience, body.chunk());
             let Some(chunk) = chunk.await.map_err(|_| Failure::Silent)?? else { return Ok(()) };
             let mut searched = buffer.len();
             buffer.extend_from_slice(&chunk);
@@ -258,6 +298,9 @@ impl Reflector {
                 let line = buffer.split_to(searched + end + 1);
                 searched = 0;
                 self.line(line.trim_ascii(), version).await?;
+                if std::mem::take(&mut is_first) {
+                    self.trouble.ends();
+                }
             }
             if buffer.len() > LINE_MAX_BYTES {
                 return Err(Failure::LineTooLong);
