@@ -8,6 +8,7 @@
 //!
 //! `NILOMETER_BENCH_SERIES=1000000 cargo bench --bench queries` measures that one number of series over an hour and adds the
 //! most memory that the process has had. Without `--bench`, as in tests, a small store shows that all of it runs.
+#![expect(clippy::print_stdout, clippy::disallowed_methods, reason = "a bench measures time and prints it")]
 
 use std::path::Path;
 use std::sync::Arc;
