@@ -213,7 +213,10 @@ fn wrong_files_make_no_blocks_and_are_told_with_their_line() {
     let cases = [
         ("a 1 1\n", "error: f.om:2: data does not end with # EOF\n"),
         ("a 1 1\na 1\n# EOF\n", "error: f.om:2: expected a timestamp behind the value of a\n"),
-        ("a 1 1\na{ 1 2\n# EOF\n", "error: f.om:2: expected label name while parsing: \"a{ \"\n"),
+        (
+            "a 1 1\na{ 1 2\n# EOF\n",
+            "error: f.om:2: expected label name, got \" \" (\"INVALID\") while parsing: \"a{ \"\n",
+        ),
         (
             "a 1 1609954636000\n# EOF\n",
             "error: f.om:1: timestamp 1609954636000 of a is not within the years 1 to 9999: it must be in seconds\n",

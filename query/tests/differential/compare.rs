@@ -271,10 +271,9 @@ pub(crate) fn run(
         panic!("{error}");
     }
     assert!(tally.compared * 2 >= wanted, "half of the cases have points: {tally:?}");
-    assert!(
-        tally.errors * 4 <= wanted && tally.unclear * 4 <= wanted,
-        "few are errors or unclear: {tally:?}"
-    );
+    // A quarter, and some more where chance weighs.
+    let few = wanted / 4 + 10;
+    assert!(tally.errors <= few && tally.unclear <= few, "few are errors or unclear: {tally:?}");
     // Most words come in a short run; in a long one each does, once in a thousand cases.
     let (least, lacking) = if wanted < 1000 { (1, words.len() / 3) } else { (wanted / 1000, 0) };
     let missing: Vec<_> =

@@ -309,14 +309,23 @@ mod tests {
             (b"", "f.om:1: data does not end with # EOF"),
             (b"a 1 1\n# EOF\nb 1 1\n", "f.om:2: unexpected data after # EOF"),
             (b"a 1 1\nb{c=\"d\"} 1\n# EOF\n", "f.om:2: expected a timestamp behind the value of b{c=\"d\"}"),
-            (b"a 1 1\n\n# EOF\n", "f.om:2: expected a valid start token while parsing: \"\\n\""),
-            (b"a 1 1\na{ 1 2\n# EOF\n", "f.om:2: expected label name while parsing: \"a{ \""),
+            (
+                b"a 1 1\n\n# EOF\n",
+                "f.om:2: expected a valid start token, got \"\\n\" (\"INVALID\") while parsing: \"\\n\"",
+            ),
+            (
+                b"a 1 1\na{ 1 2\n# EOF\n",
+                "f.om:2: expected label name, got \" \" (\"INVALID\") while parsing: \"a{ \"",
+            ),
             (b"a{b=\"1\",b=\"2\"} 1 1\n# EOF\n", "f.om:1: label name \"b\" is not unique: invalid sample"),
             (
                 b"a 1 1609954636000\n# EOF\n",
                 "f.om:1: timestamp 1609954636000 of a is not within the years 1 to 9999: it must be in seconds",
             ),
-            (b"a 1 1", "f.om:1: expected next entry after timestamp while parsing: \"a 1 1\""),
+            (
+                b"a 1 1",
+                "f.om:1: expected next entry after timestamp, got \"\" (\"INVALID\") while parsing: \"a 1 1\"",
+            ),
         ];
         for (text, error) in cases {
             assert_eq!(read_all(text, 1 << 20), Err(error.to_owned()), "{}", String::from_utf8_lossy(text));
