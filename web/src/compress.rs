@@ -12,6 +12,9 @@ use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH};
 use http::{HeaderMap, HeaderValue, Response};
 use http_body_util::BodyExt as _;
 
+/// Level 1 of zlib-rs codes without tables made for the text: hardly smaller than it.
+const LEVEL: u32 = 3;
+
 /// A form of compression.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
@@ -49,12 +52,12 @@ impl Encoding {
         // Level 1: answers are read once; the time of level 6 is worth more than its bytes on loopback and LAN.
         match self {
             Self::Gzip => {
-                let mut encoder = flate2::write::GzEncoder::new(out, Compression::fast());
+                let mut encoder = flate2::write::GzEncoder::new(out, Compression::new(LEVEL));
                 encoder.write_all(bytes)?;
                 encoder.finish()
             }
             Self::Deflate => {
-                let mut encoder = flate2::write::ZlibEncoder::new(out, Compression::fast());
+                let mut encoder = flate2::write::ZlibEncoder::new(out, Compression::new(LEVEL));
                 encoder.write_all(bytes)?;
                 encoder.finish()
             }
@@ -72,9 +75,9 @@ pub(crate) enum Compressor {
 impl Compressor {
     pub(crate) fn new(encoding: Encoding) -> Self {
         match encoding {
-            Encoding::Gzip => Self::Gzip(flate2::write::GzEncoder::new(Vec::new(), Compression::fast())),
+            Encoding::Gzip => Self::Gzip(flate2::write::GzEncoder::new(Vec::new(), Compression::new(LEVEL))),
             Encoding::Deflate => {
-                Self::Deflate(flate2::write::ZlibEncoder::new(Vec::new(), Compression::fast()))
+                Self::Deflate(flate2::write::ZlibEncoder::new(Vec::new(), Compression::new(LEVEL)))
             }
         }
     }
