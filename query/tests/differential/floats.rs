@@ -7,7 +7,7 @@ use query::parse::ParseOptions;
 use query::script::MemoryStorage;
 
 use crate::compare::{Setting, cases, stored};
-use crate::queries::{grouping, joined, matching, modifiers, one_of};
+use crate::queries::{WHOLE_RANGE, grouping, joined, matching, modifiers, one_of};
 use crate::reference::{self, Sample, Value};
 
 /// Floats by time, in order.
@@ -105,22 +105,7 @@ fn selector() -> impl Strategy<Value = String> {
     (name, modifiers()).prop_map(|(name, modifiers)| format!("{name}{modifiers}"))
 }
 
-/// Functions of windows whose results are as whole as the samples.
-const WHOLE_RANGE: &[&str] = &[
-    "sum_over_time",
-    "min_over_time",
-    "max_over_time",
-    "count_over_time",
-    "present_over_time",
-    "last_over_time",
-    "first_over_time",
-    "changes",
-    "resets",
-    "idelta",
-    "absent_over_time",
-];
-
-/// The others.
+/// Those whose results are not as whole as the samples.
 const RANGE: &[&str] = &[
     "rate",
     "increase",

@@ -113,7 +113,7 @@ fn selector() -> BoxedStrategy<String> {
 }
 
 /// Functions of windows whose results are as whole as the samples.
-const WHOLE_RANGE: &[&str] = &[
+pub(crate) const WHOLE_RANGE: &[&str] = &[
     "sum_over_time",
     "min_over_time",
     "max_over_time",
